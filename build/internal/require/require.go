@@ -1,0 +1,31 @@
+// Package require decides whether a test that needs a program runs, skips or fails.
+package require
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Tool returns the path of the program. Where it is missing the test skips, and
+// fails if the REQUIRE variable (comma-separated) names it: CI lets no skip pass.
+func Tool(tb testing.TB, program string) string {
+	tb.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		Missing(tb, program, err.Error())
+	}
+	return path
+}
+
+// Missing ends a test that cannot run for want of name: it skips, or fails if
+// REQUIRE names it.
+func Missing(tb testing.TB, name, why string) {
+	tb.Helper()
+	if slices.Contains(strings.Split(os.Getenv("REQUIRE"), ","), name) {
+		tb.Fatalf("REQUIRE names %s: %s", name, why)
+	}
+	tb.Skipf("no %s: %s", name, why)
+}
