@@ -1,0 +1,277 @@
+// Package archive makes and reads docker-archives: the tar files that docker
+// load and podman load take, here with one image, one RepoTag and uncompressed
+// layers. It doubts what it reads. It knows nothing of helpers, inputs and engines.
+//
+// The form is the one that every engine takes (docs/decisions/0002-archive-form.md):
+// the layers first, then the config, named by its digest, then manifest.json.
+// Layers come first because a layer's diff ID, and often its size, is known only
+// at its end; so one pass over the input is enough.
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"pretag/build/internal/atomicfile"
+	ptar "pretag/build/internal/tarball"
+)
+
+// MaxLayer is the largest layer, in bytes uncompressed, that is written or read:
+// the largest size that a plain tar header holds (POSIX pax, 11 octal digits).
+const MaxLayer = 1<<33 - 1
+
+// manifestName is where an engine looks for the list of images
+// (moby/moby v28.5.2, image/tarexport/tarexport.go).
+const manifestName = "manifest.json"
+
+// An Opener gives a layer's uncompressed stream. It may be called once for each Write.
+type Opener func() (io.ReadCloser, error)
+
+// A Spec says what an archive holds.
+type Spec struct {
+	RepoTag string
+	Layers  []Opener // bottom up
+	// Config gives the image's config when the layers' diff IDs are known.
+	Config func(diffIDs []v1.Hash) ([]byte, error)
+	// Rootfs is set where the one layer is a whole root filesystem: it has no
+	// whiteouts, and its programs are of the machine GoArch.
+	Rootfs bool
+	GoArch string
+	// Time stands in the archive's own tar headers.
+	Time time.Time
+	// Progress, when set, is told the bytes of uncompressed layers as they pass.
+	Progress func(n int)
+}
+
+// A Writer writes archives, one at a time. It keeps its encoder between them,
+// so that memory does not grow with their number.
+type Writer struct {
+	Compression Compression
+	encoder     encoder
+}
+
+// Write makes the archive of spec at path and returns what is known of it:
+// path, size, sha256, RepoTag, image ID, diff IDs, platform, unpacked size,
+// compression and time. Until the archive is whole and synced, what was at path
+// stays; when Write fails, nothing is left of it.
+func (w *Writer) Write(ctx context.Context, path string, spec Spec) (File, error) {
+	if w.encoder == nil {
+		var err error
+		if w.encoder, err = w.Compression.encoder(); err != nil {
+			return File{}, err
+		}
+	}
+	f := File{Path: path, RepoTag: spec.RepoTag, Compression: w.Compression.String(), Created: spec.Time.Unix()}
+	err := atomicfile.Write(path, func(out *os.File) error {
+		if err := w.write(ctx, out, spec, &f); err != nil {
+			return err
+		}
+		return f.digest(out)
+	})
+	return f, err
+}
+
+func (w *Writer) write(ctx context.Context, out *os.File, spec Spec, f *File) error {
+	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
+	var names []string
+	var diffIDs []v1.Hash
+	for i, open := range spec.Layers {
+		name := layerName(i)
+		diffID, size, err := w.layer(ctx, out, name, open, entries, spec)
+		if err != nil {
+			if len(spec.Layers) > 1 {
+				err = fmt.Errorf("layer %d: %w", i+1, err)
+			}
+			return err
+		}
+		f.UnpackedSize += size
+		f.DiffIDs = append(f.DiffIDs, diffID.String())
+		names, diffIDs = append(names, name), append(diffIDs, diffID)
+	}
+	if err := entries.end(); err != nil {
+		return err
+	}
+	config, err := spec.Config(diffIDs)
+	if err != nil {
+		return err
+	}
+	platform, err := configPlatform(config)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	sum := sha256.Sum256(config)
+	digest := hex.EncodeToString(sum[:])
+	f.ImageID, f.Platform = "sha256:"+digest, platform.String()
+
+	manifest, err := json.Marshal(tarball.Manifest{{
+		Config:   digest + ".json",
+		RepoTags: []string{spec.RepoTag},
+		Layers:   names,
+	}})
+	if err != nil {
+		return err
+	}
+	return w.tail(out, spec.Time, []member{{digest + ".json", config}, {manifestName, manifest}})
+}
+
+// layerName names the layer members: layer.tar, layer-2.tar, ... Any name goes
+// that manifest.json gives.
+func layerName(i int) string {
+	if i == 0 {
+		return "layer.tar"
+	}
+	return fmt.Sprintf("layer-%d.tar", i+1)
+}
+
+// layer writes one member whose size is known only behind it: its header is
+// written twice.
+func (w *Writer) layer(ctx context.Context, out *os.File, name string, open Opener, entries *entryCheck, spec Spec) (v1.Hash, int64, error) {
+	at, err := out.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return v1.Hash{}, 0, err
+	}
+	header, err := tarHeader(name, 0, spec.Time)
+	if err != nil {
+		return v1.Hash{}, 0, err
+	}
+	if _, err := out.Write(w.encoder.header(header)); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	layer, err := open()
+	if err != nil {
+		return v1.Hash{}, 0, err
+	}
+	sum := sha256.New()
+	passed, memberSize, err := w.encoder.body(out, func(body io.Writer) (int64, error) {
+		return pass(ctx, layer, io.MultiWriter(sum, body), entries, spec.Progress)
+	})
+	if err = errors.Join(err, layer.Close()); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	if header, err = tarHeader(name, memberSize, spec.Time); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	if _, err := out.WriteAt(w.encoder.header(header), at); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}, passed, nil
+}
+
+// tail writes the members of known size and the end marker.
+func (w *Writer) tail(out *os.File, mtime time.Time, members []member) error {
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	for _, m := range members {
+		if err := tw.WriteHeader(header(m.name, int64(len(m.body)), mtime)); err != nil {
+			return err
+		}
+		if _, err := tw.Write(m.body); err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return w.encoder.tail(out, buf.Bytes())
+}
+
+type member struct {
+	name string
+	body []byte
+}
+
+func header(name string, size int64, mtime time.Time) *tar.Header {
+	return &tar.Header{Name: name, Mode: 0o644, Size: size, ModTime: mtime, Format: tar.FormatUSTAR}
+}
+
+// tarHeader is the one block that precedes a member.
+func tarHeader(name string, size int64, mtime time.Time) ([]byte, error) {
+	var buf bytes.Buffer
+	if err := tar.NewWriter(&buf).WriteHeader(header(name, size, mtime)); err != nil {
+		return nil, err
+	}
+	if buf.Len() != ptar.BlockSize {
+		return nil, fmt.Errorf("tar header of %s takes %d bytes, want %d", name, buf.Len(), ptar.BlockSize)
+	}
+	return buf.Bytes(), nil
+}
+
+// pass copies a layer to w while its entries are checked, and returns its size.
+func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck, progress func(int)) (int64, error) {
+	pr, pw := io.Pipe()
+	checked := make(chan error, 1)
+	go func() {
+		err := entries.layer(pr)
+		pr.CloseWithError(errChecked)
+		checked <- err
+	}()
+	n, err := copyLayer(ctx, io.MultiWriter(w, pw), layer, progress)
+	pw.CloseWithError(err)
+	if checkErr := <-checked; checkErr != nil && (err == nil || errors.Is(err, errChecked)) {
+		err = checkErr
+	}
+	return n, err
+}
+
+// errChecked stops the copying when the entries were found bad.
+var errChecked = errors.New("entries checked")
+
+func copyLayer(ctx context.Context, w io.Writer, r io.Reader, progress func(int)) (int64, error) {
+	buf := make([]byte, 256<<10)
+	for total := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return total, context.Cause(ctx)
+		}
+		n, err := r.Read(buf)
+		if total += int64(n); total > MaxLayer {
+			return total, fmt.Errorf("more than %d bytes uncompressed", int64(MaxLayer))
+		}
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return total, err
+			}
+			if progress != nil {
+				progress(n)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// digest fills in size and sha256 of the finished file. Headers were patched,
+// so the sum cannot be had while writing.
+func (f *File) digest(r io.ReadSeeker) error {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	n, err := io.Copy(sum, r)
+	f.Size, f.SHA256 = n, hex.EncodeToString(sum.Sum(nil))
+	return err
+}
+
+// configPlatform reads os/arch/variant off an image config.
+func configPlatform(config []byte) (v1.Platform, error) {
+	var c v1.ConfigFile
+	if err := json.Unmarshal(config, &c); err != nil {
+		return v1.Platform{}, err
+	}
+	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}, nil
+}

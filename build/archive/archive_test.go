@@ -1,0 +1,262 @@
+package archive_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"pretag/build/archive"
+	"pretag/build/image"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+)
+
+func opener(b []byte) archive.Opener {
+	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+}
+
+func spec(t *testing.T, layers ...[]byte) archive.Spec {
+	t.Helper()
+	h, ok := fixture.Catalogue(t).Lookup("alpine-x86_64")
+	if !ok {
+		t.Fatal("no alpine-x86_64")
+	}
+	s := archive.Spec{
+		RepoTag: fixture.Repository + ":x86_64-v19.3.0",
+		Config: func(diffIDs []v1.Hash) ([]byte, error) {
+			return image.FromRootfs(h, diffIDs, fixture.Created())
+		},
+		Rootfs: len(layers) == 1,
+		GoArch: "amd64",
+		Time:   fixture.Created(),
+	}
+	for _, layer := range layers {
+		s.Layers = append(s.Layers, opener(layer))
+	}
+	return s
+}
+
+func write(t *testing.T, compression string, s archive.Spec) (archive.File, error) {
+	t.Helper()
+	c, err := archive.ParseCompression(compression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := archive.Writer{Compression: c}
+	return w.Write(context.Background(), filepath.Join(t.TempDir(), "a.docker.tar.zst"), s)
+}
+
+// Round trips are judged by go-containerregistry's reader as well as our own.
+func TestWriteReadsBack(t *testing.T) {
+	second := fixture.Tar(t, fixture.File("etc/second", strings.Repeat("layer two\n", 1000)))
+	third := fixture.Tar(t, fixture.Dir("etc"), fixture.File("etc/.wh.second", ""))
+	for _, compression := range []string{"zstd:fastest", "zstd:default", "zstd:better", "zstd:best", "zstd:ultra", "gzip", "none"} {
+		for _, layers := range [][][]byte{{fixture.Rootfs(t, "one")}, {fixture.Rootfs(t, "one"), second, third}} {
+			t.Run(compression, func(t *testing.T) {
+				if compression == "zstd:ultra" {
+					require.Tool(t, "zstd")
+				}
+				f, err := write(t, compression, spec(t, layers...))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := archive.Check(f); err != nil {
+					t.Fatal(err)
+				}
+				tag, err := name.NewTag(f.RepoTag, name.StrictValidation)
+				if err != nil {
+					t.Fatal(err)
+				}
+				plain := plainBytes(t, f)
+				img, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(plain)), nil }, &tag)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := validate.Image(img); err != nil {
+					t.Fatal(err)
+				}
+				id, err := img.ConfigName()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if id.String() != f.ImageID {
+					t.Errorf("image ID %s, want %s", f.ImageID, id)
+				}
+				got, err := img.Layers()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, layer := range got {
+					r, err := layer.Uncompressed()
+					if err != nil {
+						t.Fatal(err)
+					}
+					body, err := io.ReadAll(r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !bytes.Equal(body, layers[i]) {
+						t.Errorf("layer %d is not the input byte for byte", i+1)
+					}
+				}
+			})
+		}
+	}
+}
+
+// plainBytes decompresses the archive with the zstd program, where it is compressed.
+func plainBytes(t *testing.T, f archive.File) []byte {
+	t.Helper()
+	if !strings.HasPrefix(f.Compression, "zstd") {
+		b, err := os.ReadFile(f.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b, err := exec.Command(require.Tool(t, "zstd"), "-dc", "--long=27", f.Path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Engines read the members in the order of the manifest, and need no oci-layout.
+func TestMembers(t *testing.T) {
+	f, err := write(t, "none", spec(t, fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	tr := tar.NewReader(bytes.NewReader(plainBytes(t, f)))
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, h.Name)
+	}
+	want := []string{"layer.tar", "layer-2.tar", strings.TrimPrefix(f.ImageID, "sha256:") + ".json", "manifest.json"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("members (-want +got):\n%s", diff)
+	}
+}
+
+// The first frame must be an ordinary one, and the same input gives the same bytes.
+func TestSameBytesTwice(t *testing.T) {
+	for _, compression := range []string{"zstd:best", "gzip", "none"} {
+		c, err := archive.ParseCompression(compression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := archive.Writer{Compression: c} // the second and third with a used encoder
+		var sums []string
+		for _, body := range []string{"one", "other", "one"} {
+			f, err := w.Write(context.Background(), filepath.Join(t.TempDir(), "a"), spec(t, fixture.Rootfs(t, strings.Repeat(body, 5000))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums = append(sums, f.SHA256)
+		}
+		if sums[0] != sums[2] || sums[0] == sums[1] {
+			t.Errorf("%s: sums %q, want the first and the third alike", compression, sums)
+		}
+	}
+}
+
+// An older good file stays when the new one fails, whatever fails, and nothing else is left.
+func TestFailureLeavesNothing(t *testing.T) {
+	broken := errors.New("broken")
+	whole := fixture.Rootfs(t, "one")
+	for name, damage := range map[string]func(*archive.Spec){
+		"open":   func(s *archive.Spec) { s.Layers[0] = func() (io.ReadCloser, error) { return nil, broken } },
+		"read":   func(s *archive.Spec) { s.Layers[0] = faulty(whole[:2000], broken, nil) },
+		"close":  func(s *archive.Spec) { s.Layers[0] = faulty(whole, io.EOF, broken) },
+		"config": func(s *archive.Spec) { s.Config = func([]v1.Hash) ([]byte, error) { return nil, broken } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "a")
+			if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s := spec(t, whole)
+			damage(&s)
+			w := archive.Writer{Compression: archive.Compression{Method: "zstd", Level: "fastest"}}
+			if _, err := w.Write(context.Background(), path, s); !errors.Is(err, broken) {
+				t.Errorf("error %v, want %v", err, broken)
+			}
+			assertOnly(t, dir, "a", "old")
+			if _, err := w.Write(context.Background(), path, spec(t, whole)); err != nil {
+				t.Errorf("the writer is of no use after a failure: %v", err)
+			}
+		})
+	}
+	t.Run("cancelled", func(t *testing.T) {
+		dir := t.TempDir()
+		ctx, cancel := context.WithCancelCause(context.Background())
+		cancel(broken)
+		w := archive.Writer{Compression: archive.Compression{Method: "none"}}
+		if _, err := w.Write(ctx, filepath.Join(dir, "a"), spec(t, whole)); !errors.Is(err, broken) {
+			t.Errorf("error %v, want %v", err, broken)
+		}
+		assertOnly(t, dir)
+	})
+}
+
+func faulty(b []byte, readErr, closeErr error) archive.Opener {
+	return func() (io.ReadCloser, error) {
+		return &faultyReader{bytes.NewReader(b), readErr, closeErr}, nil
+	}
+}
+
+type faultyReader struct {
+	r                 io.Reader
+	readErr, closeErr error
+}
+
+func (f *faultyReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = f.readErr
+	}
+	return n, err
+}
+
+func (f *faultyReader) Close() error { return f.closeErr }
+
+// assertOnly asserts that dir holds the files of the name-content pairs alone.
+func assertOnly(t *testing.T, dir string, pairs ...string) {
+	t.Helper()
+	got := []string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e.Name(), string(b))
+	}
+	if diff := cmp.Diff(append([]string{}, pairs...), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", dir, diff)
+	}
+}

@@ -1,0 +1,64 @@
+// Package image makes and checks the config that an image gets. It is pure: no
+// files, no clock.
+package image
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"pretag/build/catalogue"
+)
+
+// FromRootfs makes the config of an image whose one layer is a flat root
+// filesystem: it puts back what the catalogue says that the filesystem has lost.
+func FromRootfs(h catalogue.Helper, diffIDs []v1.Hash, created time.Time) ([]byte, error) {
+	at := v1.Time{Time: created.UTC()}
+	return json.Marshal(v1.ConfigFile{
+		Architecture: h.Platform.Architecture,
+		OS:           h.Platform.OS,
+		Variant:      h.Platform.Variant,
+		Created:      at,
+		Config: v1.Config{
+			Entrypoint: h.Config.Entrypoint,
+			Cmd:        h.Config.Cmd,
+			Env:        h.Config.Env,
+			User:       h.Config.User,
+			WorkingDir: h.Config.WorkingDir,
+		},
+		RootFS:  v1.RootFS{Type: "layers", DiffIDs: diffIDs},
+		History: []v1.History{{Created: at, CreatedBy: "pretag", Comment: "root filesystem of " + h.String()}},
+	})
+}
+
+// Keep checks the config that an image came with against the helper's platform
+// and the layers' diff IDs. It is kept byte for byte, so that the image keeps its ID.
+func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) {
+	var c v1.ConfigFile
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	got := v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
+	if normal(got) != normal(h.Platform) {
+		return nil, fmt.Errorf("image is for %s, want %s", got, h.Platform)
+	}
+	if !slices.Equal(c.RootFS.DiffIDs, diffIDs) {
+		return nil, fmt.Errorf("layers have diff IDs %v, config says %v", diffIDs, c.RootFS.DiffIDs)
+	}
+	return config, nil
+}
+
+// normal spells out the variants that an architecture has when none is named
+// (containerd/platforms v1.0.0, database.go).
+func normal(p v1.Platform) string {
+	switch {
+	case p.Architecture == "arm" && p.Variant == "":
+		p.Variant = "v7"
+	case p.Architecture == "arm64" && p.Variant == "v8":
+		p.Variant = ""
+	}
+	return p.OS + "/" + p.Architecture + "/" + p.Variant
+}

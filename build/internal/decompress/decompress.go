@@ -1,0 +1,186 @@
+// Package decompress undoes the one compression that a stream begins with. It
+// tells it by content, bounds the memory that the stream can ask for, and says
+// where in the input a stream is broken.
+package decompress
+
+import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/therootcompany/xz"
+)
+
+// A Format is a compression format, by its usual file extension; None is plain.
+type Format string
+
+// The formats that NewReader knows.
+const (
+	None  Format = "none"
+	Gzip  Format = "gzip"
+	XZ    Format = "xz"
+	Zstd  Format = "zstd"
+	Bzip2 Format = "bzip2"
+)
+
+// MaxWindow is the largest history, in bytes, that an input may ask for: an xz
+// dictionary or a zstd window. 7-Zip's -mx8 and zstd's --long=27 need as much.
+const MaxWindow = 128 << 20
+
+// magics are the first bytes of each format.
+func magics() map[Format][]byte {
+	return map[Format][]byte{
+		Gzip:  {0x1f, 0x8b, 8},               // RFC 1952 2.3
+		XZ:    {0xfd, '7', 'z', 'X', 'Z', 0}, // xz file format 1.2.0, 2.1.1.1
+		Zstd:  {0x28, 0xb5, 0x2f, 0xfd},      // RFC 8878 3.1.1
+		Bzip2: {'B', 'Z', 'h'},               // bzip2 1.0.8, compress.c
+	}
+}
+
+// Detect tells the format by the first bytes of a stream, six at least.
+func Detect(head []byte) Format {
+	for format, magic := range magics() {
+		if bytes.HasPrefix(head, magic) {
+			return format
+		}
+	}
+	// Skippable frames, 0x184D2A50 to 0x184D2A5F, may stand first (RFC 8878 3.1.2).
+	if len(head) >= 4 && head[0]&0xf0 == 0x50 && head[1] == 0x2a && head[2] == 0x4d && head[3] == 0x18 {
+		return Zstd
+	}
+	return None
+}
+
+// Decoders keeps decoders, with the memory that they hold, from one stream to
+// the next. The zero value is ready; nil keeps nothing. Not for concurrent use.
+type Decoders struct {
+	xz   []*xz.Reader
+	zstd []*zstd.Decoder
+}
+
+// A Reader is the plain stream. Close releases the decoder, not the input.
+type Reader struct {
+	Format  Format
+	plain   io.Reader
+	input   *counter
+	release func()
+	err     error
+}
+
+// NewReader begins to read r with a decoder of its own.
+func NewReader(r io.Reader) (*Reader, error) {
+	return (*Decoders)(nil).NewReader(r)
+}
+
+// NewReader begins to read r. The decoder comes back with the reader's Close.
+func (d *Decoders) NewReader(r io.Reader) (*Reader, error) {
+	input := &counter{r: r}
+	buffered := bufio.NewReaderSize(input, 256<<10)
+	head, err := buffered.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	reader := &Reader{Format: Detect(head), input: input, release: func() {}}
+	switch reader.Format {
+	case None:
+		reader.plain = buffered
+	case Bzip2:
+		reader.plain = bzip2.NewReader(buffered)
+	case Gzip:
+		reader.plain, err = gzip.NewReader(buffered)
+	case XZ:
+		err = d.useXZ(reader, buffered)
+	case Zstd:
+		err = d.useZstd(reader, buffered)
+	}
+	if err != nil && !(errors.Is(err, io.EOF) && reader.Format == None) {
+		reader.release()
+		return nil, reader.explain(err)
+	}
+	return reader, nil
+}
+
+func (d *Decoders) useXZ(reader *Reader, input io.Reader) (err error) {
+	var decoder *xz.Reader
+	if d != nil && len(d.xz) > 0 {
+		decoder, d.xz = d.xz[len(d.xz)-1], d.xz[:len(d.xz)-1]
+	} else if decoder, err = xz.NewReader(nil, MaxWindow); err != nil {
+		return err
+	}
+	if d != nil {
+		reader.release = func() { d.xz = append(d.xz, decoder) }
+	}
+	reader.plain = decoder
+	return decoder.Reset(input)
+}
+
+func (d *Decoders) useZstd(reader *Reader, input io.Reader) (err error) {
+	var decoder *zstd.Decoder
+	if d != nil && len(d.zstd) > 0 {
+		decoder, d.zstd = d.zstd[len(d.zstd)-1], d.zstd[:len(d.zstd)-1]
+	} else if decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderLowmem(true)); err != nil {
+		return err
+	}
+	reader.release = decoder.Close
+	if d != nil {
+		reader.release = func() { d.zstd = append(d.zstd, decoder) }
+	}
+	reader.plain = decoder
+	return decoder.Reset(input)
+}
+
+// Read fails with the input's offset, in bytes, and what is wrong there.
+func (d *Reader) Read(p []byte) (int, error) {
+	if d.err != nil {
+		return 0, d.err
+	}
+	n, err := d.plain.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = d.explain(err)
+	}
+	d.err = err
+	return n, err
+}
+
+// Close releases the decoder.
+func (d *Reader) Close() error {
+	d.release()
+	d.release = func() {}
+	return nil
+}
+
+func (d *Reader) explain(err error) error {
+	switch {
+	case d.input.err != nil: // the input itself could not be read
+		return d.input.err
+	case errors.Is(err, xz.ErrMemlimit), errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return fmt.Errorf("the %s stream asks for more than %d MiB of history", d.Format, MaxWindow>>20)
+	case errors.Is(err, io.ErrUnexpectedEOF), d.input.eof && errors.Is(err, xz.ErrBuf):
+		return fmt.Errorf("offset %d: %w (truncated %s stream)", d.input.n, io.ErrUnexpectedEOF, d.Format)
+	}
+	return fmt.Errorf("near offset %d: corrupt %s stream: %w", d.input.n, d.Format, err)
+}
+
+// counter remembers how far the input was read and how that ended.
+type counter struct {
+	r   io.Reader
+	n   int64
+	eof bool
+	err error
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if errors.Is(err, io.EOF) {
+		c.eof = true
+	} else if err != nil {
+		c.err = err
+	}
+	return n, err
+}

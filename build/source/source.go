@@ -1,0 +1,275 @@
+// Package source reads helper tarballs: root filesystems, oci-archives and
+// docker-archives, plain or compressed. What a tarball is, its content tells,
+// never its name. The package gives config and layers as they are; it builds nothing.
+package source
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path"
+	"regexp"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/readahead"
+
+	"pretag/build/internal/decompress"
+	"pretag/build/internal/tarball"
+)
+
+// A Layout is how a tarball holds an image.
+type Layout string
+
+// The layouts.
+const (
+	Rootfs        Layout = "rootfs"         // the files of one root filesystem, as docker export writes it
+	OCIArchive    Layout = "oci-archive"    // an OCI layout (image-spec v1.1 image-layout.md) in a tar file
+	DockerArchive Layout = "docker-archive" // what docker save writes: manifest.json, configs, layers
+)
+
+// An Image is an opened tarball: the one image that it holds.
+type Image struct {
+	Layout      Layout
+	Compression decompress.Format // around the tarball
+	Config      []byte            // as it stands there; nil for a Rootfs
+	Digest      string            // of the image's manifest, sha256:<hex>; OCIArchive only
+	Layers      []Layer           // bottom up
+
+	file     *os.File
+	before   os.FileInfo
+	spool    *os.File // the plain tarball, where that is not file itself
+	sum      string   // sha256 of file, hex, once it is known
+	begun    *rootfs  // the stream whose head was looked at
+	decoders *decompress.Decoders
+}
+
+// A Layer opens one layer's plain stream. Reading it to its end checks what the
+// tarball says of it: digest, size, checksums. Its diff ID is for the reader to compute.
+type Layer func() (io.ReadCloser, error)
+
+// Open opens the tarball at path. Where it holds images for several platforms,
+// the one for platform is taken. A compressed tarball that needs random access
+// is spooled, plain, to an unnamed file in temp. decoders may be nil. The caller
+// closes the image.
+func Open(path string, platform v1.Platform, temp string, decoders *decompress.Decoders) (_ *Image, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	img := &Image{file: file, decoders: decoders}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", path, errors.Join(err, img.Close()))
+		}
+	}()
+	if img.before, err = file.Stat(); err != nil {
+		return nil, err
+	}
+	switch {
+	case !img.before.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case img.before.Size() == 0:
+		return nil, errors.New("empty file")
+	}
+	candidate, err := img.detect()
+	if err != nil {
+		return nil, err
+	}
+	if !candidate {
+		img.isRootfs()
+		return img, nil
+	}
+	begun := img.begun
+	img.begun = nil
+	if err := begun.Close(); err != nil {
+		return nil, err
+	}
+	return img, img.index(platform, temp)
+}
+
+func (img *Image) isRootfs() { img.Layout, img.Layers = Rootfs, []Layer{img.rootfs} }
+
+// Close releases what Open holds.
+func (img *Image) Close() error {
+	var errs []error
+	if img.begun != nil {
+		errs = append(errs, img.begun.Close())
+	}
+	if img.spool != nil {
+		errs = append(errs, img.spool.Close())
+	}
+	return errors.Join(append(errs, img.file.Close())...)
+}
+
+// Sum returns the tarball's size in bytes and its sha256 in hex. Once a
+// Rootfs's layer has been read to its end that costs nothing more. It fails
+// where the file has changed since Open.
+func (img *Image) Sum() (int64, string, error) {
+	after, err := os.Stat(img.file.Name())
+	if err != nil {
+		return 0, "", err
+	}
+	if after.Size() != img.before.Size() || !after.ModTime().Equal(img.before.ModTime()) || !os.SameFile(img.before, after) {
+		return 0, "", fmt.Errorf("%s: changed while it was read", img.file.Name())
+	}
+	if img.sum == "" {
+		sum := sha256.New()
+		if _, err := io.Copy(sum, img.bytes()); err != nil {
+			return 0, "", err
+		}
+		img.sum = hex.EncodeToString(sum.Sum(nil))
+	}
+	return after.Size(), img.sum, nil
+}
+
+// bytes is the tarball as it stands on disk.
+func (img *Image) bytes() *io.SectionReader {
+	return io.NewSectionReader(img.file, 0, img.before.Size())
+}
+
+// detect reports whether the tarball may be an oci-archive or a docker-archive;
+// else it is a root filesystem. Of a compressed one the head alone is looked at,
+// and kept for the one pass over a root filesystem.
+func (img *Image) detect() (candidate bool, err error) {
+	if img.begun, err = img.begin(); err != nil {
+		return false, err
+	}
+	img.Compression = img.begun.plain.Format
+	if img.Compression != decompress.None {
+		return firstIsImage(io.TeeReader(img.begun.ahead, &img.begun.head))
+	}
+	m, err := index(img.bytes()) // with random access, look at all of it
+	if err != nil {
+		return false, img.foreign(err)
+	}
+	return m.has(ociLayout) || m.has(dockerManifest) && !m.has("usr") && !m.has("etc"), nil
+}
+
+// firstIsImage reports whether the first member of a tar stream is what image
+// archives begin with.
+func firstIsImage(r io.Reader) (bool, error) {
+	var head [tarball.BlockSize]byte
+	n, err := io.ReadFull(r, head[:])
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	tr := tar.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r))
+	for {
+		header, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return false, errors.New("no entries")
+		}
+		if errors.Is(err, tar.ErrHeader) {
+			return false, notTar(head[:n])
+		}
+		if err != nil {
+			return false, err
+		}
+		if name := path.Clean(header.Name); name != "." && header.Typeflag != tar.TypeXGlobalHeader {
+			return imageMember.MatchString(name), nil
+		}
+	}
+}
+
+// imageMember are the names that image archives begin with: of the OCI layout,
+// of docker save (moby v28.5.2, image/tarexport/save.go), and of pretag's own archives.
+var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer\.tar|[0-9a-f]{64}([./].*)?)$`)
+
+// foreign says what a file looks like that is no tar file.
+func (img *Image) foreign(err error) error {
+	if !errors.Is(err, tar.ErrHeader) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	head, readErr := io.ReadAll(io.LimitReader(img.bytes(), tarball.BlockSize))
+	if readErr != nil {
+		return readErr
+	}
+	return notTar(head)
+}
+
+// A rootfs is the stream of a root filesystem's one layer: the plain tarball
+// itself. The tarball's own sum is taken in the same pass.
+type rootfs struct {
+	img   *Image
+	input io.Reader // the tarball, summed up as it is read
+	sum   hash.Hash
+	plain *decompress.Reader
+	ahead io.ReadCloser // plain, decoded while the consumer works
+	head  bytes.Buffer  // of plain, read before the layer was opened
+}
+
+func (img *Image) rootfs() (io.ReadCloser, error) {
+	if begun := img.begun; begun != nil {
+		img.begun = nil
+		return begun, nil
+	}
+	return img.begin()
+}
+
+func (img *Image) begin() (*rootfs, error) {
+	sum := sha256.New()
+	input := io.TeeReader(img.bytes(), sum)
+	plain, err := img.decoders.NewReader(input)
+	if err != nil {
+		return nil, err
+	}
+	ahead, err := readahead.NewReaderSize(plain, 4, 1<<20)
+	if err != nil {
+		return nil, errors.Join(err, plain.Close())
+	}
+	return &rootfs{img: img, input: input, sum: sum, plain: plain, ahead: ahead}, nil
+}
+
+func (s *rootfs) Read(p []byte) (int, error) {
+	if s.head.Len() > 0 {
+		return s.head.Read(p)
+	}
+	n, err := s.ahead.Read(p)
+	if errors.Is(err, io.EOF) {
+		rest, restErr := io.Copy(io.Discard, s.input)
+		if restErr != nil {
+			return n, restErr
+		}
+		if rest > 0 {
+			return n, fmt.Errorf("%d bytes after the end of the %s stream", rest, s.plain.Format)
+		}
+		s.img.sum = hex.EncodeToString(s.sum.Sum(nil))
+	}
+	return n, err
+}
+
+func (s *rootfs) Close() error { return errors.Join(s.ahead.Close(), s.plain.Close()) }
+
+// plainFile returns the plain tarball with random access.
+func (img *Image) plainFile(temp string) (*io.SectionReader, error) {
+	if img.Compression == decompress.None {
+		return img.bytes(), nil
+	}
+	spool, err := os.CreateTemp(temp, ".spool.*.pretag-tmp")
+	if err != nil {
+		return nil, err
+	}
+	img.spool = spool
+	if err := os.Remove(spool.Name()); err != nil {
+		return nil, err
+	}
+	plain, err := img.decoders.NewReader(img.bytes())
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	n, err := io.Copy(spool, io.LimitReader(plain, maxSpool+1))
+	if err == nil && n > maxSpool {
+		err = fmt.Errorf("more than %d bytes uncompressed", int64(maxSpool))
+	}
+	return io.NewSectionReader(spool, 0, n), err
+}
+
+// maxSpool is the largest plain tarball, in bytes, that is spooled.
+const maxSpool = 1<<33 - 1
