@@ -51,8 +51,6 @@ type Spec struct {
 	GoArch string
 	// Time stands in the archive's own tar headers.
 	Time time.Time
-	// Progress, when set, is told the bytes of uncompressed layers as they pass.
-	Progress func(n int)
 }
 
 // A Writer writes archives, one at a time. It keeps its encoder between them,
@@ -155,7 +153,7 @@ func (w *Writer) layer(ctx context.Context, out *os.File, name string, open Open
 	}
 	sum := sha256.New()
 	passed, memberSize, err := w.encoder.body(out, func(body io.Writer) (int64, error) {
-		return pass(ctx, layer, io.MultiWriter(sum, body), entries, spec.Progress)
+		return pass(ctx, layer, io.MultiWriter(sum, body), entries)
 	})
 	if err = errors.Join(err, layer.Close()); err != nil {
 		return v1.Hash{}, 0, err
@@ -209,7 +207,7 @@ func tarHeader(name string, size int64, mtime time.Time) ([]byte, error) {
 }
 
 // pass copies a layer to w while its entries are checked, and returns its size.
-func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck, progress func(int)) (int64, error) {
+func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck) (int64, error) {
 	pr, pw := io.Pipe()
 	checked := make(chan error, 1)
 	go func() {
@@ -217,7 +215,7 @@ func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck
 		pr.CloseWithError(errChecked)
 		checked <- err
 	}()
-	n, err := copyLayer(ctx, io.MultiWriter(w, pw), layer, progress)
+	n, err := copyLayer(ctx, io.MultiWriter(w, pw), layer)
 	pw.CloseWithError(err)
 	if checkErr := <-checked; checkErr != nil && (err == nil || errors.Is(err, errChecked)) {
 		err = checkErr
@@ -228,7 +226,7 @@ func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck
 // errChecked stops the copying when the entries were found bad.
 var errChecked = errors.New("entries checked")
 
-func copyLayer(ctx context.Context, w io.Writer, r io.Reader, progress func(int)) (int64, error) {
+func copyLayer(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 	buf := make([]byte, 256<<10)
 	for total := int64(0); ; {
 		if err := ctx.Err(); err != nil {
@@ -241,9 +239,6 @@ func copyLayer(ctx context.Context, w io.Writer, r io.Reader, progress func(int)
 		if n > 0 {
 			if _, err := w.Write(buf[:n]); err != nil {
 				return total, err
-			}
-			if progress != nil {
-				progress(n)
 			}
 		}
 		if errors.Is(err, io.EOF) {

@@ -160,7 +160,7 @@ func (m *members) layer(r io.Reader) (layer, error) {
 	}
 	defer plain.Close()
 	sum := sha256.New()
-	size, err := pass(context.Background(), plain, sum, m.entries, nil)
+	size, err := pass(context.Background(), plain, sum, m.entries)
 	return layer{"sha256:" + hex.EncodeToString(sum.Sum(nil)), size, plain.Format}, err
 }
 

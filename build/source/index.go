@@ -352,7 +352,7 @@ func (m *members) verified(d v1.Descriptor) ([]byte, error) {
 // layer makes a layer of a member, which may be compressed.
 func (img *Image) layer(r *io.SectionReader, name string, digest *v1.Hash) Layer {
 	return func() (io.ReadCloser, error) {
-		var input io.Reader = io.NewSectionReader(r, 0, r.Size())
+		input := img.counted(io.NewSectionReader(r, 0, r.Size()))
 		if digest != nil {
 			input = newDigestReader(input, *digest)
 		}

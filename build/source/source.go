@@ -40,6 +40,7 @@ type Image struct {
 	Config      []byte            // as it stands there; nil for a Rootfs
 	Digest      string            // of the image's manifest, sha256:<hex>; OCIArchive only
 	Layers      []Layer           // bottom up
+	Progress    func(n int)       // when set, told of the bytes of the tarball as layers are read
 
 	file     *os.File
 	before   os.FileInfo
@@ -133,6 +134,21 @@ func (img *Image) bytes() *io.SectionReader {
 	return io.NewSectionReader(img.file, 0, img.before.Size())
 }
 
+// counted tells Progress what is read through it.
+func (img *Image) counted(r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if img.Progress != nil {
+			img.Progress(n)
+		}
+		return n, err
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // detect reports whether the tarball may be an oci-archive or a docker-archive;
 // else it is a root filesystem. Of a compressed one the head alone is looked at,
 // and kept for the one pass over a root filesystem.
@@ -214,7 +230,7 @@ func (img *Image) rootfs() (io.ReadCloser, error) {
 
 func (img *Image) begin() (*rootfs, error) {
 	sum := sha256.New()
-	input := io.TeeReader(img.bytes(), sum)
+	input := img.counted(io.TeeReader(img.bytes(), sum))
 	plain, err := img.decoders.NewReader(input)
 	if err != nil {
 		return nil, err

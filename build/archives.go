@@ -1,0 +1,257 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/image"
+	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/decompress"
+	"pretag/build/source"
+)
+
+// archivesDir is where archives and their records lie below OUT.
+const archivesDir = "helper-images"
+
+// Archives makes the archive of each selected helper from its tarball, JOBS at
+// once, the largest first. An archive that stands there already, made by the
+// same tool of the same input with the same settings, is kept. One helper's
+// failure does not stop the others; all are reported.
+func Archives(ctx context.Context, c Config, ui *UI) ([]archive.File, error) {
+	unlock, err := lockOut(c.Out)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return c.archives(ctx, ui)
+}
+
+func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
+	inputs, unknown, err := c.inputs()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range unknown {
+		ui.Warn("%s: no helper of the catalogue has a tarball of this name", filepath.Join(c.Inputs, name))
+	}
+	dir := filepath.Join(c.Out, archivesDir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := atomicfile.Clean(c.Out); err != nil {
+		return nil, err
+	}
+	if err := c.withoutInput(inputs); err != nil {
+		return nil, err
+	}
+
+	// The heap is a few large buffers that live as long as their worker: collect
+	// what little else there is early, so that peak memory stays near their sum.
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
+
+	queue := make(chan int, len(inputs))
+	for _, i := range bySize(inputs) {
+		queue <- i
+	}
+	close(queue)
+	results := make([]Result, len(inputs))
+	tasks := ui.Tasks(len(inputs))
+	var group errgroup.Group
+	for range min(c.Jobs, len(inputs)) {
+		group.Go(func() error {
+			w := worker{config: c, writer: archive.Writer{Compression: c.Compression}, decoders: &decompress.Decoders{}}
+			for i := range queue {
+				started := time.Now() // for the table; reaches no output
+				task := tasks.Begin(inputs[i].helper.String(), inputs[i].size)
+				file, kept, err := w.archive(ctx, inputs[i], task.Read)
+				results[i] = Result{file, kept, time.Since(started), err}
+				task.End(results[i])
+			}
+			return nil
+		})
+	}
+	if err := errors.Join(group.Wait(), tasks.Close()); err != nil {
+		return nil, err
+	}
+	var files []archive.File
+	var errs []error
+	for i, result := range results {
+		if result.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", inputs[i].helper, result.Err))
+		}
+		files = append(files, result.File)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	ui.Archives(results)
+	return files, nil
+}
+
+// A Result is how one helper's archive came out.
+type Result struct {
+	File archive.File
+	Kept bool // it stood there already
+	Took time.Duration
+	Err  error
+}
+
+// withoutInput reports the helpers that have neither a tarball nor an archive.
+func (c Config) withoutInput(inputs []input) error {
+	var missing []catalogue.Helper
+	for _, in := range inputs {
+		if in.path != "" {
+			continue
+		}
+		if _, err := os.Stat(c.archivePath(in.helper) + archive.InfoSuffix); err != nil {
+			missing = append(missing, in.helper)
+		}
+	}
+	return c.missing(missing)
+}
+
+func (c Config) archivePath(h catalogue.Helper) string {
+	return filepath.Join(c.Out, archivesDir, h.File())
+}
+
+// bySize orders the inputs by size, the largest first.
+func bySize(inputs []input) []int {
+	order := make([]int, len(inputs))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return int(inputs[b].size - inputs[a].size) })
+	return order
+}
+
+// A worker makes archives one after the other, with memory that it keeps.
+type worker struct {
+	config   Config
+	writer   archive.Writer
+	decoders *decompress.Decoders
+}
+
+func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f archive.File, kept bool, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return f, false, err
+	}
+	if f, kept, err = w.config.recorded(in); kept || err != nil {
+		return f, kept, err
+	}
+	img, err := source.Open(in.path, in.helper.Platform, filepath.Join(w.config.Out, archivesDir), w.decoders)
+	if err != nil {
+		return f, false, err
+	}
+	defer func() { err = errors.Join(err, img.Close()) }()
+	img.Progress = progress
+	spec := archive.Spec{
+		RepoTag: w.config.repoTag(in.helper),
+		Config: func(diffIDs []v1.Hash) ([]byte, error) {
+			if img.Config != nil {
+				return image.Keep(img.Config, in.helper, diffIDs)
+			}
+			return image.FromRootfs(in.helper, diffIDs, w.config.Time)
+		},
+		Rootfs: img.Layout == source.Rootfs,
+		GoArch: in.helper.GoArch(),
+		Time:   w.config.Time,
+	}
+	for _, layer := range img.Layers {
+		spec.Layers = append(spec.Layers, archive.Opener(layer))
+	}
+	path := w.config.archivePath(in.helper)
+	if err := os.Remove(path + archive.InfoSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f, false, err
+	}
+	if f, err = w.writer.Write(ctx, path, spec); err != nil {
+		return f, false, fmt.Errorf("%s: %w", in.path, err)
+	}
+	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), Tool()
+	f.Version, f.Revision = w.config.Version.String(), w.config.Version.Revision()
+	f.Input = archive.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
+	if f.Input.Size, f.Input.SHA256, err = img.Sum(); err != nil {
+		return f, false, errors.Join(err, os.Remove(path))
+	}
+	return f, false, atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info())
+}
+
+func (c Config) repoTag(h catalogue.Helper) string { return c.Repository + ":" + h.Tag(c.Version) }
+
+// recorded gives back the archive that stands in OUT, if it is what a build of
+// the input would make. Without a tarball it must be that.
+func (c Config) recorded(in input) (archive.File, bool, error) {
+	f, err := readRecord(c.archivePath(in.helper))
+	if err == nil {
+		err = c.fits(f, in.helper)
+	}
+	if in.path == "" {
+		if err != nil {
+			err = fmt.Errorf("%w; there is no tarball to make it anew", err)
+		}
+		return f, err == nil, err
+	}
+	same := err == nil && f.Tool == Tool() && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size
+	return f, same && hasSum(in.path, f.Input.SHA256) == nil, nil
+}
+
+// fits reports how a recorded archive differs from what is asked for.
+func (c Config) fits(f archive.File, h catalogue.Helper) error {
+	var errs []error
+	for _, setting := range [][3]string{
+		{"RepoTag", f.RepoTag, c.repoTag(h)},
+		{"compression", f.Compression, c.Compression.String()},
+		{"time", time.Unix(f.Created, 0).UTC().String(), c.Time.String()},
+	} {
+		if setting[1] != setting[2] {
+			errs = append(errs, fmt.Errorf("%s: %s is %s, want %s", f.Path, setting[0], setting[1], setting[2]))
+		}
+	}
+	return errors.Join(append(errs, hasSum(f.Path, f.SHA256))...)
+}
+
+// readRecord reads the record of the archive at path.
+func readRecord(path string) (archive.File, error) {
+	data, err := os.ReadFile(path + archive.InfoSuffix)
+	if err != nil {
+		return archive.File{}, err
+	}
+	f, err := archive.ParseInfo(bytes.NewReader(data))
+	if err != nil {
+		return archive.File{}, fmt.Errorf("%s: %w", path+archive.InfoSuffix, err)
+	}
+	f.Path = path
+	return f, nil
+}
+
+// hasSum reports a file whose sha256 is another one.
+func hasSum(path, want string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return fmt.Errorf("%s: sha256 is %s, its record says %s", path, got, want)
+	}
+	return nil
+}

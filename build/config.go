@@ -1,0 +1,242 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	helperimages "pretag/helper-images"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+)
+
+// A Config is what the environment asks for: README's table of variables, read
+// and checked once.
+type Config struct {
+	Version     catalogue.Version
+	Release     int // of the packages
+	Catalogue   *catalogue.Catalogue
+	Helpers     []catalogue.Helper
+	Inputs      string // folder of the input tarballs
+	Out         string // folder of everything written
+	Repository  string
+	Compression archive.Compression
+	Formats     []string // "rpm", "deb"
+	Layout      string   // "split", "single"
+	Time        time.Time
+	Key         string   // path of the signing key; "" for unsigned
+	Passphrase  string   // path of the file with its passphrase
+	Engines     []string // that verify must use; nil for every one found
+	Jobs        int
+}
+
+// A Need says what a target cannot do without.
+type Need int
+
+// The needs. Values that are given are checked whatever the need.
+const (
+	Folders Need = iota // nothing that has no default
+	Release             // the Runner version that is built for, and its time
+)
+
+// Defaults of the variables.
+const (
+	DefaultInputs     = "helper-images"
+	DefaultOut        = "out"
+	DefaultRepository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+)
+
+// FromEnv reads the configuration. All wrong variables are reported together,
+// each with its name, its value and what is allowed.
+func FromEnv(getenv func(string) string, need Need) (Config, error) {
+	e := env{getenv: getenv}
+	c := Config{
+		Inputs:     e.text("HELPER_IMAGES", DefaultInputs),
+		Out:        e.text("OUT", DefaultOut),
+		Repository: e.text("IMAGE_REPOSITORY", DefaultRepository),
+		Release:    e.positive("PACKAGES_ITERATION", 1),
+		Jobs:       e.positive("JOBS", runtime.NumCPU()),
+		Formats:    e.subset("FORMATS", []string{"rpm", "deb"}),
+		Engines:    e.list("ENGINES"),
+		Key:        e.file("GPG_KEY_PATH"),
+		Passphrase: e.file("GPG_PASSPHRASE_PATH"),
+	}
+	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")
+	c.readVersion(&e, need)
+	c.readHelpers(&e)
+	c.readTime(&e, need)
+
+	if compression, err := archive.ParseCompression(e.text("ARCHIVE_COMPRESSION", "zstd:best")); err != nil {
+		e.reject("ARCHIVE_COMPRESSION=%w", err)
+	} else {
+		c.Compression = compression
+	}
+	if repository, err := name.NewRepository(c.Repository, name.StrictValidation); err != nil || repository.Name() != c.Repository {
+		e.reject("IMAGE_REPOSITORY=%q: want a registry's host, a path and no tag, such as %s", c.Repository, DefaultRepository)
+	}
+	for _, engine := range c.Engines {
+		if engine != "podman" && engine != "docker" {
+			e.reject("ENGINES=%q: want podman, docker or both", engine)
+		}
+	}
+	if c.Passphrase != "" && c.Key == "" {
+		e.reject("GPG_PASSPHRASE_PATH=%q: there is no GPG_KEY_PATH that it could be for", c.Passphrase)
+	}
+	return c, errors.Join(e.errs...)
+}
+
+func (c *Config) readVersion(e *env, need Need) {
+	version := e.text("RUNNER_VERSION", "")
+	if version == "" && need != Release {
+		return
+	}
+	var err error
+	if c.Version, err = catalogue.ParseVersion(version, e.text("RUNNER_REVISION", "")); err != nil {
+		e.errs = append(e.errs, err)
+	}
+}
+
+func (c *Config) readHelpers(e *env) {
+	file, data := "helper-images/catalogue.yaml", helperimages.Catalogue
+	if own := e.text("CATALOGUE", ""); own != "" {
+		var err error
+		if data, err = os.ReadFile(own); err != nil {
+			e.reject("CATALOGUE=%q: %w", own, err)
+			return
+		}
+		file = own
+	}
+	var err error
+	if c.Catalogue, err = catalogue.Parse(file, data); err != nil {
+		e.errs = append(e.errs, err)
+		return
+	}
+	globs := e.list("HELPERS")
+	if globs == nil {
+		c.Helpers = c.Catalogue.Default(c.Version)
+		return
+	}
+	if c.Helpers, err = c.Catalogue.Select(globs); err != nil {
+		for _, err := range unjoin(err) {
+			e.reject("HELPERS=%w", err)
+		}
+	}
+}
+
+// readTime takes SOURCE_DATE_EPOCH (reproducible-builds.org), or the time of the
+// HEAD commit.
+func (c *Config) readTime(e *env, need Need) {
+	const variable = "SOURCE_DATE_EPOCH"
+	text := e.text(variable, "")
+	if text == "" {
+		if need != Release {
+			return
+		}
+		out, err := exec.Command("git", "log", "-1", "--format=%ct").Output()
+		if err != nil {
+			e.reject("%s is required where git does not tell the time of a commit: seconds since 1970, such as 1767225600", variable)
+			return
+		}
+		text = strings.TrimSpace(string(out))
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 || seconds > maxTime {
+		e.reject("%s=%q: want seconds since 1970, at most %d", variable, text, maxTime)
+		return
+	}
+	c.Time = time.Unix(seconds, 0).UTC()
+}
+
+// maxTime is the last second, since 1970, that rpm (32 bits, RPMTAG_BUILDTIME in
+// rpm 4.20, rpmtag.h) can say.
+const maxTime = 1<<32 - 1
+
+// env reads variables and gathers what is wrong with them.
+type env struct {
+	getenv func(string) string
+	errs   []error
+}
+
+func (e *env) reject(format string, args ...any) {
+	e.errs = append(e.errs, fmt.Errorf(format, args...))
+}
+
+func (e *env) text(variable, otherwise string) string {
+	if s := e.getenv(variable); s != "" {
+		return s
+	}
+	return otherwise
+}
+
+// list splits at commas; spaces around an item and empty items do not count.
+func (e *env) list(variable string) []string {
+	var items []string
+	for item := range strings.SplitSeq(e.getenv(variable), ",") {
+		if item = strings.TrimSpace(item); item != "" && !slices.Contains(items, item) {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
+func (e *env) subset(variable string, allowed []string) []string {
+	items := e.list(variable)
+	if items == nil {
+		return allowed
+	}
+	for _, item := range items {
+		if !slices.Contains(allowed, item) {
+			e.reject("%s=%q: want %s", variable, item, strings.Join(allowed, " or "))
+		}
+	}
+	return items
+}
+
+func (e *env) oneOf(variable string, allowed ...string) string {
+	s := e.text(variable, allowed[0])
+	if !slices.Contains(allowed, s) {
+		e.reject("%s=%q: want %s", variable, s, strings.Join(allowed, " or "))
+	}
+	return s
+}
+
+func (e *env) positive(variable string, otherwise int) int {
+	s := e.text(variable, strconv.Itoa(otherwise))
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1<<20 {
+		e.reject("%s=%q: want a number above 0", variable, s)
+	}
+	return n
+}
+
+// file is a path whose file must be there. Its content is not looked at here.
+func (e *env) file(variable string) string {
+	path := e.text(variable, "")
+	if path == "" {
+		return ""
+	}
+	if info, err := os.Stat(path); err != nil {
+		e.reject("%s=%q: %w", variable, path, errors.Unwrap(err))
+	} else if !info.Mode().IsRegular() {
+		e.reject("%s=%q: not a file", variable, path)
+	}
+	return filepath.Clean(path)
+}
+
+// unjoin is what errors.Join joined.
+func unjoin(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}

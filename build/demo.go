@@ -1,0 +1,42 @@
+package build
+
+import (
+	"context"
+	"path/filepath"
+
+	"pretag/build/demo"
+)
+
+// DemoEnv is the environment of the demo: getenv, with a value of its own for
+// each variable that the demo must set. The rest, such as JOBS, is the user's.
+func DemoEnv(getenv func(string) string) func(string) string {
+	out := getenv("OUT")
+	if out == "" {
+		out = DefaultOut
+	}
+	out = filepath.Join(out, "demo")
+	fixed := map[string]string{
+		"OUT":               out,
+		"HELPER_IMAGES":     filepath.Join(out, "input"),
+		"RUNNER_VERSION":    "19.3.0",
+		"HELPERS":           "alpine-x86_64,alpine-arm,alpine-arm64,alpine-s390x,alpine-ppc64le,alpine-riscv64,ubuntu-x86_64,ubuntu-arm64",
+		"SOURCE_DATE_EPOCH": "1767225600", // 2026-01-01
+		"CATALOGUE":         "",
+	}
+	return func(name string) string {
+		if value, ok := fixed[name]; ok {
+			return value
+		}
+		return getenv(name)
+	}
+}
+
+// Demo makes sample inputs and takes them down the whole line.
+func Demo(ctx context.Context, c Config, ui *UI) error {
+	ui.Say("samples: %d small helper images for %s", len(c.Helpers), c.Inputs)
+	if err := demo.Samples(ctx, c.Inputs, c.Helpers, c.Time); err != nil {
+		return err
+	}
+	_, err := Archives(ctx, c, ui)
+	return err
+}

@@ -1,0 +1,171 @@
+// Package demo makes sample inputs for the whole line: small helper images of
+// every architecture, with a program that runs. It builds no archives.
+package demo
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/ulikunitz/xz"
+
+	"pretag/build/catalogue"
+	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/ociarchive"
+)
+
+// program is the sample's Go package.
+const program = "pretag/build/demo/sample"
+
+// OCIFlavor is the flavor whose samples are oci-archives of two layers, as
+// GitLab Runner's release pipeline has them. All others are flat root
+// filesystems in xz, as its packages carry them.
+const OCIFlavor = "ubuntu"
+
+// Samples makes the input tarball of each helper in dir, with files of the given
+// time. It needs the Go toolchain, once for each architecture.
+func Samples(ctx context.Context, dir string, helpers []catalogue.Helper, mtime time.Time) error {
+	programs := map[string][]byte{}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, h := range helpers {
+		key := h.Platform.String()
+		if programs[key] == nil {
+			var err error
+			if programs[key], err = compile(ctx, h.Platform); err != nil {
+				return fmt.Errorf("%s: %w", h, err)
+			}
+		}
+		if err := sample(dir, h, programs[key], mtime); err != nil {
+			return fmt.Errorf("%s: %w", h, err)
+		}
+	}
+	return nil
+}
+
+// compile builds the sample's program for a platform.
+func compile(ctx context.Context, platform v1.Platform) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "pretag-demo-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "sample")
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, program)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
+	if platform.Architecture == "arm" {
+		command.Env = append(command.Env, "GOARM="+platform.Variant[1:])
+	}
+	if text, err := command.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go build: %w: %s", err, bytes.TrimSpace(text))
+	}
+	return os.ReadFile(out)
+}
+
+// sample writes one helper's tarball.
+func sample(dir string, h catalogue.Helper, program []byte, mtime time.Time) error {
+	if h.Flavor == OCIFlavor {
+		img, err := oci(h, mtime, layer(mtime, system(h)), layer(mtime, helper(program)))
+		if err != nil {
+			return err
+		}
+		return atomicfile.Write(filepath.Join(dir, h.String()+".tar"), func(f *os.File) error {
+			return ociarchive.Write(f, img, h.String(), mtime)
+		})
+	}
+	return atomicfile.Write(filepath.Join(dir, "prebuilt-"+h.String()+".tar.xz"), func(f *os.File) error {
+		z, err := xz.NewWriter(f)
+		if err != nil {
+			return err
+		}
+		if _, err := z.Write(layer(mtime, append(system(h), helper(program)...))); err != nil {
+			return err
+		}
+		return z.Close()
+	})
+}
+
+// system is what the sample has of an operating system.
+func system(h catalogue.Helper) []entry {
+	return []entry{
+		{tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+		{tar.Header{Name: "etc/os-release", Mode: 0o644}, []byte("ID=pretag-demo\nPRETTY_NAME=\"pretag demo, " + h.Flavor + "\"\n")},
+		{tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n")},
+		{tar.Header{Name: "root/", Typeflag: tar.TypeDir, Mode: 0o700}, nil},
+		{tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil},
+	}
+}
+
+// helper is the one program under all names that a helper image is called by.
+func helper(program []byte) []entry {
+	return []entry{
+		{tar.Header{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+		{tar.Header{Name: "usr/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+		{tar.Header{Name: "usr/bin/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+		{tar.Header{Name: "usr/bin/gitlab-runner-helper", Mode: 0o755}, program},
+		{tar.Header{Name: "usr/bin/dumb-init", Typeflag: tar.TypeLink, Linkname: "usr/bin/gitlab-runner-helper", Mode: 0o755}, nil},
+		{tar.Header{Name: "bin/sh", Typeflag: tar.TypeSymlink, Linkname: "../usr/bin/gitlab-runner-helper", Mode: 0o777}, nil},
+		{tar.Header{Name: "entrypoint", Typeflag: tar.TypeSymlink, Linkname: "usr/bin/gitlab-runner-helper", Mode: 0o777}, nil},
+	}
+}
+
+type entry struct {
+	header tar.Header
+	body   []byte
+}
+
+// layer makes a tar file. Into memory and of names known to fit, so it cannot fail.
+func layer(mtime time.Time, entries []entry) []byte {
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	for _, e := range entries {
+		e.header.Size, e.header.ModTime, e.header.Format = int64(len(e.body)), mtime, tar.FormatUSTAR
+		if err := tw.WriteHeader(&e.header); err != nil {
+			panic(err)
+		}
+		if _, err := tw.Write(e.body); err != nil {
+			panic(err)
+		}
+	}
+	if err := tw.Close(); err != nil {
+		panic(err)
+	}
+	return buf.Bytes()
+}
+
+// oci makes an image with the config that a real one has.
+func oci(h catalogue.Helper, created time.Time, layers ...[]byte) (v1.Image, error) {
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+		OS: h.Platform.OS, Architecture: h.Platform.Architecture, Variant: h.Platform.Variant,
+		Created: v1.Time{Time: created},
+		Config: v1.Config{
+			Entrypoint: h.Config.Entrypoint, Cmd: h.Config.Cmd, Env: h.Config.Env,
+			Labels: map[string]string{"org.opencontainers.image.title": "pretag demo " + h.String()},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, body := range layers {
+		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil })
+		if err != nil {
+			return nil, err
+		}
+		addendum := mutate.Addendum{Layer: l, History: v1.History{Created: v1.Time{Time: created}, CreatedBy: program}}
+		if img, err = mutate.Append(img, addendum); err != nil {
+			return nil, err
+		}
+	}
+	return img, nil
+}

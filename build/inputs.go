@@ -1,0 +1,92 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+)
+
+// An input is where a helper's image comes from: a tarball, or an archive that
+// an earlier run left in OUT.
+type input struct {
+	helper catalogue.Helper
+	path   string // of the tarball; "" where only the archive is there
+	size   int64  // of the tarball, bytes
+}
+
+// inputs finds the tarball of each selected helper. All that are missing or
+// ambiguous are reported together. unknown lists tarballs that no row knows.
+func (c Config) inputs() (found []input, unknown []string, err error) {
+	entries, err := os.ReadDir(c.Inputs)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	sizes := map[string]int64{}
+	for _, entry := range entries {
+		if info, err := os.Stat(filepath.Join(c.Inputs, entry.Name())); err == nil && info.Mode().IsRegular() {
+			sizes[entry.Name()] = info.Size()
+		}
+	}
+	var errs []error
+	for _, h := range c.Helpers {
+		names := present(h, sizes)
+		if len(names) == 0 && h.StandIn != "" {
+			standIn, _ := c.Catalogue.Lookup(h.StandIn)
+			names = present(standIn, sizes)
+		}
+		switch {
+		case len(names) == 1:
+			found = append(found, input{h, filepath.Join(c.Inputs, names[0]), sizes[names[0]]})
+		case len(names) > 1:
+			errs = append(errs, fmt.Errorf("%s: %d tarballs in %s, want one: %s", h, len(names), c.Inputs, strings.Join(names, ", ")))
+		default:
+			found = append(found, input{helper: h})
+		}
+	}
+	return found, c.unknown(sizes), errors.Join(errs...)
+}
+
+// present lists the names of h's tarballs that are there.
+func present(h catalogue.Helper, sizes map[string]int64) []string {
+	return slices.DeleteFunc(h.Inputs(), func(name string) bool { _, ok := sizes[name]; return !ok })
+}
+
+// unknown lists the tarballs that belong to no row of the catalogue.
+func (c Config) unknown(sizes map[string]int64) []string {
+	known := map[string]bool{}
+	for _, h := range c.Catalogue.Helpers() {
+		for _, name := range h.Inputs() {
+			known[name] = true
+		}
+	}
+	var unknown []string
+	for name := range sizes {
+		tarball := strings.HasSuffix(name, ".tar") || strings.Contains(name, ".tar.")
+		if tarball && !known[name] && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, archive.InfoSuffix) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// missing says which helpers have neither tarball nor archive.
+func (c Config) missing(helpers []catalogue.Helper) error {
+	if len(helpers) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: no tarball for %d of %d helpers:", c.Inputs, len(helpers), len(c.Helpers))
+	for _, h := range helpers {
+		fmt.Fprintf(&b, "\n  %s (%s.tar or prebuilt-%s.tar.xz)", h, h, h)
+	}
+	b.WriteString("\nput them there, choose others with HELPERS, or fetch them with the pull or unpack target")
+	return errors.New(b.String())
+}
