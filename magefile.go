@@ -33,7 +33,9 @@ func Package(ctx context.Context) error { return Archives(ctx) }
 
 // Inspect tells what an archive, a helper tarball, an rpm or a deb holds.
 func Inspect(ctx context.Context, file string, json *bool) error {
-	return build.Inspect(ctx, file, json != nil && *json, build.Terminal())
+	return run(ctx, os.Getenv, build.Folders, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		return build.Inspect(ctx, c, file, json != nil && *json, ui)
+	})
 }
 
 // Clean removes the output folder.

@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"time"
@@ -124,6 +125,32 @@ func (w *Writer) write(ctx context.Context, out *os.File, spec Spec, f *File) er
 	return w.tail(out, spec.Time, []member{{digest + ".json", config}, {manifestName, manifest}})
 }
 
+// Examine reads and checks the layers of a spec as Write does, and writes
+// nothing. It returns their diff IDs and their size in bytes, uncompressed.
+func Examine(ctx context.Context, spec Spec) ([]v1.Hash, int64, error) {
+	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
+	var diffIDs []v1.Hash
+	var total int64
+	for _, open := range spec.Layers {
+		layer, err := open()
+		if err != nil {
+			return nil, 0, err
+		}
+		sum := sha256.New()
+		size, err := pass(ctx, layer, sum, entries)
+		if err = errors.Join(err, layer.Close()); err != nil {
+			return nil, 0, err
+		}
+		total += size
+		diffIDs = append(diffIDs, hashOf(sum))
+	}
+	return diffIDs, total, entries.end()
+}
+
+func hashOf(sum hash.Hash) v1.Hash {
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
+}
+
 // layerName names the layer members: layer.tar, layer-2.tar, ... Any name goes
 // that manifest.json gives.
 func layerName(i int) string {
@@ -164,7 +191,7 @@ func (w *Writer) layer(ctx context.Context, out *os.File, name string, open Open
 	if _, err := out.WriteAt(w.encoder.header(header), at); err != nil {
 		return v1.Hash{}, 0, err
 	}
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}, passed, nil
+	return hashOf(sum), passed, nil
 }
 
 // tail writes the members of known size and the end marker.

@@ -271,11 +271,22 @@ func Check(f File) error {
 	}
 	var errs []error
 	for _, problem := range c.Problems {
-		errs = append(errs, fmt.Errorf("%s: %s", f.Path, problem))
+		errs = append(errs, errors.New(problem))
 	}
+	errs = append(errs, differences(c, f)...)
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Compare reports each difference between what an archive holds and its record.
+func Compare(c *Contents, f File) error { return errors.Join(differences(c, f)...) }
+
+func differences(c *Contents, f File) (errs []error) {
 	differs := func(what string, got, want any) {
 		if !reflect.DeepEqual(got, want) {
-			errs = append(errs, fmt.Errorf("%s: %s is %v, want %v", f.Path, what, got, want))
+			errs = append(errs, fmt.Errorf("%s is %v, its record says %v", what, got, want))
 		}
 	}
 	method, _, _ := strings.Cut(f.Compression, ":")
@@ -287,5 +298,5 @@ func Check(f File) error {
 	differs("diff IDs", c.DiffIDs, f.DiffIDs)
 	differs("unpacked size", c.UnpackedSize, f.UnpackedSize)
 	differs("platform", c.Platform.String(), f.Platform)
-	return errors.Join(errs...)
+	return errs
 }

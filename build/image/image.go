@@ -3,6 +3,7 @@
 package image
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -50,6 +51,9 @@ func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) 
 	}
 	return config, nil
 }
+
+// ID is the image ID: the digest of the config (OCI image-spec v1.1, config.md).
+func ID(config []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(config)) }
 
 // normal spells out the variants that an architecture has when none is named
 // (containerd/platforms v1.0.0, database.go).

@@ -1,0 +1,105 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Test runs all tests of the project.
+func Test(ctx context.Context, ui *UI) error {
+	return ui.run(ctx, "go", "test", "-timeout=20m", "./...")
+}
+
+// Check runs the linters; all of them, whatever each one says.
+func Check(ctx context.Context, ui *UI) error {
+	scripts, err := shellScripts()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		ui.run(ctx, "go", "vet", "./..."),
+		ui.run(ctx, "go", "vet", "-tags=mage", "."),
+		ui.run(ctx, "go", "tool", "staticcheck", "./..."),
+		ui.run(ctx, "go", "tool", "staticcheck", "-tags=mage", "."),
+		gofumpt(ctx, ui),
+		govulncheck(ctx, ui),
+		ui.run(ctx, "shellcheck", scripts...),
+	)
+}
+
+// run runs a command and shows its output.
+func (ui *UI) run(ctx context.Context, name string, args ...string) error {
+	ui.Say("%s %s", name, strings.Join(args, " "))
+	command := exec.CommandContext(ctx, name, args...)
+	command.Stdout, command.Stderr = ui.Out, ui.Err
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(command.Args[:min(3, len(command.Args))], " "), err)
+	}
+	return nil
+}
+
+// gofumpt fails where a file is not formatted.
+func gofumpt(ctx context.Context, ui *UI) error {
+	ui.Say("go tool gofumpt -l .")
+	out, err := exec.CommandContext(ctx, "go", "tool", "gofumpt", "-l", ".").Output()
+	if err == nil && len(out) > 0 {
+		err = fmt.Errorf("not formatted: %s", strings.Join(strings.Fields(string(out)), ", "))
+	}
+	if err != nil {
+		return fmt.Errorf("gofumpt: %w", err)
+	}
+	return nil
+}
+
+// vulnerable is how govulncheck exits when it has found something
+// (golang.org/x/vuln v1.9.0, internal/scan/errors.go).
+const vulnerable = 3
+
+// govulncheck warns where the vulnerability database cannot be had.
+func govulncheck(ctx context.Context, ui *UI) error {
+	ui.Say("go tool govulncheck ./...")
+	out, err := exec.CommandContext(ctx, "go", "tool", "govulncheck", "./...").CombinedOutput()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() != vulnerable {
+		lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+		ui.Warn("govulncheck did not run: %s", lines[len(lines)-1])
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("govulncheck: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// shellScripts lists the files below .ci and packaging that begin like a shell script.
+func shellScripts() ([]string, error) {
+	var scripts []string
+	for _, dir := range []string{".ci", "packaging"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			head, err := firstLine(path)
+			if strings.HasPrefix(head, "#!") && strings.HasSuffix(head, "sh") {
+				scripts = append(scripts, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return scripts, nil
+}
+
+func firstLine(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(data), "\n")
+	return line, err
+}
