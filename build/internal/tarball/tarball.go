@@ -71,7 +71,7 @@ func (r *Reader) end() error {
 	}
 }
 
-// source counts and remembers whether the input has ended.
+// source counts, and remembers whether more was wanted than there is.
 type source struct {
 	r   io.Reader
 	n   int64
@@ -81,7 +81,7 @@ type source struct {
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.n += int64(n)
-	s.eof = s.eof || errors.Is(err, io.EOF)
+	s.eof = s.eof || n == 0 && errors.Is(err, io.EOF)
 	return n, err
 }
 

@@ -1,0 +1,226 @@
+package archive_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pretag/build/archive"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+)
+
+func link(name, target string, typeflag byte) fixture.Entry {
+	return fixture.Entry{Header: tar.Header{Name: name, Linkname: target, Typeflag: typeflag}}
+}
+
+// program is the head of an ELF file.
+func program(name string, machine elf.Machine, data elf.Data) fixture.Entry {
+	head := make([]byte, 64)
+	copy(head, elf.ELFMAG)
+	head[elf.EI_DATA] = byte(data)
+	var order binary.ByteOrder = binary.LittleEndian
+	if data == elf.ELFDATA2MSB {
+		order = binary.BigEndian
+	}
+	order.PutUint16(head[18:], uint16(machine))
+	return fixture.File(name, string(head))
+}
+
+func examine(layers ...[]byte) error {
+	s := archive.Spec{Rootfs: len(layers) == 1, GoArch: "amd64"}
+	for _, layer := range layers {
+		s.Layers = append(s.Layers, opener(layer))
+	}
+	_, _, err := archive.Examine(context.Background(), s)
+	return err
+}
+
+func TestRefusesEntries(t *testing.T) {
+	good := fixture.File("usr/bin/good", "x")
+	whole := fixture.Tar(t, good, fixture.File("etc/file", strings.Repeat("x", 2000)))
+	sparse := fixture.Tar(t, fixture.File("sparse", ""))
+	sparse[156] = tar.TypeGNUSparse
+	copy(sparse[257:], "ustar  \x00")
+	unknown := fixture.Tar(t, fixture.File("unknown", ""))
+	unknown[156] = 'Z'
+	huge := fixture.Tar(t, fixture.File("huge", ""))
+	copy(huge[124:136], "\x80\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00") // base-256, 1 EiB
+
+	for name, row := range map[string]struct {
+		layer []byte
+		want  string
+	}{
+		"nothing":                   {nil, "no end marker"},
+		"no end marker":             {whole[:len(whole)-1024], "no end marker"},
+		"half an end marker":        {whole[:len(whole)-512], "no end marker"},
+		"cut in a body":             {whole[:2000], "unexpected EOF"},
+		"cut in a header":           {whole[:1400], "unexpected EOF"},
+		"cut between entries":       {whole[:1024], "no end marker"},
+		"data after the end marker": {append(bytes.Clone(whole), "rest"...), "data after the end marker"},
+		"second archive":            {append(bytes.Clone(whole), whole...), "data after the end marker"},
+		"damaged header":            {flip(whole, 3), "not a tar file"},
+		"damaged second header":     {flip(whole, 1027), "entry 2: archive/tar: invalid tar header"},
+		"text":                      {[]byte(strings.Repeat("<html>", 500)), "not a tar file"},
+		"no entries":                {make([]byte, 1024), "no entries"},
+		"duplicate":                 {fixture.Tar(t, good, good), `"usr/bin/good": stands twice`},
+		"duplicate after cleaning":  {fixture.Tar(t, good, fixture.File("./usr//bin/./good", "")), "stands twice"},
+		"folder twice":              {fixture.Tar(t, fixture.Dir("usr/"), fixture.Dir("./usr")), "stands twice"},
+		"parent":                    {fixture.Tar(t, fixture.File("../evil", "")), "path with .."},
+		"parent within":             {fixture.Tar(t, fixture.File("usr/../../evil", "")), "path with .."},
+		"absolute":                  {fixture.Tar(t, fixture.File("/etc/passwd", "")), "absolute path"},
+		"hard link out":             {fixture.Tar(t, link("l", "../../etc/passwd", tar.TypeLink)), "path with .."},
+		"hard link, absolute":       {fixture.Tar(t, link("l", "/etc/passwd", tar.TypeLink)), "absolute path"},
+		"dangling hard link":        {fixture.Tar(t, link("l", "nowhere", tar.TypeLink)), `dangling hard link to "nowhere"`},
+		"hard link before its file": {fixture.Tar(t, link("l", "usr/bin/good", tar.TypeLink), good), "dangling hard link"},
+		"hard link to a folder":     {fixture.Tar(t, fixture.Dir("d"), link("l", "d", tar.TypeLink)), "dangling hard link"},
+		"symbolic link out":         {fixture.Tar(t, link("a/l", "../../etc/passwd", tar.TypeSymlink)), "leads out of the root"},
+		"symbolic link to nothing":  {fixture.Tar(t, link("l", "", tar.TypeSymlink)), "symbolic link to nothing"},
+		"through a symbolic link":   {fixture.Tar(t, link("l", "/etc", tar.TypeSymlink), fixture.File("l/passwd", "")), `leads through the symbolic link "l"`},
+		"through a file":            {fixture.Tar(t, good, fixture.File("usr/bin/good/x", "")), "which is no folder"},
+		"link in place of a folder": {fixture.Tar(t, good, link("usr", "/etc", tar.TypeSymlink)), "entries before it lie in it"},
+		"root is a link":            {fixture.Tar(t, link("./", "/etc", tar.TypeSymlink)), "the root is no folder"},
+		"whiteout":                  {fixture.Tar(t, fixture.File("etc/.wh.passwd", "")), "whiteout in a root filesystem"},
+		"opaque whiteout":           {fixture.Tar(t, fixture.File("etc/.wh..wh..opq", "")), "whiteout in a root filesystem"},
+		"old GNU sparse":            {checksum(sparse), "old GNU sparse"},
+		"unknown type":              {checksum(unknown), `unknown type 'Z'`},
+		"file of an exbibyte":       {checksum(huge), "claim more than"},
+		"name of a megabyte":        {fixture.Tar(t, fixture.File(strings.Repeat("x/", 2500)+"x", "")), "name of 5001 bytes"},
+		"programs for arm64":        {fixture.Tar(t, program("usr/bin/a", elf.EM_AARCH64, elf.ELFDATA2LSB)), "usr/bin/a is a program for EM_AARCH64, want EM_X86_64"},
+		"programs of a big endian":  {fixture.Tar(t, program("bin/a", elf.EM_S390, elf.ELFDATA2MSB)), "bin/a is a program for EM_S390"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := examine(row.layer)
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want one that holds %q", err, row.want)
+			}
+		})
+	}
+}
+
+func flip(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 0x40
+	return b
+}
+
+// checksum mends the checksum of the first header (POSIX pax, "ustar Interchange Format").
+func checksum(b []byte) []byte {
+	copy(b[148:156], "        ")
+	sum := 0
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+	copy(b[148:156], []byte(strings.Repeat("0", 6)+"\x00 "))
+	for i := 5; i >= 0; i-- {
+		b[148+i] = byte('0' + sum&7)
+		sum >>= 3
+	}
+	return b
+}
+
+func TestAcceptsEntries(t *testing.T) {
+	lower := fixture.Tar(t, fixture.Dir("etc"), fixture.File("etc/a", "a"))
+	for name, layers := range map[string][][]byte{
+		"odd but legal": {fixture.Tar(
+			t,
+			fixture.Dir("./"), link("bin", "usr/bin", tar.TypeSymlink), fixture.File("usr/bin/setuid", "x"),
+			link("usr/bin/hard", "usr/bin/setuid", tar.TypeLink), link("etc/mtab", "../proc/self/mounts", tar.TypeSymlink),
+			link("etc/abs", "/usr/../etc/x", tar.TypeSymlink), fixture.File("caf\xe9", "not UTF-8"),
+			fixture.Entry{Header: tar.Header{Name: "dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
+			fixture.Entry{Header: tar.Header{Name: "run/fifo", Typeflag: tar.TypeFifo}},
+			fixture.Entry{Header: tar.Header{Name: "x", PAXRecords: map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02"}}},
+			fixture.Entry{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}},
+			fixture.Entry{Header: tar.Header{Name: "ids", Uid: 1 << 30, Gid: 1 << 30, Format: tar.FormatGNU}},
+		)},
+		"padding":               {append(fixture.Tar(t, fixture.File("a", "a")), make([]byte, 10240)...)},
+		"foreign beside right":  {fixture.Tar(t, program("usr/bin/qemu", elf.EM_ARM, elf.ELFDATA2LSB), program("usr/bin/sh", elf.EM_X86_64, elf.ELFDATA2LSB))},
+		"foreign elsewhere":     {fixture.Tar(t, program("usr/lib/firmware/a", elf.EM_ARM, elf.ELFDATA2LSB))},
+		"layers of an image":    {lower, fixture.Tar(t, fixture.File("etc/.wh.a", ""), fixture.File("etc/b", "b"))},
+		"link to a lower layer": {lower, fixture.Tar(t, link("etc/b", "etc/a", tar.TypeLink))},
+		"the same layer twice":  {lower, lower},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := examine(layers...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := examine(lower, fixture.Tar(t, link("etc/b", "etc/c", tar.TypeLink))); err == nil {
+		t.Error("a hard link that dangles in all layers was accepted")
+	}
+}
+
+// What other programs write passes, and byte for byte.
+func TestPassesForeignTars(t *testing.T) {
+	gnutar := require.Tool(t, "tar")
+	dir := t.TempDir()
+	for name, body := range map[string]string{
+		"usr/bin/tool": "#!/bin/sh\n", "etc/" + strings.Repeat("long/", 40) + "name": "x", "etc/empty": "",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "usr/bin/tool"), 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(filepath.Join(dir, "usr/bin/tool"), filepath.Join(dir, "usr/bin/same")); err != nil {
+		t.Fatal(err)
+	}
+	hole := filepath.Join(dir, "etc/hole")
+	if err := os.WriteFile(hole, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(hole, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--format=gnu"}, {"--format=pax"}, {"--format=pax", "--sparse"}, {"--format=pax", "--xattrs"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			layer, err := exec.Command(gnutar, append(args, "-C", dir, "-c", ".")...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := write(t, "none", spec(t, layer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := archive.Check(f); err != nil {
+				t.Error(err)
+			}
+			tr := tar.NewReader(bytes.NewReader(plainBytes(t, f)))
+			if _, err := tr.Next(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(tr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, layer) {
+				t.Error("the layer is not the input byte for byte")
+			}
+		})
+	}
+}
+
+func FuzzExamine(f *testing.F) {
+	f.Add(fixture.Tar(f, fixture.Dir("usr"), fixture.File("usr/a", "a"), link("l", "usr/a", tar.TypeLink)))
+	f.Add(fixture.Tar(f, link("l", "../x", tar.TypeSymlink)))
+	f.Fuzz(func(t *testing.T, layer []byte) {
+		if examine(layer) == nil && len(layer)%512 != 0 {
+			t.Errorf("%d bytes are no whole blocks", len(layer))
+		}
+	})
+}
