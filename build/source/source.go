@@ -171,18 +171,21 @@ func (img *Image) detect() (candidate bool, err error) {
 // archives begin with.
 func firstIsImage(r io.Reader) (bool, error) {
 	var head [tarball.BlockSize]byte
-	n, err := io.ReadFull(r, head[:])
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+	switch n, err := io.ReadFull(r, head[:]); err { // ReadFull's own errors, not what a decoder wraps
+	case nil:
+	case io.EOF, io.ErrUnexpectedEOF:
+		return false, notTar(head[:n])
+	default:
 		return false, err
 	}
-	tr := tar.NewReader(io.MultiReader(bytes.NewReader(head[:n]), r))
+	tr := tar.NewReader(io.MultiReader(bytes.NewReader(head[:]), r))
 	for {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return false, errors.New("no entries")
 		}
 		if errors.Is(err, tar.ErrHeader) {
-			return false, notTar(head[:n])
+			return false, notTar(head[:])
 		}
 		if err != nil {
 			return false, err

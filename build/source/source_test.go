@@ -1,0 +1,481 @@
+package source_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"pretag/build/internal/decompress"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+	"pretag/build/source"
+)
+
+func amd64() v1.Platform { return v1.Platform{OS: "linux", Architecture: "amd64"} }
+
+func armv7() v1.Platform { return v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"} }
+
+func open(t *testing.T, b []byte, platform v1.Platform) (*source.Image, error) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "input")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	img, err := source.Open(path, platform, dir, &decompress.Decoders{})
+	if err == nil {
+		t.Cleanup(func() { img.Close() })
+	}
+	entries, readErr := os.ReadDir(dir)
+	if readErr != nil || len(entries) != 1 {
+		t.Errorf("the folder holds %v (%v), want the input alone", entries, readErr)
+	}
+	return img, err
+}
+
+// layers reads all layers to their ends.
+func layers(img *source.Image) (all [][]byte, err error) {
+	for _, layer := range img.Layers {
+		r, err := layer()
+		if err != nil {
+			return nil, err
+		}
+		body, err := io.ReadAll(r)
+		if err == nil {
+			err = r.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, body)
+	}
+	return all, nil
+}
+
+// compress runs a program over b.
+func compress(t *testing.T, b []byte, program string, args ...string) []byte {
+	t.Helper()
+	command := exec.Command(require.Tool(t, program), args...)
+	command.Stdin = bytes.NewReader(b)
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", program, err)
+	}
+	return out
+}
+
+// compressed is b in every compression, as the usual programs write it.
+func compressed(t *testing.T, b []byte) map[string][]byte {
+	t.Helper()
+	half := len(b) / 2
+	return map[string][]byte{
+		"none":             b,
+		"gzip":             compress(t, b, "gzip", "-c"),
+		"gzip members":     append(compress(t, b[:half], "gzip", "-c"), compress(t, b[half:], "gzip", "-c")...),
+		"xz":               compress(t, b, "xz", "-c"),
+		"xz -8e, crc32":    compress(t, b, "xz", "-8e", "-C", "crc32", "-c"),
+		"xz sha256":        compress(t, b, "xz", "-C", "sha256", "-c"),
+		"xz x86 filter":    compress(t, b, "xz", "--x86", "--lzma2", "-c"),
+		"xz streams":       append(append(compress(t, b[:half], "xz", "-c"), make([]byte, 8)...), compress(t, b[half:], "xz", "-c")...),
+		"xz by 7z, 128MiB": sevenZip(t, b),
+		"zstd":             compress(t, b, "zstd", "-c"),
+		"zstd --long":      compress(t, b, "zstd", "--long=27", "-19", "-c"),
+		"zstd frames":      append(compress(t, b[:half], "zstd", "-c"), compress(t, b[half:], "zstd", "-c")...),
+		"zstd skippable":   append([]byte("\x5a\x2a\x4d\x18\x04\x00\x00\x00skip"), compress(t, b, "zstd", "-c")...),
+		"bzip2":            compress(t, b, "bzip2", "-c"),
+	}
+}
+
+func sevenZip(t *testing.T, b []byte) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "a.xz")
+	compress(t, b, "7z", "a", "-txz", "-m0=LZMA2:d=128m", "-si", out)
+	body, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func TestRootfs(t *testing.T) {
+	rootfs := fixture.Rootfs(t, strings.Repeat("helper", 10_000))
+	for name, input := range compressed(t, rootfs) {
+		t.Run(name, func(t *testing.T) {
+			img, err := open(t, input, amd64())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var progress int
+			img.Progress = func(n int) { progress += n }
+			if img.Layout != source.Rootfs || img.Config != nil {
+				t.Errorf("layout %s, config %q", img.Layout, img.Config)
+			}
+			for range 2 { // once more after the first pass
+				got, err := layers(img)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(got) != 1 || !bytes.Equal(got[0], rootfs) {
+					t.Error("the layer is not the plain tarball")
+				}
+			}
+			size, sum, err := img.Sum()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("%x", sha256.Sum256(input)); sum != want || size != int64(len(input)) {
+				t.Errorf("sum %d %s, want %d %s", size, sum, len(input), want)
+			}
+		})
+	}
+}
+
+// A layout is an OCI layout in parts, to damage.
+type layout struct {
+	blobs map[string][]byte // by digest
+	index []v1.Descriptor
+}
+
+func newLayout() *layout { return &layout{blobs: map[string][]byte{}} }
+
+func (l *layout) blob(body []byte, mediaType string) v1.Descriptor {
+	digest := fmt.Sprintf("%x", sha256.Sum256(body))
+	l.blobs[digest] = body
+	return v1.Descriptor{MediaType: types.MediaType(mediaType), Size: int64(len(body)), Digest: v1.Hash{Algorithm: "sha256", Hex: digest}}
+}
+
+func (l *layout) json(t *testing.T, v any, mediaType string) v1.Descriptor {
+	t.Helper()
+	body, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.blob(body, mediaType)
+}
+
+// image adds an image; blob i of layers is layer i as it is stored, plain i what it is.
+func (l *layout) image(t *testing.T, platform v1.Platform, plain, stored [][]byte) v1.Descriptor {
+	t.Helper()
+	config := v1.ConfigFile{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant}
+	config.Config.Labels = map[string]string{"for": platform.String()}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: ociManifest}
+	for i := range plain {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sha256.Sum256(plain[i]))})
+		manifest.Layers = append(manifest.Layers, l.blob(stored[i], "application/vnd.oci.image.layer.v1.tar+gzip"))
+	}
+	manifest.Config = l.json(t, config, "application/vnd.oci.image.config.v1+json")
+	return l.json(t, manifest, ociManifest)
+}
+
+const (
+	ociManifest = "application/vnd.oci.image.manifest.v1+json"
+	ociIndex    = "application/vnd.oci.image.index.v1+json"
+)
+
+// tar writes the layout; prefix stands before each name.
+func (l *layout) tar(t *testing.T, prefix string) []byte {
+	t.Helper()
+	index, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, Manifests: l.index})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []fixture.Entry
+	if prefix != "" {
+		entries = append(entries, fixture.Dir(prefix))
+	}
+	entries = append(entries, fixture.Dir(prefix+"blobs/"), fixture.Dir(prefix+"blobs/sha256/"))
+	for digest, body := range l.blobs {
+		entries = append(entries, fixture.File(prefix+"blobs/sha256/"+digest, string(body)))
+	}
+	return fixture.Tar(t, append(
+		entries,
+		fixture.File(prefix+"index.json", string(index)),
+		fixture.File(prefix+"oci-layout", `{"imageLayoutVersion":"1.0.0"}`),
+	)...)
+}
+
+func TestOCIArchive(t *testing.T) {
+	one, two := fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))
+	plain := [][]byte{one, two}
+	stored := [][]byte{compress(t, one, "gzip", "-c"), compress(t, two, "zstd", "-c")}
+	flat := newLayout()
+	flat.index = []v1.Descriptor{flat.image(t, amd64(), plain, stored)}
+
+	// buildx with attestations, several platforms and an index in an index
+	nested := newLayout()
+	attestation := nested.json(t, v1.Manifest{SchemaVersion: 2}, ociManifest)
+	attestation.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+	unknown := nested.json(t, v1.Manifest{SchemaVersion: 2, Annotations: map[string]string{"x": "y"}}, ociManifest)
+	unknown.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
+	inner := v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{
+		nested.image(t, v1.Platform{OS: "linux", Architecture: "arm", Variant: "v6"}, [][]byte{two}, [][]byte{two}),
+		nested.image(t, armv7(), [][]byte{two}, [][]byte{two}), attestation, unknown,
+		nested.image(t, amd64(), plain, plain),
+	}}
+	nested.index = []v1.Descriptor{nested.json(t, inner, ociIndex)}
+
+	for name, row := range map[string]struct {
+		input    []byte
+		platform v1.Platform
+		want     [][]byte
+	}{
+		"flat":          {flat.tar(t, ""), amd64(), plain},
+		"with ./":       {flat.tar(t, "./"), amd64(), plain},
+		"xz":            {compress(t, flat.tar(t, "./"), "xz", "-c"), amd64(), plain},
+		"one, other":    {flat.tar(t, ""), armv7(), plain}, // the caller says that it does not fit
+		"nested, amd64": {nested.tar(t, ""), amd64(), plain},
+		"nested, armv7": {compress(t, nested.tar(t, ""), "zstd", "-c"), armv7(), [][]byte{two}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img, err := open(t, row.input, row.platform)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := layers(img)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.want, got); diff != "" {
+				t.Errorf("layers (-want +got):\n%.300s", diff)
+			}
+			if img.Layout != source.OCIArchive || !strings.HasPrefix(img.Digest, "sha256:") {
+				t.Errorf("layout %s, digest %s", img.Layout, img.Digest)
+			}
+			if name != "one, other" && !bytes.Contains(img.Config, []byte(row.platform.String())) {
+				t.Errorf("config %s is not that for %s", img.Config, row.platform)
+			}
+			_, sum, err := img.Sum()
+			if err != nil || sum != fmt.Sprintf("%x", sha256.Sum256(row.input)) {
+				t.Errorf("sum %s, %v", sum, err)
+			}
+		})
+	}
+}
+
+func TestOCIArchiveRefuses(t *testing.T) {
+	rootfs := fixture.Rootfs(t, "one")
+	zipped := compress(t, rootfs, "gzip", "-c")
+	for name, row := range map[string]struct {
+		damage func(*layout)
+		want   string
+	}{
+		"no manifest":     {func(l *layout) { l.index = nil }, "no image for linux/amd64; there are 0"},
+		"two of one kind": {func(l *layout) { l.index = append(l.index, l.image(t, amd64(), [][]byte{zipped}, [][]byte{zipped})) }, "2 images for linux/amd64, want 1"},
+		"two others": {func(l *layout) {
+			l.index = []v1.Descriptor{l.image(t, armv7(), nil, nil), l.image(t, v1.Platform{OS: "linux", Architecture: "s390x"}, nil, nil)}
+		}, "no image for linux/amd64; there are 2: linux/arm/v7, linux/s390x"},
+		"no layers":       {func(l *layout) { l.index = []v1.Descriptor{l.image(t, amd64(), nil, nil)} }, "0 layers"},
+		"blob missing":    {func(l *layout) { delete(l.blobs, l.index[0].Digest.Hex) }, "not in the archive"},
+		"blob other size": {func(l *layout) { l.index[0].Size++ }, "its descriptor says"},
+		"blob changed":    {func(l *layout) { l.blobs[l.index[0].Digest.Hex][5] ^= 1 }, "digest is sha256:"},
+		"layer changed": {func(l *layout) {
+			for _, body := range l.blobs {
+				if bytes.Equal(body, zipped) {
+					body[4] ^= 1 // gzip's time, which its checksum does not cover
+				}
+			}
+		}, "digest is sha256:"},
+		"digest escapes":   {func(l *layout) { l.index[0].Digest.Hex = "../../etc/passwd" }, "index.json: found non-hex character"},
+		"digest of sha512": {func(l *layout) { l.index[0].Digest = v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("ab", 64)} }, "want sha256:<64 hex digits>"},
+		"index in itself": {func(l *layout) {
+			d := l.index[0]
+			for range 5 {
+				d = l.json(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{d}}, ociIndex)
+			}
+			l.index = []v1.Descriptor{d}
+		}, "indexes in each other"},
+		"foreign layer": {func(l *layout) {
+			var m v1.Manifest
+			if err := json.Unmarshal(l.blobs[l.index[0].Digest.Hex], &m); err != nil {
+				t.Fatal(err)
+			}
+			m.Layers[0].MediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+			l.index[0] = l.json(t, m, ociManifest)
+		}, "media type"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLayout()
+			l.index = []v1.Descriptor{l.image(t, amd64(), [][]byte{rootfs}, [][]byte{bytes.Clone(zipped)})}
+			row.damage(l)
+			img, err := open(t, l.tar(t, ""), amd64())
+			if err == nil {
+				_, err = layers(img)
+			}
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want one that holds %q", err, row.want)
+			}
+		})
+	}
+}
+
+func TestDockerArchive(t *testing.T) {
+	one, two := fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))
+	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%x","sha256:%x","sha256:%x"]}}`,
+		sha256.Sum256(one), sha256.Sum256(two), sha256.Sum256(one))
+	manifest := `[{"Config":"` + strings.Repeat("a", 64) + `.json","RepoTags":["a:b"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]}]`
+	entries := []fixture.Entry{ // as docker save wrote it up to 24, a repeated layer as a link
+		fixture.File(strings.Repeat("a", 64)+".json", config),
+		fixture.Dir("1/"), fixture.File("1/layer.tar", string(one)), fixture.File("2/layer.tar", string(compress(t, two, "gzip", "-c"))),
+		{Header: tar.Header{Name: "3/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"}},
+		fixture.File("manifest.json", manifest), fixture.File("repositories", "{}"),
+	}
+	for name, input := range map[string][]byte{"plain": fixture.Tar(t, entries...), "xz": compress(t, fixture.Tar(t, entries...), "xz", "-c")} {
+		img, err := open(t, input, amd64())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := layers(img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([][]byte{one, two, one}, got); diff != "" {
+			t.Errorf("%s: layers (-want +got):\n%.300s", name, diff)
+		}
+		if img.Layout != source.DockerArchive || string(img.Config) != config {
+			t.Errorf("%s: layout %s, config %s", name, img.Layout, img.Config)
+		}
+	}
+	for name, row := range map[string]struct{ manifest, want string }{
+		"two images":     {`[{"RepoTags":["a:1"]},{"RepoTags":["b:2"]}]`, `2 images, want 1: ["a:1" "b:2"]`},
+		"no image":       {`[]`, "0 images, want 1"},
+		"broken":         {`[`, "manifest.json: unexpected end"},
+		"config missing": {`[{"Config":"x.json"}]`, "x.json: not in the archive"},
+		"layer escapes":  {strings.Replace(manifest, "1/layer.tar", "../../etc/passwd", 1), "not in the archive"},
+		"too few layers": {strings.Replace(manifest, `"1/layer.tar",`, "", 1), "2 layers, config has 3 diff IDs"},
+		"huge":           {"[" + strings.Repeat(" ", 9<<20) + "]", "at most 8388608"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			entries[5] = fixture.File("manifest.json", row.manifest)
+			_, err := open(t, fixture.Tar(t, entries...), amd64())
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want one that holds %q", err, row.want)
+			}
+		})
+	}
+	entries[5] = fixture.File("manifest.json", manifest)
+	twice := append([]fixture.Entry{fixture.File("2/layer.tar", "")}, entries...)
+	if _, err := open(t, fixture.Tar(t, twice...), amd64()); err == nil || !strings.Contains(err.Error(), "stands twice") {
+		t.Errorf("error %v, want the member that stands twice", err)
+	}
+}
+
+// An archive that pretag made is an input like any other.
+func TestOwnArchive(t *testing.T) {
+	f := fixture.Archives(t, t.TempDir(), "alpine-x86_64")[0]
+	body, err := os.ReadFile(f.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := open(t, body, amd64())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := layers(img)
+	if err != nil || img.Layout != source.DockerArchive || !bytes.Equal(got[0], fixture.Rootfs(t, "alpine-x86_64")) {
+		t.Errorf("layout %s, %v", img.Layout, err)
+	}
+}
+
+func TestOpenSaysWhatItIs(t *testing.T) {
+	rootfs := fixture.Rootfs(t, strings.Repeat("x", 3000))
+	xz := compress(t, rootfs, "xz", "-c")
+	for name, row := range map[string]struct {
+		input []byte
+		want  string
+	}{
+		"empty":                 {nil, "empty file"},
+		"text":                  {[]byte("hello\n"), "looks like text/plain"},
+		"html":                  {[]byte("<!DOCTYPE html><html>" + strings.Repeat("x", 600)), "looks like text/html"},
+		"git-lfs":               {[]byte("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git-lfs pointer"},
+		"zip":                   {append([]byte("PK\x03\x04"), make([]byte, 600)...), "looks like application/zip"},
+		"deb":                   {[]byte("!<arch>\ndebian-binary   " + strings.Repeat(" ", 600)), "a deb package"},
+		"rpm":                   {append([]byte("\xed\xab\xee\xdb\x03"), make([]byte, 600)...), "an rpm package"},
+		"xz twice":              {compress(t, xz, "xz", "-c"), "compressed twice"},
+		"gzip text":             {compress(t, []byte(strings.Repeat("text ", 200)), "gzip", "-c"), "looks like text/plain"},
+		"zeros":                 {make([]byte, 10240), "no entries"},
+		"7z":                    {append([]byte("7z\xbc\xaf\x27\x1c"), make([]byte, 600)...), "a 7z archive"},
+		"truncated":             {xz[:len(xz)-20], "truncated xz stream"},
+		"flipped":               {append(append(bytes.Clone(xz[:len(xz)/2]), xz[len(xz)/2]^0x55), xz[len(xz)/2+1:]...), "xz"},
+		"trailing":              {append(bytes.Clone(xz), "garbage!"...), "xz"},
+		"gzip, tail":            {append(compress(t, rootfs, "gzip", "-c"), "garbage!"...), "gzip"},
+		"bzip2, tail":           {append(compress(t, rootfs, "bzip2", "-c"), "garbage!"...), "bzip2"},
+		"zstd, tail":            {append(compress(t, rootfs, "zstd", "-c"), "garbage!"...), "zstd"},
+		"zstd, cut":             {compress(t, rootfs, "zstd", "-c")[:80], "truncated zstd stream"},
+		"xz of 1.5 GiB history": {hugeXZ(t), "more than 128 MiB of history"},
+		"zstd of 2 GiB history": {compress(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 128 MiB of history"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img, err := open(t, row.input, amd64())
+			if err == nil {
+				_, err = layers(img)
+			}
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want one that holds %q", err, row.want)
+			}
+		})
+	}
+	if _, err := source.Open(t.TempDir(), amd64(), "", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("folder: error %v", err)
+	}
+}
+
+// hugeXZ is small and asks for a dictionary of 1.5 GiB.
+func hugeXZ(t *testing.T) []byte {
+	t.Helper()
+	return compress(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c")
+}
+
+func TestSumNoticesChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "input")
+	if err := os.WriteFile(path, fixture.Rootfs(t, "x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	img, err := source.Open(path, amd64(), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if err := os.Chtimes(path, time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := img.Sum(); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	f.Add(fixture.Rootfs(f, "x"))
+	f.Add(fixture.Tar(f, fixture.File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`), fixture.File("index.json", `{"manifests":[{"digest":"sha256:0"}]}`)))
+	f.Add(fixture.Tar(f, fixture.File("manifest.json", `[{"Config":"c","Layers":["l"]}]`), fixture.File("c", `{}`), fixture.File("l", "")))
+	f.Add([]byte("\xfd7zXZ\x00\x00\x04"))
+	f.Add([]byte("\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00"))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path := filepath.Join(dir, "input")
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		img, err := source.Open(path, amd64(), dir, nil)
+		if err != nil {
+			return
+		}
+		defer img.Close()
+		if len(img.Layers) == 0 {
+			t.Error("no layers and no error")
+		}
+		layers(img) //nolint:errcheck // must return
+	})
+}
