@@ -171,7 +171,8 @@ func unexpected(err error) error {
 	return err
 }
 
-// payload begins to decompress a payload of the kind that the package names.
+// payload begins to decompress a payload of the kind that the package names,
+// "" where it names none.
 func (r *Reader) payload(raw io.Reader, kind string) (io.Reader, error) {
 	if kind == "lzma" { // has no magic number: the package's word must do
 		return lzmaReader(raw)
@@ -182,7 +183,7 @@ func (r *Reader) payload(raw io.Reader, kind string) (io.Reader, error) {
 	}
 	previous := r.release
 	r.release = func() error { return errors.Join(d.Close(), previous()) }
-	if string(d.Format) != kind {
+	if kind != "" && string(d.Format) != kind {
 		return nil, fmt.Errorf("payload is %s, want %s as the package says", d.Format, kind)
 	}
 	return d, nil

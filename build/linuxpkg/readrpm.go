@@ -215,6 +215,7 @@ func (r *Reader) openRPM() error {
 	if err != nil {
 		return err
 	}
+	r.Compression = cmp.Or(r.Compression, "none") // rpmbuild leaves that one out
 	r.contents = func(yield func(Entry, error) bool) {
 		if !yieldCPIO(plain, files, yield) {
 			return
@@ -289,7 +290,6 @@ func (r *Reader) describe(h *header) error {
 	if errs = append(errs, err); len(epoch) > 0 {
 		r.Epoch = fmt.Sprint(epoch[0])
 	}
-	r.Compression = cmp.Or(r.Compression, "gzip") // rpm 4.18, lib/rpmte.c
 	if cmp.Or(format, "cpio") != "cpio" {
 		errs = append(errs, fmt.Errorf("payload is %s, want cpio", format))
 	}
