@@ -1,0 +1,212 @@
+package linuxpkg
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/goreleaser/nfpm/v2"
+	"github.com/goreleaser/nfpm/v2/files"
+
+	"pretag/build/archive"
+)
+
+// archivesTree is the src of the tree that holds the package's archives and,
+// beside each, its record.
+const archivesTree = "archives"
+
+// templateSuffix marks a file whose text is a template; it is dropped from the name.
+const templateSuffix = ".tmpl"
+
+// A stager turns the contents of one definition into files that nfpm can open:
+// archives where they are, everything else in dir. Owner, group, mode and time
+// are set on each, so that neither umask nor clock nor checkout has a say.
+type stager struct {
+	files  fs.FS
+	rows   []row
+	values values
+	mtime  time.Time
+	dir    string
+
+	contents files.Contents
+	size     int64 // of all contents, bytes
+	archives []string
+	staged   int
+}
+
+// stage replaces what info refers to by staged files and returns the package's
+// size and the base names of its archives.
+func (s *stager) stage(info *nfpm.Info) (size int64, archives []string, err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return 0, nil, err
+	}
+	var errs []error
+	for _, c := range info.Contents {
+		if c.Packager == "" || c.Packager == s.values.Format {
+			errs = append(errs, s.add(c))
+		}
+	}
+	info.Contents = s.contents
+	for _, file := range []*string{
+		&info.Changelog,
+		&info.Scripts.PreInstall, &info.Scripts.PostInstall, &info.Scripts.PreRemove, &info.Scripts.PostRemove,
+		&info.RPM.Scripts.PreTrans, &info.RPM.Scripts.PostTrans, &info.RPM.Scripts.Verify,
+		&info.Deb.Scripts.Rules, &info.Deb.Scripts.Templates, &info.Deb.Scripts.Config,
+	} {
+		if *file != "" {
+			staged, _, err := s.file(*file, "")
+			errs = append(errs, err)
+			*file = staged
+		}
+	}
+	return s.size, s.archives, errors.Join(errs...)
+}
+
+// add stages one entry of a definition's contents.
+func (s *stager) add(c *files.Content) error {
+	switch {
+	case c.Type == files.TypeDir:
+		s.put(*c, "", 0o755)
+		return nil
+	case c.Type == files.TypeSymlink:
+		s.put(*c, c.Source, 0o777)
+		return nil
+	case c.Type == files.TypeTree && c.Source == archivesTree:
+		return s.addArchives(*c)
+	case c.Type == files.TypeTree:
+		return s.addTree(*c)
+	}
+	return s.addFile(*c)
+}
+
+func (s *stager) addArchives(tree files.Content) error {
+	for _, r := range s.rows {
+		// nfpm packs a symbolic link as one, whatever its target
+		source, err := filepath.EvalSymlinks(r.file.Path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.helper, err)
+		}
+		stat, err := os.Stat(source)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.helper, err)
+		}
+		if stat.Size() != r.file.Size {
+			return fmt.Errorf("%s: %s: %d bytes, want %d as recorded", r.helper, r.file.Path, stat.Size(), r.file.Size)
+		}
+		info, err := s.write(r.file.Info())
+		if err != nil {
+			return err
+		}
+		c := tree
+		c.Type, c.Destination = files.TypeFile, path.Join(tree.Destination, r.file.Name)
+		s.put(c, source, 0o644)
+		c.Destination += archive.InfoSuffix
+		s.put(c, info, 0o644)
+		s.size += r.file.Size
+		s.archives = append(s.archives, r.file.Name)
+	}
+	return nil
+}
+
+func (s *stager) addTree(tree files.Content) error {
+	return fs.WalkDir(s.files, tree.Source, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || entry.Name() == ".gitkeep" {
+			return err
+		}
+		c := tree
+		c.Type, c.Source = "", name
+		c.Destination = path.Join(tree.Destination, strings.TrimPrefix(name, tree.Source))
+		return s.addFile(c)
+	})
+}
+
+// addFile stages one file of the definitions' folder. As rpmbuild does, it goes
+// by the destination: /etc is configuration, documentation is marked so for rpm
+// (rpm 4.18 macros.in, __docdir_path), manual pages are compressed.
+func (s *stager) addFile(c files.Content) error {
+	c.Destination = strings.TrimSuffix(c.Destination, templateSuffix)
+	under := func(dir string) bool { return strings.HasPrefix(c.Destination, dir) }
+	mode := fs.FileMode(0o644)
+	switch path.Base(path.Dir(c.Destination)) {
+	case "bin", "sbin", "libexec":
+		mode = 0o755
+	}
+	switch {
+	case c.Type != "":
+	case under("/etc/"):
+		c.Type = files.TypeConfigNoReplace
+	case s.values.Format == RPM && under("/usr/share/licenses/"):
+		c.Type = files.TypeRPMLicense
+	case s.values.Format == RPM && (under("/usr/share/doc/") || under("/usr/share/man/")):
+		c.Type = files.TypeRPMDoc
+	}
+	if under("/usr/share/man/") && path.Ext(c.Destination) != ".gz" {
+		c.Destination += ".gz"
+	}
+	source, size, err := s.file(c.Source, c.Destination)
+	if err != nil {
+		return err
+	}
+	s.size += size
+	s.put(c, source, mode)
+	return nil
+}
+
+func (s *stager) put(c files.Content, source string, mode fs.FileMode) {
+	info := files.ContentFileInfo{Owner: "root", Group: "root", Mode: mode}
+	if given := c.FileInfo; given != nil {
+		info.Owner, info.Group = cmp.Or(given.Owner, info.Owner), cmp.Or(given.Group, info.Group)
+		info.Mode = cmp.Or(given.Mode, info.Mode)
+	}
+	info.MTime = s.mtime
+	c.Source, c.FileInfo, c.Packager = source, &info, ""
+	s.contents = append(s.contents, &c)
+}
+
+// file stages a file of the definitions' folder for destination.
+func (s *stager) file(name, destination string) (staged string, size int64, err error) {
+	data, err := fs.ReadFile(s.files, name)
+	if err != nil {
+		return "", 0, err
+	}
+	if strings.HasSuffix(name, templateSuffix) {
+		text, err := s.values.execute(name, string(data))
+		if err != nil {
+			return "", 0, err
+		}
+		data = []byte(text)
+	}
+	if strings.HasSuffix(destination, ".gz") && path.Ext(name) != ".gz" {
+		if data, err = compressed(data); err != nil {
+			return "", 0, err
+		}
+	}
+	staged, err = s.write(data)
+	return staged, int64(len(data)), err
+}
+
+func (s *stager) write(data []byte) (staged string, err error) {
+	s.staged++
+	staged = filepath.Join(s.dir, fmt.Sprint(s.staged))
+	return staged, os.WriteFile(staged, data, 0o600)
+}
+
+// compressed is what gzip -9n makes of data: no name, no time.
+func compressed(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(data)
+	err = errors.Join(err, w.Close())
+	return b.Bytes(), err
+}

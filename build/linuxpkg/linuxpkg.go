@@ -1,0 +1,141 @@
+// Package linuxpkg makes rpm and deb packages of archives, and reads packages
+// back. What the packages are called, hold and require stands in definitions
+// (packaging/*.yaml); this package fills them in, has nfpm write them, and
+// knows what nfpm gets wrong. It builds no archive and runs no program.
+package linuxpkg
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/goreleaser/nfpm/v2"
+	_ "github.com/goreleaser/nfpm/v2/deb" // the packagers that Formats names
+	_ "github.com/goreleaser/nfpm/v2/rpm"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/internal/atomicfile"
+)
+
+// The formats.
+const (
+	RPM = "rpm"
+	Deb = "deb"
+)
+
+// The layouts: one package per helper, or everything in one.
+const (
+	Split  = "split"
+	Single = "single"
+)
+
+// Options is what packages are made with. All of it is required but Sign.
+type Options struct {
+	Files      fs.FS              // the definitions and what they name: packaging.Files
+	Formats    []string           // RPM, Deb
+	Layout     string             // Split, Single
+	Version    catalogue.Version  // GitLab Runner's
+	Release    int                // of the packages, above 0
+	MTime      time.Time          // of every file in the packages, and when they were built
+	Out        string             // folder; a package lands in its subfolder <format>
+	Helpers    []catalogue.Helper // rows for the archives' helpers; more do no harm
+	Maintainer string             // Name <mail@example.com>
+	Vendor     string
+	Homepage   string // URL
+
+	// Sign makes a binary detached OpenPGP signature of all it reads. Equal
+	// packages need equal signatures of equal bytes. Nil: unsigned.
+	Sign func(io.Reader) ([]byte, error)
+}
+
+// A Package is one package that was written.
+type Package struct {
+	Path string `json:"-"` // where it is on this machine; recorded nowhere
+
+	File     string   `json:"file"`    // base name
+	Size     int64    `json:"size"`    // bytes
+	SHA256   string   `json:"sha256"`  // hex
+	Format   string   `json:"format"`  // rpm, deb
+	Name     string   `json:"name"`    // as the format's tools call it
+	Version  string   `json:"version"` // version-release
+	Arch     string   `json:"arch"`    // in the format's words
+	Archives []string `json:"archives,omitempty"`
+}
+
+// A Result is what Build made and what a person should know of it.
+type Result struct {
+	Packages []Package
+	Warnings []string
+}
+
+// maxContents is the most bytes that a package may hold. rpmpack 0.7.1
+// (rpm.go, writeSignatures) counts payload and header in an int32; the
+// difference is room for both's framing.
+const maxContents = math.MaxInt32 - 16<<20
+
+// Build makes the packages of archives in every format, one after another, in
+// the order of the definitions' file names. Everything is checked before the
+// first is written; a package that fails leaves no file.
+func Build(ctx context.Context, opts Options, archives []archive.File) (Result, error) {
+	stage, err := os.MkdirTemp("", "packages-")
+	if err != nil {
+		return Result{}, err
+	}
+	defer os.RemoveAll(stage)
+
+	plan, err := newPlan(opts, archives, stage)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Warnings: plan.warnings}
+	for _, p := range plan.packages {
+		if err := ctx.Err(); err != nil {
+			return Result{}, err
+		}
+		made, err := p.write(opts.Out)
+		if err != nil {
+			return Result{}, fmt.Errorf("%s: %s: %w", p.format, p.info.Name, err)
+		}
+		result.Packages = append(result.Packages, made)
+		// nfpm holds a package in memory several times over: hand that back
+		// before the next one, or the peak depends on the collector's mood.
+		debug.FreeOSMemory()
+	}
+	return result, nil
+}
+
+// write has nfpm write the package into out/<format>.
+func (p planned) write(out string) (Package, error) {
+	packager, err := nfpm.Get(p.format)
+	if err != nil {
+		return Package{}, err
+	}
+	dir := filepath.Join(out, p.format)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Package{}, err
+	}
+	made := Package{
+		File: packager.ConventionalFileName(p.info), Format: p.format,
+		Name: p.info.Name, Version: p.info.Version + "-" + p.info.Release, Arch: p.info.Arch, Archives: p.archives,
+	}
+	made.Path = filepath.Join(dir, made.File)
+	digest := sha256.New()
+	err = atomicfile.Write(made.Path, func(f *os.File) error {
+		if err := packager.Package(p.info, io.MultiWriter(f, digest)); err != nil {
+			return err
+		}
+		made.Size, err = f.Seek(0, io.SeekCurrent)
+		return err
+	})
+	made.SHA256 = hex.EncodeToString(digest.Sum(nil))
+	return made, err
+}

@@ -1,0 +1,291 @@
+package linuxpkg
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goreleaser/nfpm/v2"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+)
+
+// A plan is everything that Build will write, checked.
+type plan struct {
+	packages []planned
+	warnings []string
+}
+
+// A planned package is one that nfpm can be given.
+type planned struct {
+	format   string
+	info     *nfpm.Info
+	archives []string
+}
+
+// A row is an archive and its helper.
+type row struct {
+	helper catalogue.Helper
+	file   archive.File
+}
+
+// newPlan fills the definitions in for archives and puts the small files that
+// the packages hold into the folder stage. All that is wrong is reported together.
+func newPlan(opts Options, archives []archive.File, stage string) (plan, error) {
+	version := packageVersion(opts.Version)
+	rows, err := match(opts, archives)
+	if err := errors.Join(opts.check(), err); err != nil {
+		return plan{}, err
+	}
+	common, sources, err := readDefinitions(opts.Files)
+	if err != nil {
+		return plan{}, err
+	}
+
+	var (
+		p    plan
+		errs []error
+	)
+	hosts, lonely := hostRows(rows)
+	if opts.Layout == Split {
+		for _, goarch := range lonely {
+			p.warnings = append(p.warnings, fmt.Sprintf("no gitlab-runner-helper-images package for %s hosts: it would require the helper of flavor %s, which is not in this build", goarch, catalogue.DefaultFlavor))
+		}
+	}
+	for _, format := range opts.Formats {
+		base := values{
+			Format: format, Arch: noArch(format), Version: version, Release: strconv.Itoa(opts.Release), Runner: opts.Version, Date: opts.MTime.UTC(),
+			Maintainer: opts.Maintainer, Vendor: opts.Vendor, Homepage: opts.Homepage, files: opts.Files,
+		}
+		for _, s := range sources {
+			if !slices.Contains(s.raw.Layouts, opts.Layout) {
+				continue
+			}
+			for _, i := range instances(s.raw.Each, base, rows, hosts) {
+				made, err := newPlanned(common, s, i, opts, stage)
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", format, err))
+					continue
+				}
+				p.packages = append(p.packages, made)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, made := range p.packages {
+		key := made.format + " " + made.info.Name + " " + made.info.Arch
+		if seen[key] {
+			errs = append(errs, fmt.Errorf("%s: two packages are called %s", made.format, made.info.Name))
+		}
+		seen[key] = true
+	}
+	return p, errors.Join(errs...)
+}
+
+func (opts Options) check() error {
+	var errs []error
+	reject := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, format := range opts.Formats {
+		if format != RPM && format != Deb {
+			reject("format %q: want %s or %s", format, RPM, Deb)
+		}
+	}
+	if opts.Layout != Split && opts.Layout != Single {
+		reject("layout %q: want %s or %s", opts.Layout, Split, Single)
+	}
+	if opts.Release <= 0 {
+		reject("release %d: want more than 0", opts.Release)
+	}
+	if opts.MTime.IsZero() {
+		reject("no time: nfpm would take the clock's")
+	}
+	if opts.Maintainer == "" {
+		reject("no maintainer: nfpm would make one up")
+	}
+	return errors.Join(errs...)
+}
+
+// match finds each archive's helper.
+func match(opts Options, archives []archive.File) ([]row, error) {
+	var (
+		rows []row
+		errs []error
+		seen = map[string]bool{}
+	)
+	for _, f := range archives {
+		i := slices.IndexFunc(opts.Helpers, func(h catalogue.Helper) bool { return h.String() == f.Helper })
+		switch {
+		case i < 0:
+			errs = append(errs, fmt.Errorf("%s: the catalogue has no such helper", f.Helper))
+		case seen[f.Helper]:
+			errs = append(errs, fmt.Errorf("%s: two archives of one helper", f.Helper))
+		case f.Version != opts.Version.String():
+			errs = append(errs, fmt.Errorf("%s: archive is for GitLab Runner %s, want %s", f.Helper, f.Version, opts.Version))
+		default:
+			rows = append(rows, row{opts.Helpers[i], f})
+		}
+		seen[f.Helper] = true
+	}
+	if len(archives) == 0 {
+		errs = append(errs, errors.New("no archives"))
+	}
+	return rows, errors.Join(errs...)
+}
+
+// hostRows groups rows by the architecture of the hosts that run them. lonely
+// names those without the default flavor, which a host cannot do without.
+func hostRows(rows []row) (hosts [][]row, lonely []string) {
+	at := map[string]int{}
+	var all [][]row
+	for _, r := range rows {
+		platform := r.helper.Platform.String()
+		if _, ok := at[platform]; !ok {
+			at[platform] = len(all)
+			all = append(all, nil)
+		}
+		all[at[platform]] = append(all[at[platform]], r)
+	}
+	for _, host := range all {
+		native := slices.ContainsFunc(host, func(r row) bool {
+			return r.helper.Flavor == catalogue.DefaultFlavor && r.helper.Shell == ""
+		})
+		if native {
+			hosts = append(hosts, host)
+		} else {
+			lonely = append(lonely, host[0].helper.GoArch())
+		}
+	}
+	return hosts, lonely
+}
+
+// An instance is one package that a definition is filled in for.
+type instance struct {
+	values values
+	rows   []row // whose archives are in it, where the definition takes any
+}
+
+func instances(each string, base values, rows []row, hosts [][]row) []instance {
+	base.Helpers = helpersOf(rows)
+	base.Compression = compression(rows)
+	switch each {
+	case eachHelper:
+		var all []instance
+		for _, r := range rows {
+			v := base
+			v.Helper, v.Unpacked, v.Compression = r.helper, r.file.UnpackedSize, compression([]row{r})
+			all = append(all, instance{v, []row{r}})
+		}
+		return all
+	case eachHost:
+		var all []instance
+		for _, host := range hosts {
+			platform := host[0].helper.Platform
+			v := base
+			v.GoArch, v.Arch = platform.Architecture, hostArch(base.Format, platform.Architecture, platform.Variant)
+			v.Helpers, v.Compression = helpersOf(host), ""
+			all = append(all, instance{v, nil})
+		}
+		return all
+	}
+	return []instance{{base, rows}}
+}
+
+func helpersOf(rows []row) []catalogue.Helper {
+	var helpers []catalogue.Helper
+	for _, r := range rows {
+		helpers = append(helpers, r.helper)
+	}
+	return helpers
+}
+
+// compression is the weakest of the rows' archives: "none" where any is.
+func compression(rows []row) string {
+	var word string
+	for _, r := range rows {
+		name, _, _ := strings.Cut(r.file.Compression, ":")
+		if name == "none" {
+			return name
+		}
+		word = cmp.Or(word, name)
+	}
+	return word
+}
+
+// packageName is what both formats allow (Debian Policy 5.6.1; rpm allows more).
+var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+
+// newPlanned fills one package in, stages its files and doubts the result.
+func newPlanned(common, s source, i instance, opts Options, stage string) (planned, error) {
+	info, err := render(common, s, i.values)
+	if err != nil {
+		return planned{}, err
+	}
+	stager := stager{
+		files: opts.Files, rows: i.rows, values: i.values, mtime: opts.MTime,
+		dir: path.Join(stage, i.values.Format, info.Name+"."+info.Arch),
+	}
+	stager.values.Name = info.Name
+	size, archives, err := stager.stage(info)
+	if err != nil {
+		return planned{}, fmt.Errorf("%s: %w", info.Name, err)
+	}
+	info.MTime = opts.MTime
+	info.Platform = cmp.Or(info.Platform, "linux")
+	info.DisableGlobbing = true // names are names
+	if synopsis, rest, ok := strings.Cut(info.Description, "\n"); ok && i.values.Format == RPM {
+		info.RPM.Summary = cmp.Or(info.RPM.Summary, synopsis) // Debian has both in one field
+		info.Description = rest
+	}
+	if i.values.Format == RPM && info.Scripts != (nfpm.Scripts{}) && !slices.Contains(info.Depends, "/bin/sh") {
+		info.Depends = append(info.Depends, "/bin/sh") // nfpm does not say what runs the scriptlets
+	}
+	if opts.Sign != nil {
+		info.RPM.Signature.SignFn, info.Deb.Signature.SignFn = opts.Sign, opts.Sign
+		info.Deb.Signature.Method, info.Deb.Signature.Type = "debsign", "origin"
+	}
+
+	var errs []error
+	reject := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", info.Name, fmt.Sprintf(format, args...)))
+	}
+	if !packageName.MatchString(info.Name) {
+		reject("name %q is not of the form %s", info.Name, packageName)
+	}
+	if info.Arch == "" {
+		reject("no arch")
+	}
+	if info.Version != i.values.Version || info.Release != i.values.Release {
+		reject("version %s-%s, want %s-%s", info.Version, info.Release, i.values.Version, i.values.Release)
+	}
+	if i.values.Format == RPM && info.RPM.BuildHost == "" {
+		reject("no rpm.buildhost: nfpm would write this machine's name")
+	}
+	if size > maxContents {
+		reject("%d bytes in one package: rpm's packager counts to 2 GiB; PACKAGE_LAYOUT=%s or fewer HELPERS make them smaller", size, Split)
+	}
+	return planned{format: i.values.Format, info: info, archives: archives}, errors.Join(errs...)
+}
+
+// packageVersion is Runner's version as both formats take and order it: a
+// pre-release sorts below its release, and no hyphen is left, which both read
+// as the beginning of the release.
+func packageVersion(v catalogue.Version) string {
+	if v.String() == catalogue.Latest {
+		return "0.0.0~" + catalogue.Latest
+	}
+	s := v.String()
+	if number, rest, ok := strings.Cut(s, "-"); ok {
+		sep := "~"
+		if strings.ContainsAny(number, "~+") {
+			sep = "."
+		}
+		s = number + sep + strings.ReplaceAll(rest, "-", ".")
+	}
+	return s
+}

@@ -1,0 +1,494 @@
+package linuxpkg
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/cavaliergopher/cpio"
+)
+
+// rpmMagic begins the lead, headerMagic each of the two headers after it
+// (rpm 4.18, docs/manual/format.md).
+func rpmMagic() []byte    { return []byte{0xed, 0xab, 0xee, 0xdb} }
+func headerMagic() []byte { return []byte{0x8e, 0xad, 0xe8, 0x01} }
+
+const leadSize = 96
+
+// Tags of the header (rpm 4.18, include/rpm/rpmtag.h).
+const (
+	tagName, tagVersion, tagRelease, tagEpoch                 = 1000, 1001, 1002, 1003
+	tagSummary, tagDescription, tagVendor, tagLicense         = 1004, 1005, 1011, 1014
+	tagPackager, tagGroup, tagURL, tagArch                    = 1015, 1016, 1020, 1022
+	tagFileSizes, tagFileModes, tagFileMTimes, tagFileDigests = 1028, 1030, 1034, 1035
+	tagFileLinkTos, tagFileFlags, tagFileUser, tagFileGroup   = 1036, 1037, 1039, 1040
+	tagFileInodes, tagDirIndexes, tagBaseNames, tagDirNames   = 1096, 1116, 1117, 1118
+	tagPayloadFormat, tagPayloadCompressor                    = 1124, 1125
+	tagLongFileSizes, tagFileDigestAlgo                       = 5008, 5011
+	tagPayloadDigest, tagPayloadDigestAlgo                    = 5092, 5093
+)
+
+// Tags of the signature header (rpm 4.18, include/rpm/rpmtag.h).
+const (
+	sigDSA, sigRSA, sigSHA1, sigSHA256 = 267, 268, 269, 273
+	sigPGP, sigGPG                     = 1002, 1005
+)
+
+// Types of tags.
+const (
+	typeInt16, typeInt32, typeInt64             = 3, 4, 5
+	typeString, typeBin, typeStrings, typeI18nS = 6, 7, 8, 9
+)
+
+const fileConfig, fileGhost = 1 << 0, 1 << 6 // rpm 4.18, include/rpm/rpmfiles.h
+
+// A header is one of an rpm's two: values of some tags.
+type header struct {
+	tags map[uint32]tagged
+	raw  []byte
+}
+
+type tagged struct {
+	kind, count uint32
+	data        []byte // from the value's first byte to the store's end
+}
+
+// readHeader reads one header and doubts its every number.
+func readHeader(r io.Reader) (*header, error) {
+	var raw bytes.Buffer
+	r = io.TeeReader(r, &raw)
+	intro := make([]byte, 16)
+	if _, err := io.ReadFull(r, intro); err != nil {
+		return nil, err
+	}
+	if !bytes.HasPrefix(intro, headerMagic()) {
+		return nil, errors.New("no rpm header")
+	}
+	entries, size := int64(binary.BigEndian.Uint32(intro[8:])), int64(binary.BigEndian.Uint32(intro[12:]))
+	if entries*16+size > maxMetadata {
+		return nil, fmt.Errorf("the header claims %d tags and %d bytes, at most %d bytes are read", entries, size, maxMetadata)
+	}
+	rest, err := io.ReadAll(io.LimitReader(r, entries*16+size))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(rest)) < entries*16+size {
+		return nil, io.ErrUnexpectedEOF
+	}
+	h := &header{tags: map[uint32]tagged{}, raw: raw.Bytes()}
+	index, store := rest[:entries*16], rest[entries*16:]
+	for entry := range slices.Chunk(index, 16) {
+		word := func(i int) uint32 { return binary.BigEndian.Uint32(entry[4*i:]) }
+		tag, kind, offset, count := word(0), word(1), word(2), word(3)
+		if int64(offset) > size || int64(count) > size {
+			return nil, fmt.Errorf("tag %d: %d values at offset %d of %d bytes", tag, count, offset, size)
+		}
+		h.tags[tag] = tagged{kind, count, store[offset:]}
+	}
+	return h, nil
+}
+
+// strings is a tag's values; nil where the header has no such tag.
+func (h *header) strings(tag uint32) ([]string, error) {
+	t, ok := h.tags[tag]
+	if !ok {
+		return nil, nil
+	}
+	if t.kind != typeString && t.kind != typeStrings && t.kind != typeI18nS {
+		return nil, fmt.Errorf("tag %d: type %d is no string", tag, t.kind)
+	}
+	values := make([]string, 0, t.count)
+	for data := t.data; len(values) < int(t.count); {
+		value, rest, ok := bytes.Cut(data, []byte{0})
+		if !ok {
+			return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
+		}
+		values, data = append(values, string(value)), rest
+	}
+	return values, nil
+}
+
+// string is a tag's first value, "" where there is none.
+func (h *header) string(tag uint32) (string, error) {
+	values, err := h.strings(tag)
+	if len(values) == 0 {
+		return "", err
+	}
+	return values[0], err
+}
+
+// ints is a tag's values; nil where the header has no such tag.
+func (h *header) ints(tag uint32) ([]int64, error) {
+	t, ok := h.tags[tag]
+	if !ok {
+		return nil, nil
+	}
+	width, ok := map[uint32]int{typeInt16: 2, typeInt32: 4, typeInt64: 8}[t.kind]
+	if !ok {
+		return nil, fmt.Errorf("tag %d: type %d is no number", tag, t.kind)
+	}
+	if len(t.data) < int(t.count)*width {
+		return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
+	}
+	values := make([]int64, t.count)
+	for i := range values {
+		switch at := t.data[i*width:]; width {
+		case 2:
+			values[i] = int64(binary.BigEndian.Uint16(at))
+		case 4:
+			values[i] = int64(binary.BigEndian.Uint32(at))
+		case 8:
+			values[i] = int64(binary.BigEndian.Uint64(at))
+		}
+	}
+	return values, nil
+}
+
+// bytes is a tag's binary value; nil where the header has no such tag.
+func (h *header) bytes(tag uint32) ([]byte, error) {
+	t, ok := h.tags[tag]
+	if !ok {
+		return nil, nil
+	}
+	if t.kind != typeBin || len(t.data) < int(t.count) {
+		return nil, fmt.Errorf("tag %d: type %d, %d bytes of %d", tag, t.kind, len(t.data), t.count)
+	}
+	return t.data[:t.count], nil
+}
+
+func (r *Reader) openRPM() error {
+	if _, err := io.CopyN(io.Discard, r.file, leadSize); err != nil {
+		return err
+	}
+	signature, err := readHeader(r.file)
+	if err != nil {
+		return fmt.Errorf("signature header: %w", err)
+	}
+	if pad := -len(signature.raw) & 7; pad > 0 {
+		if _, err := io.CopyN(io.Discard, r.file, int64(pad)); err != nil {
+			return err
+		}
+	}
+	h, err := readHeader(r.file)
+	if err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	if err := r.checkSignature(signature, h); err != nil {
+		return err
+	}
+	if err := r.describe(h); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	files, err := h.files()
+	if err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+
+	digests, err := h.strings(tagPayloadDigest)
+	if err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	algorithm, err := h.ints(tagPayloadDigestAlgo)
+	if err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	var raw io.Reader = r.file
+	var digest hash.Hash
+	if len(digests) > 0 && len(algorithm) > 0 {
+		if digest = newHash(algorithm[0]); digest != nil {
+			raw = io.TeeReader(raw, digest)
+		}
+	}
+	plain, err := r.payload(raw, r.Compression)
+	if err != nil {
+		return err
+	}
+	r.Compression = cmp.Or(r.Compression, "none") // rpmbuild leaves that one out
+	r.contents = func(yield func(Entry, error) bool) {
+		if !yieldCPIO(plain, files, yield) {
+			return
+		}
+		// past the archive's end, to the checksums
+		if _, err := io.Copy(io.Discard, plain); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		if _, err := io.Copy(io.Discard, raw); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		if digest != nil {
+			if got := fmt.Sprintf("%x", digest.Sum(nil)); got != digests[0] {
+				yield(Entry{}, fmt.Errorf("payload: digest %s, want %s as the header says", got, digests[0]))
+			}
+		}
+	}
+	return nil
+}
+
+// checkSignature checks the digests of the header and keeps the signatures.
+func (r *Reader) checkSignature(signature, h *header) error {
+	for _, check := range []struct {
+		tag    uint32
+		digest hash.Hash
+	}{{sigSHA256, sha256.New()}, {sigSHA1, sha1.New()}} {
+		want, err := signature.string(check.tag)
+		if err != nil {
+			return fmt.Errorf("signature header: %w", err)
+		}
+		check.digest.Write(h.raw)
+		if got := fmt.Sprintf("%x", check.digest.Sum(nil)); want != "" && got != want {
+			return fmt.Errorf("header: digest %s, want %s as the signature header says", got, want)
+		}
+	}
+	for _, place := range []struct {
+		tag  uint32
+		name string
+	}{{sigRSA, "header"}, {sigDSA, "header"}, {sigPGP, "header and payload"}, {sigGPG, "header and payload"}} {
+		data, err := signature.bytes(place.tag)
+		if err != nil {
+			return fmt.Errorf("signature header: %w", err)
+		}
+		if data != nil {
+			r.Signatures = append(r.Signatures, Signature{Place: place.name, Data: data})
+		}
+	}
+	return nil
+}
+
+// describe fills in the metadata.
+func (r *Reader) describe(h *header) error {
+	r.Format, r.Relations, r.Scripts = RPM, map[string][]string{}, map[string]string{}
+	var format string
+	var errs []error
+	for _, field := range []struct {
+		tag uint32
+		at  *string
+	}{
+		{tagName, &r.Name}, {tagVersion, &r.Version}, {tagRelease, &r.Release}, {tagArch, &r.Arch},
+		{tagSummary, &r.Summary}, {tagDescription, &r.Description}, {tagLicense, &r.License}, {tagGroup, &r.Section},
+		{tagPackager, &r.Maintainer}, {tagVendor, &r.Vendor}, {tagURL, &r.Homepage},
+		{tagPayloadFormat, &format}, {tagPayloadCompressor, &r.Compression},
+	} {
+		var err error
+		*field.at, err = h.string(field.tag)
+		errs = append(errs, err)
+	}
+	epoch, err := h.ints(tagEpoch)
+	if errs = append(errs, err); len(epoch) > 0 {
+		r.Epoch = fmt.Sprint(epoch[0])
+	}
+	if cmp.Or(format, "cpio") != "cpio" {
+		errs = append(errs, fmt.Errorf("payload is %s, want cpio", format))
+	}
+	if r.Name == "" || r.Version == "" || r.Arch == "" {
+		errs = append(errs, errors.New("no name, version or architecture"))
+	}
+
+	// name, flags, version of each kind of relation
+	for word, tags := range map[string][3]uint32{
+		"provides": {1047, 1112, 1113}, "requires": {1049, 1048, 1050}, "conflicts": {1054, 1053, 1055},
+		"obsoletes": {1090, 1114, 1115}, "recommends": {5046, 5048, 5047}, "suggests": {5049, 5051, 5050},
+		"supplements": {5052, 5054, 5053}, "enhances": {5055, 5057, 5056},
+	} {
+		relations, err := h.relations(tags)
+		if errs = append(errs, err); len(relations) > 0 {
+			r.Relations[word] = relations
+		}
+	}
+	for word, tag := range map[string]uint32{
+		"prein": 1023, "postin": 1024, "preun": 1025, "postun": 1026,
+		"verifyscript": 1079, "pretrans": 1151, "posttrans": 1152,
+	} {
+		script, err := h.string(tag)
+		if errs = append(errs, err); script != "" {
+			r.Scripts[word] = script
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (h *header) relations(tags [3]uint32) ([]string, error) {
+	names, err1 := h.strings(tags[0])
+	flags, err2 := h.ints(tags[1])
+	versions, err3 := h.strings(tags[2])
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	for i, name := range names {
+		if i >= len(flags) || i >= len(versions) || versions[i] == "" {
+			continue
+		}
+		op := ""
+		for bit, sign := range []string{1: "<", 2: ">", 3: "="} { // RPMSENSE_LESS, GREATER, EQUAL
+			if sign != "" && flags[i]&(1<<bit) != 0 {
+				op += sign
+			}
+		}
+		names[i] = name + " " + op + " " + versions[i]
+	}
+	return names, nil
+}
+
+// A listed file is one that the header lists.
+type listed struct {
+	Entry
+	digest   hash.Hash
+	want     string
+	ghost    bool
+	received bool
+}
+
+// files are the files that the header lists, in their order.
+func (h *header) files() ([]*listed, error) {
+	var errs []error
+	stringsOf := func(tag uint32) []string { v, err := h.strings(tag); errs = append(errs, err); return v }
+	intsOf := func(tag uint32) []int64 { v, err := h.ints(tag); errs = append(errs, err); return v }
+
+	names, dirs, dirIndexes := stringsOf(tagBaseNames), stringsOf(tagDirNames), intsOf(tagDirIndexes)
+	users, groups, links, digests := stringsOf(tagFileUser), stringsOf(tagFileGroup), stringsOf(tagFileLinkTos), stringsOf(tagFileDigests)
+	modes, times, flags, inodes := intsOf(tagFileModes), intsOf(tagFileMTimes), intsOf(tagFileFlags), intsOf(tagFileInodes)
+	sizes, algorithm := intsOf(tagFileSizes), intsOf(tagFileDigestAlgo)
+	if long := intsOf(tagLongFileSizes); long != nil {
+		sizes = long
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for _, n := range []int{len(dirIndexes), len(users), len(groups), len(links), len(digests), len(modes), len(times), len(flags), len(sizes)} {
+		if n != len(names) {
+			return nil, fmt.Errorf("%d files, but %d values of one of their tags", len(names), n)
+		}
+	}
+	algo := int64(1) // MD5, where nothing is said (RFC 4880 9.4)
+	if len(algorithm) > 0 {
+		algo = algorithm[0]
+	}
+	last := map[int64]int{} // of the files of one inode, the one that has the body
+	files := make([]*listed, len(names))
+	for i, name := range names {
+		if dirIndexes[i] >= int64(len(dirs)) {
+			return nil, fmt.Errorf("%s: folder %d of %d", name, dirIndexes[i], len(dirs))
+		}
+		f := &listed{
+			Entry: Entry{
+				Path: path.Join("/", dirs[dirIndexes[i]], name), Mode: unixMode(modes[i]), MTime: times[i],
+				Owner: users[i], Group: groups[i], Link: links[i], Config: flags[i]&fileConfig != 0,
+			},
+			ghost: flags[i]&fileGhost != 0,
+		}
+		if f.Mode.IsRegular() {
+			f.Size = sizes[i]
+			if digests[i] != "" {
+				f.digest, f.want = newHash(algo), digests[i]
+			}
+			if i < len(inodes) {
+				last[inodes[i]] = i
+			}
+		}
+		if strings.Contains(names[i], "/") {
+			return nil, fmt.Errorf("%q is no file name", names[i])
+		}
+		files[i] = f
+	}
+	for i, f := range files {
+		if i < len(inodes) && f.Mode.IsRegular() && last[inodes[i]] != i {
+			f.Link, f.Hard = files[last[inodes[i]]].Path, true
+		}
+	}
+	return files, nil
+}
+
+// newHash is nil for a digest that is not known (RFC 4880 9.4).
+func newHash(algorithm int64) hash.Hash {
+	switch algorithm {
+	case 1:
+		return md5.New()
+	case 2:
+		return sha1.New()
+	case 8:
+		return sha256.New()
+	case 9:
+		return sha512.New384()
+	case 10:
+		return sha512.New()
+	}
+	return nil
+}
+
+// unixMode is a mode in the words of package fs.
+func unixMode(mode int64) fs.FileMode {
+	m := fs.FileMode(mode & 0o777)
+	for bit, flag := range map[int64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if mode&bit != 0 {
+			m |= flag
+		}
+	}
+	return m | map[int64]fs.FileMode{
+		0o040000: fs.ModeDir, 0o120000: fs.ModeSymlink, 0o010000: fs.ModeNamedPipe, 0o140000: fs.ModeSocket,
+		0o020000: fs.ModeDevice | fs.ModeCharDevice, 0o060000: fs.ModeDevice,
+	}[mode&0o170000]
+}
+
+// yieldCPIO yields the files of a payload as the header lists them, and says
+// whether the loop is to go on.
+func yieldCPIO(plain io.Reader, files []*listed, yield func(Entry, error) bool) bool {
+	byPath := map[string]*listed{}
+	for _, f := range files {
+		byPath[f.Path] = f
+	}
+	for r := cpio.NewReader(plain); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) { // the trailer, or no more bytes
+			break
+		}
+		if err != nil {
+			yield(Entry{}, fmt.Errorf("payload: %w", err))
+			return false
+		}
+		f := byPath[path.Join("/", h.Name)]
+		switch {
+		case f == nil || f.received:
+			err = fmt.Errorf("payload: %q is not in the header, or twice in the payload", h.Name)
+		case unixMode(int64(h.Mode)) != f.Mode:
+			err = fmt.Errorf("%s: mode %v, want %v as the header says", f.Path, unixMode(int64(h.Mode)), f.Mode)
+		case f.Mode&fs.ModeSymlink != 0 && h.Linkname != f.Link:
+			err = fmt.Errorf("%s: links to %q, want %q as the header says", f.Path, h.Linkname, f.Link)
+		case f.Mode.IsRegular() && !f.Hard && h.Size != f.Size:
+			err = fmt.Errorf("%s: %d bytes, want %d as the header says", f.Path, h.Size, f.Size)
+		case !f.Mode.IsRegular() || f.Hard:
+			if h.Size != 0 {
+				err = fmt.Errorf("%s: %d bytes in what is no file of its own", f.Path, h.Size)
+			}
+		default:
+			f.Body = &body{r, f.Size, f.digest, f.want}
+		}
+		if err != nil {
+			yield(Entry{}, err)
+			return false
+		}
+		f.received = true
+		if !yield(f.Entry, nil) {
+			return false
+		}
+	}
+	for _, f := range files {
+		if !f.received && !f.ghost {
+			yield(Entry{}, fmt.Errorf("%s: in the header, not in the payload", f.Path))
+			return false
+		}
+	}
+	return true
+}
