@@ -29,7 +29,9 @@ func Archives(ctx context.Context) error {
 }
 
 // Package makes the archives and their rpm and deb packages.
-func Package(ctx context.Context) error { return Archives(ctx) }
+func Package(ctx context.Context) error {
+	return run(ctx, os.Getenv, build.Release, build.Package)
+}
 
 // Inspect tells what an archive, a helper tarball, an rpm or a deb holds.
 func Inspect(ctx context.Context, file string, json *bool) error {

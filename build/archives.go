@@ -23,11 +23,9 @@ import (
 	"pretag/build/image"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/decompress"
+	"pretag/build/manifest"
 	"pretag/build/source"
 )
-
-// archivesDir is where archives and their records lie below OUT.
-const archivesDir = "helper-images"
 
 // Archives makes the archive of each selected helper from its tarball, JOBS at
 // once, the largest first. An archive that stands there already, made by the
@@ -50,7 +48,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	for _, name := range unknown {
 		ui.Warn("%s: no helper of the catalogue has a tarball of this name", filepath.Join(c.Inputs, name))
 	}
-	dir := filepath.Join(c.Out, archivesDir)
+	dir := filepath.Join(c.Out, manifest.Archives)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -127,7 +125,7 @@ func (c Config) withoutInput(inputs []input) error {
 }
 
 func (c Config) archivePath(h catalogue.Helper) string {
-	return filepath.Join(c.Out, archivesDir, h.File())
+	return filepath.Join(c.Out, manifest.Archives, h.File())
 }
 
 // bySize orders the inputs by size, the largest first.
@@ -154,7 +152,7 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 	if f, kept, err = w.config.recorded(in); kept || err != nil {
 		return f, kept, err
 	}
-	img, err := source.Open(in.path, in.helper.Platform, filepath.Join(w.config.Out, archivesDir), w.decoders)
+	img, err := source.Open(in.path, in.helper.Platform, filepath.Join(w.config.Out, manifest.Archives), w.decoders)
 	if err != nil {
 		return f, false, err
 	}

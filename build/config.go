@@ -3,6 +3,8 @@ package build
 import (
 	"errors"
 	"fmt"
+	"net/mail"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +35,9 @@ type Config struct {
 	Compression archive.Compression
 	Formats     []string // "rpm", "deb"
 	Layout      string   // "split", "single"
+	Maintainer  string   // of the packages: Name <mail@example.com>
+	Vendor      string   // of the packages
+	Homepage    string   // of the packages: URL
 	Time        time.Time
 	Key         string   // path of the signing key; "" for unsigned
 	Passphrase  string   // path of the file with its passphrase
@@ -53,6 +58,9 @@ const (
 const (
 	DefaultInputs     = "helper-images"
 	DefaultOut        = "out"
+	DefaultMaintainer = "pretag <pretag@localhost>"
+	DefaultVendor     = "pretag"
+	DefaultHomepage   = "https://docs.gitlab.com/runner/configuration/advanced-configuration/#helper-image"
 	DefaultRepository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
 )
 
@@ -64,6 +72,9 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		Inputs:     e.text("HELPER_IMAGES", DefaultInputs),
 		Out:        e.text("OUT", DefaultOut),
 		Repository: e.text("IMAGE_REPOSITORY", DefaultRepository),
+		Maintainer: e.text("PACKAGE_MAINTAINER", DefaultMaintainer),
+		Vendor:     e.text("PACKAGE_VENDOR", DefaultVendor),
+		Homepage:   e.text("PACKAGE_HOMEPAGE", DefaultHomepage),
 		Release:    e.positive("PACKAGES_ITERATION", 1),
 		Jobs:       e.positive("JOBS", runtime.NumCPU()),
 		Formats:    e.subset("FORMATS", []string{"rpm", "deb"}),
@@ -83,6 +94,15 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	}
 	if repository, err := name.NewRepository(c.Repository, name.StrictValidation); err != nil || repository.Name() != c.Repository {
 		e.reject("IMAGE_REPOSITORY=%q: want a registry's host, a path and no tag, such as %s", c.Repository, DefaultRepository)
+	}
+	if address, err := mail.ParseAddress(c.Maintainer); err != nil || address.Name == "" {
+		e.reject("PACKAGE_MAINTAINER=%q: want Name <mail@example.com>", c.Maintainer)
+	}
+	if u, err := url.Parse(c.Homepage); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		e.reject("PACKAGE_HOMEPAGE=%q: want a URL", c.Homepage)
+	}
+	if strings.ContainsAny(c.Vendor, "\r\n") {
+		e.reject("PACKAGE_VENDOR=%q: want one line", c.Vendor)
 	}
 	for _, engine := range c.Engines {
 		if engine != "podman" && engine != "docker" {

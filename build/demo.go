@@ -37,6 +37,5 @@ func Demo(ctx context.Context, c Config, ui *UI) error {
 	if err := demo.Samples(ctx, c.Inputs, c.Helpers, c.Time); err != nil {
 		return err
 	}
-	_, err := Archives(ctx, c, ui)
-	return err
+	return Package(ctx, c, ui)
 }

@@ -27,8 +27,8 @@ import (
 type Inspection struct {
 	File        string     `json:"file"`
 	Helper      string     `json:"helper,omitempty"` // by the file's name
-	Layout      string     `json:"layout"` // rootfs, oci-archive, docker-archive, rpm, deb
-	Size        int64      `json:"size"`   // bytes
+	Layout      string     `json:"layout"`           // rootfs, oci-archive, docker-archive, rpm, deb
+	Size        int64      `json:"size"`             // bytes
 	SHA256      string     `json:"sha256"`
 	Compression string     `json:"compression,omitempty"`
 	RepoTags    []string   `json:"repoTags,omitempty"`
