@@ -102,7 +102,7 @@ func (c *entryCheck) entry(header *tar.Header, body io.Reader) error {
 	}
 	is := file
 	switch header.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeChar, tar.TypeBlock, tar.TypeFifo: //nolint:staticcheck // V7 writes TypeRegA
+	case tar.TypeReg, tar.TypeCont, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	case tar.TypeDir:
 		is = directory
 	case tar.TypeLink:
@@ -142,7 +142,7 @@ func inside(name string) (string, error) {
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
-			return "", errors.New("path with ..")
+			return "", errors.New("leads up by .. in its path")
 		}
 	}
 	return path.Clean(name), nil

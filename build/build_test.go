@@ -1,0 +1,453 @@
+package build_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pretag/build"
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+	"pretag/build/manifest"
+)
+
+// A bench is folders to build in and what the user was told.
+type bench struct {
+	dir      string
+	out, err bytes.Buffer
+}
+
+// newBench has a root filesystem as input of each named file.
+func newBench(t *testing.T, inputs ...string) *bench {
+	t.Helper()
+	b := &bench{dir: t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(b.dir, "in"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range inputs {
+		b.input(t, name, fixture.Rootfs(t, name))
+	}
+	return b
+}
+
+func (b *bench) input(t *testing.T, name string, body []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, "in", name), body, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) path(elem ...string) string {
+	return filepath.Join(append([]string{b.dir}, elem...)...)
+}
+
+// run runs a stage with the variables, and returns its error.
+func (b *bench) run(t *testing.T, stage func(context.Context, build.Config, *build.UI) error, pairs ...string) error {
+	t.Helper()
+	b.out.Reset()
+	b.err.Reset()
+	vars := append([]string{
+		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
+		"HELPER_IMAGES=" + b.path("in"), "OUT=" + b.path("out"),
+	}, pairs...)
+	c, err := build.FromEnv(env(vars...), build.Release)
+	if err != nil {
+		return err
+	}
+	return stage(context.Background(), c, &build.UI{Out: &b.out, Err: &b.err})
+}
+
+func archives(ctx context.Context, c build.Config, ui *build.UI) error {
+	_, err := build.Archives(ctx, c, ui)
+	return err
+}
+
+// tree is every file below a folder with its content.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		body, err := os.ReadFile(path)
+		rel, relErr := filepath.Rel(dir, path)
+		if relErr != nil {
+			return relErr
+		}
+		files[rel] = string(body)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestArchives(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar", "prebuilt-ubuntu-arm.tar", "stray.tar.xz", "notes.txt")
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64,ubuntu-arm"); err != nil {
+		t.Fatal(err)
+	}
+	for name, tag := range map[string]string{
+		"prebuilt-alpine-x86_64.docker.tar.zst": build.DefaultRepository + ":x86_64-v19.3.0",
+		"prebuilt-ubuntu-arm.docker.tar.zst":    build.DefaultRepository + ":ubuntu-arm-v19.3.0",
+	} {
+		f := record(t, b.path("out", "helper-images", name))
+		if err := archive.Check(f); err != nil {
+			t.Error(err)
+		}
+		if f.RepoTag != tag || f.Name != name || f.Input.Layout != "rootfs" {
+			t.Errorf("%s: %+v", name, f)
+		}
+		for _, want := range []string{f.Helper, tag, f.Platform, f.ImageID[7:19]} {
+			if !strings.Contains(b.out.String(), want) {
+				t.Errorf("the table lacks %s:\n%s", want, &b.out)
+			}
+		}
+	}
+	if warned := b.err.String(); strings.Count(warned, "warning: ") != 1 || !strings.Contains(warned, "stray.tar.xz: no helper") {
+		t.Errorf("warnings:\n%s", warned)
+	}
+}
+
+func record(t *testing.T, path string) archive.File {
+	t.Helper()
+	info, err := os.Open(path + archive.InfoSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer info.Close()
+	f, err := archive.ParseInfo(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Path = path
+	return f
+}
+
+func TestArchivesReportsInputs(t *testing.T) {
+	b := newBench(t, "alpine-arm.tar", "prebuilt-alpine-arm.tar.gz", "ubuntu-arm.tar", "prebuilt-ubuntu-arm.tar")
+	err := b.run(t, archives, "HELPERS=*-arm")
+	for _, want := range []string{
+		"alpine-arm: 2 tarballs in " + b.path("in") + ", want one: alpine-arm.tar, prebuilt-alpine-arm.tar.gz",
+		"ubuntu-arm: 2 tarballs in " + b.path("in") + ", want one: ubuntu-arm.tar, prebuilt-ubuntu-arm.tar",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that holds %q", err, want)
+		}
+	}
+	err = b.run(t, archives, "HELPERS=*-s390x,concrete-arm64")
+	for _, want := range []string{
+		b.path("in") + ": no tarball for 7 of 7 helpers:", "\n  alpine-s390x (alpine-s390x.tar or prebuilt-alpine-s390x.tar.xz)", "\n  concrete-arm64 (",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that holds %q", err, want)
+		}
+	}
+	if files := tree(t, b.path("out")); len(files) > 0 {
+		t.Errorf("left behind: %v", files)
+	}
+}
+
+// One helper's failure does not hide the others', and leaves nothing of it.
+func TestArchivesReportsAll(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar")
+	whole := fixture.Rootfs(t, "x")
+	b.input(t, "alpine-arm.tar", whole[:len(whole)-1024])
+	b.input(t, "alpine-s390x.tar", []byte("<html>"))
+	err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm,alpine-arm64,alpine-s390x")
+	for _, want := range []string{
+		"alpine-arm: " + b.path("in", "alpine-arm.tar") + ": entry 6: no end marker (truncated tar)",
+		"alpine-s390x: " + b.path("in", "alpine-s390x.tar") + ": not a tar file; it looks like text/html",
+	} {
+		if err == nil || strings.Count(err.Error(), want) != 1 {
+			t.Errorf("error %v, want one that holds %q once", err, want)
+		}
+	}
+	var names []string
+	for name := range tree(t, b.path("out")) {
+		names = append(names, name)
+	}
+	if len(names) != 4 {
+		t.Errorf("%v, want two archives with their records", names)
+	}
+}
+
+// A stand-in's tarball serves where the helper's own is missing.
+func TestStandIn(t *testing.T) {
+	b := newBench(t, "alpine-latest-arm64.tar")
+	if err := b.run(t, archives, "HELPERS=alpine-arm64,alpine-latest-arm64"); err != nil {
+		t.Fatal(err)
+	}
+	own := record(t, b.path("out", "helper-images", "prebuilt-alpine-arm64.docker.tar.zst"))
+	latest := record(t, b.path("out", "helper-images", "prebuilt-alpine-latest-arm64.docker.tar.zst"))
+	if own.Input.Name != "alpine-latest-arm64.tar" || own.RepoTag != build.DefaultRepository+":arm64-v19.3.0" {
+		t.Errorf("%+v", own)
+	}
+	if diff := cmp.Diff(latest.DiffIDs, own.DiffIDs); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What is there already is kept, if it is what would be made.
+func TestArchivesKeeps(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	const helpers = "HELPERS=alpine-x86_64"
+	made := func(pairs ...string) bool {
+		t.Helper()
+		if err := b.run(t, archives, append([]string{helpers}, pairs...)...); err != nil {
+			t.Fatal(err)
+		}
+		return !strings.Contains(b.err.String(), "kept")
+	}
+	if !made() || made() {
+		t.Error("want it made, then kept")
+	}
+	for _, pair := range []string{"RUNNER_VERSION=19.4.0", "ARCHIVE_COMPRESSION=none", "SOURCE_DATE_EPOCH=1", "IMAGE_REPOSITORY=example.com/a"} {
+		if !made(pair) || made(pair) {
+			t.Errorf("%s: want it made anew, then kept", pair)
+		}
+	}
+	made()
+	b.input(t, "alpine-x86_64.tar", fixture.Rootfs(t, "other"))
+	if !made() || made() {
+		t.Error("another input: want it made anew, then kept")
+	}
+	path := b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst")
+	body, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body[len(body)/2] ^= 1
+	if err := os.WriteFile(path, body, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !made() || made() {
+		t.Error("a damaged archive: want it made anew, then kept")
+	}
+	if err := os.WriteFile(path+archive.InfoSuffix, []byte("torn"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !made() {
+		t.Error("a damaged record: want it made anew")
+	}
+}
+
+// A tarball for another platform is refused where its layout tells.
+func TestArchivesComparesPlatform(t *testing.T) {
+	b := newBench(t)
+	body, err := os.ReadFile(fixture.Archives(t, t.TempDir(), "ubuntu-x86_64")[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.input(t, "prebuilt-ubuntu-arm.docker.tar.zst", body)
+	err = b.run(t, archives, "HELPERS=ubuntu-arm")
+	if want := "image is for linux/amd64, want linux/arm/v7"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one that holds %q", err, want)
+	}
+}
+
+// The same inputs give the same bytes, in whatever folder, umask, time zone and
+// number of workers.
+func TestPackageSameBytes(t *testing.T) {
+	var trees []map[string]string
+	for _, row := range []struct {
+		umask int
+		pairs []string
+	}{{0o022, []string{"JOBS=1"}}, {0o077, []string{"JOBS=3"}}} {
+		b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar", "ubuntu-x86_64.tar")
+		old := syscall.Umask(row.umask)
+		err := b.run(t, build.Package, append(row.pairs, "HELPERS=alpine-x86_64,alpine-arm64,ubuntu-x86_64")...)
+		syscall.Umask(old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees = append(trees, tree(t, b.path("out")))
+	}
+	if len(trees[0]) < 20 {
+		t.Errorf("only %d files", len(trees[0]))
+	}
+	if !cmp.Equal(trees[0], trees[1]) {
+		for name := range trees[0] {
+			if trees[0][name] != trees[1][name] {
+				t.Errorf("%s differs", name)
+			}
+		}
+	}
+}
+
+// Archives made on three machines and merged give what one machine makes, and
+// packaging them needs no tarballs.
+func TestPackageMergedFolders(t *testing.T) {
+	inputs := []string{"alpine-x86_64.tar", "alpine-arm64.tar", "ubuntu-x86_64.tar"}
+	one := newBench(t, inputs...)
+	const all = "HELPERS=alpine-x86_64,alpine-arm64,ubuntu-x86_64"
+	if err := one.run(t, build.Package, all); err != nil {
+		t.Fatal(err)
+	}
+	merged := newBench(t)
+	for _, name := range inputs {
+		b := newBench(t, name)
+		if err := b.run(t, archives, "HELPERS="+strings.TrimSuffix(name, ".tar")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(merged.path("out"), os.DirFS(b.path("out"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := merged.run(t, build.Package, all); err != nil {
+		t.Fatal(err)
+	}
+	if !cmp.Equal(tree(t, one.path("out")), tree(t, merged.path("out"))) {
+		t.Error("the merged build differs from the one on one machine")
+	}
+	err := merged.run(t, build.Package, all, "RUNNER_VERSION=19.4.0")
+	for _, want := range []string{"alpine-arm64: ", "RepoTag is " + build.DefaultRepository + ":arm64-v19.3.0, want " + build.DefaultRepository + ":arm64-v19.4.0", "there is no tarball to make it anew"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that holds %q", err, want)
+		}
+	}
+}
+
+func TestManifest(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Read(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := record(t, b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst"))
+	if diff := cmp.Diff([]archive.File{want}, m.Archives); diff != "" {
+		t.Errorf("archives (-want +got):\n%s", diff)
+	}
+	command := exec.Command(require.Tool(t, "sha256sum"), "--check", "--strict", "--quiet", manifest.SumsName)
+	command.Dir = b.path("out")
+	if text, err := command.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, text)
+	}
+	sums, err := manifest.ReadSums(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivered := tree(t, b.path("out"))
+	delete(delivered, manifest.SumsName)
+	for name := range delivered {
+		if sums[name] == "" {
+			t.Errorf("%s: not in SHA256SUMS", name)
+		}
+	}
+	if len(sums) != len(delivered) {
+		t.Errorf("%d sums for %d files", len(sums), len(delivered))
+	}
+}
+
+func TestOutIsLocked(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	if err := os.MkdirAll(b.path("out"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err == nil || !strings.Contains(err.Error(), "another pretag writes there") {
+		t.Errorf("error %v", err)
+	}
+	dir.Close()
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a killed run left is gone after the next.
+func TestArchivesCleansUp(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	left := b.path("out", "helper-images", ".prebuilt-alpine-x86_64.docker.tar.zst.123.pretag-tmp")
+	if err := os.MkdirAll(filepath.Dir(left), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("%s is still there (%v)", left, err)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
+		t.Fatal(err)
+	}
+	inspect := func(asJSON bool, path string) error {
+		return b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+			return build.Inspect(ctx, c, path, asJSON, ui)
+		})
+	}
+	path := b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst")
+	if err := inspect(true, path); err != nil {
+		t.Fatal(err)
+	}
+	var got build.Inspection
+	if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	f := record(t, path)
+	if got.Helper != "alpine-x86_64" || got.Layout != "docker-archive" || got.ImageID != f.ImageID || got.SHA256 != f.SHA256 || got.RepoTags[0] != f.RepoTag {
+		t.Errorf("%+v", got)
+	}
+	if err := inspect(false, b.path("in", "alpine-x86_64.tar")); err != nil || !strings.Contains(b.out.String(), "layout       rootfs\n") {
+		t.Errorf("%v\n%s", err, &b.out)
+	}
+	// an archive that is whole, but not the one of its record and its name
+	other := fixture.Archives(t, b.path("out", "helper-images"), "alpine-arm")[0]
+	if err := os.Rename(other.Path, path); err != nil {
+		t.Fatal(err)
+	}
+	err := inspect(false, path)
+	if err == nil {
+		t.Error("no error")
+	}
+	for _, want := range []string{"image is for linux/arm/v7, want linux/amd64", "RepoTags is ", "sha256 is "} {
+		if !strings.Contains(b.out.String(), want) {
+			t.Errorf("the output lacks %q:\n%s", want, &b.out)
+		}
+	}
+}
+
+// The catalogue that the project ships parses, and each helper has its own
+// file, tag and package.
+func TestShippedNames(t *testing.T) {
+	v, err := catalogue.ParseVersion("19.3.0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for _, h := range fixture.Catalogue(t).Helpers() {
+		for _, name := range []string{h.File(), ":" + h.Tag(v), "-" + h.PackageSuffix()} {
+			if other := seen[name]; other != "" {
+				t.Errorf("%s and %s are both called %s", h, other, name)
+			}
+			seen[name] = h.String()
+		}
+	}
+}
