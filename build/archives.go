@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -63,9 +64,9 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	// what little else there is early, so that peak memory stays near their sum.
 	defer debug.SetGCPercent(debug.SetGCPercent(10))
 
-	queue := make(chan int, len(inputs))
-	for _, i := range bySize(inputs) {
-		queue <- i
+	queue := make(chan []int, len(inputs))
+	for _, alike := range byTarball(inputs) {
+		queue <- alike
 	}
 	close(queue)
 	results := make([]Result, len(inputs))
@@ -74,12 +75,14 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	for range min(c.Jobs, len(inputs)) {
 		group.Go(func() error {
 			w := worker{config: c, writer: archive.Writer{Compression: c.Compression}, decoders: &decompress.Decoders{}}
-			for i := range queue {
-				started := time.Now() // for the table; reaches no output
-				task := tasks.Begin(inputs[i].helper.String(), inputs[i].size)
-				file, kept, err := w.archive(ctx, inputs[i], task.Read)
-				results[i] = Result{file, kept, time.Since(started), err}
-				task.End(results[i])
+			for alike := range queue {
+				for _, i := range alike {
+					started := time.Now() // for the table; reaches no output
+					task := tasks.Begin(inputs[i].helper.String(), inputs[i].size)
+					file, kept, err := w.archive(ctx, inputs[i], task.Read)
+					results[i] = Result{file, kept, time.Since(started), err}
+					task.End(results[i])
+				}
 			}
 			return nil
 		})
@@ -128,14 +131,22 @@ func (c Config) archivePath(h catalogue.Helper) string {
 	return filepath.Join(c.Out, manifest.Archives, h.File())
 }
 
-// bySize orders the inputs by size, the largest first.
-func bySize(inputs []input) []int {
-	order := make([]int, len(inputs))
-	for i := range order {
-		order[i] = i
+// byTarball orders the inputs by size, the largest first. Those of one tarball,
+// a helper's and its stand-in's, stay together.
+func byTarball(inputs []input) [][]int {
+	var groups [][]int
+	group := map[string]int{} // of a tarball
+	for i, in := range inputs {
+		at, ok := group[in.path]
+		if !ok || in.path == "" {
+			at = len(groups)
+			group[in.path] = at
+			groups = append(groups, nil)
+		}
+		groups[at] = append(groups[at], i)
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return int(inputs[b].size - inputs[a].size) })
-	return order
+	slices.SortStableFunc(groups, func(a, b []int) int { return cmp.Compare(inputs[b[0]].size, inputs[a[0]].size) })
+	return groups
 }
 
 // A worker makes archives one after the other, with memory that it keeps.
@@ -143,6 +154,14 @@ type worker struct {
 	config   Config
 	writer   archive.Writer
 	decoders *decompress.Decoders
+	last     made
+}
+
+// made is an archive that a worker has made, and of what.
+type made struct {
+	path   string // of the tarball
+	config []byte // that came with the image; nil for a root filesystem
+	file   archive.File
 }
 
 func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f archive.File, kept bool, err error) {
@@ -152,41 +171,64 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 	if f, kept, err = w.config.recorded(in); kept || err != nil {
 		return f, kept, err
 	}
-	img, err := source.Open(in.path, in.helper.Platform, filepath.Join(w.config.Out, manifest.Archives), w.decoders)
-	if err != nil {
-		return f, false, err
-	}
-	defer func() { err = errors.Join(err, img.Close()) }()
-	img.Progress = progress
-	spec := archive.Spec{
-		RepoTag: w.config.repoTag(in.helper),
-		Config: func(diffIDs []v1.Hash) ([]byte, error) {
-			if img.Config != nil {
-				return image.Keep(img.Config, in.helper, diffIDs)
-			}
-			return image.FromRootfs(in.helper, diffIDs, w.config.Time)
-		},
-		Rootfs: img.Layout == source.Rootfs,
-		GoArch: in.helper.GoArch(),
-		Time:   w.config.Time,
-	}
-	for _, layer := range img.Layers {
-		spec.Layers = append(spec.Layers, archive.Opener(layer))
-	}
 	path := w.config.archivePath(in.helper)
 	if err := os.Remove(path + archive.InfoSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return f, false, err
 	}
-	if f, err = w.writer.Write(ctx, path, spec); err != nil {
-		return f, false, fmt.Errorf("%s: %w", in.path, err)
+	if w.last.path == in.path {
+		f, err = w.writer.Retag(path, w.last.file, w.spec(in.helper, w.last.config))
+		f.Input = w.last.file.Input
+		w.last.file = f
+	} else {
+		f, err = w.read(ctx, in, path, progress)
+	}
+	if err != nil {
+		return f, false, err
 	}
 	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), Tool()
 	f.Version, f.Revision = w.config.Version.String(), w.config.Version.Revision()
+	return f, false, atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info())
+}
+
+// read makes the archive at path from the tarball.
+func (w *worker) read(ctx context.Context, in input, path string, progress func(int)) (f archive.File, err error) {
+	w.last = made{}
+	img, err := source.Open(in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, img.Close()) }()
+	img.Progress = progress
+	spec := w.spec(in.helper, img.Config)
+	spec.Rootfs = img.Layout == source.Rootfs
+	for _, layer := range img.Layers {
+		spec.Layers = append(spec.Layers, archive.Opener(layer))
+	}
+	if f, err = w.writer.Write(ctx, path, spec); err != nil {
+		return f, fmt.Errorf("%s: %w", in.path, err)
+	}
 	f.Input = archive.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
 	if f.Input.Size, f.Input.SHA256, err = img.Sum(); err != nil {
-		return f, false, errors.Join(err, os.Remove(path))
+		return f, errors.Join(err, os.Remove(path))
 	}
-	return f, false, atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info())
+	w.last = made{in.path, img.Config, f}
+	return f, nil
+}
+
+// spec says what the helper's archive holds beside the layers. config is the
+// one that the image came with, or nil.
+func (w *worker) spec(h catalogue.Helper, config []byte) archive.Spec {
+	return archive.Spec{
+		RepoTag: w.config.repoTag(h),
+		Config: func(diffIDs []v1.Hash) ([]byte, error) {
+			if config != nil {
+				return image.Keep(config, h, diffIDs)
+			}
+			return image.FromRootfs(h, diffIDs, w.config.Time)
+		},
+		GoArch: h.GoArch(),
+		Time:   w.config.Time,
+	}
 }
 
 func (c Config) repoTag(h catalogue.Helper) string { return c.Repository + ":" + h.Tag(c.Version) }

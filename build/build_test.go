@@ -198,6 +198,21 @@ func TestStandIn(t *testing.T) {
 	if diff := cmp.Diff(latest.DiffIDs, own.DiffIDs); diff != "" {
 		t.Error(diff)
 	}
+	// It is read and compressed once, and no byte is another for it.
+	alone := newBench(t, "alpine-latest-arm64.tar")
+	for _, helper := range []string{"alpine-arm64", "alpine-latest-arm64"} {
+		if err := alone.run(t, archives, "HELPERS="+helper); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !cmp.Equal(tree(t, alone.path("out")), tree(t, b.path("out"))) {
+		t.Error("made together they differ from made one by one")
+	}
+	for _, f := range []archive.File{own, latest} {
+		if err := archive.Check(f); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // What is there already is kept, if it is what would be made.

@@ -59,6 +59,8 @@ type Spec struct {
 type Writer struct {
 	Compression Compression
 	encoder     encoder
+	last        string // path of the archive written last
+	layers      int64  // how many bytes at its start hold the layers
 }
 
 // Write makes the archive of spec at path and returns what is known of it:
@@ -66,29 +68,63 @@ type Writer struct {
 // compression and time. Until the archive is whole and synced, what was at path
 // stays; when Write fails, nothing is left of it.
 func (w *Writer) Write(ctx context.Context, path string, spec Spec) (File, error) {
+	return w.create(path, spec, func(out *os.File, f *File) error {
+		return w.writeLayers(ctx, out, spec, f)
+	})
+}
+
+// Retag is Write for a spec whose layers are those of the archive from, the last
+// that this Writer wrote, and with the same time: they are copied as they stand.
+func (w *Writer) Retag(path string, from File, spec Spec) (File, error) {
+	if from.Path != w.last || from.Created != spec.Time.Unix() {
+		return File{}, fmt.Errorf("retag %s: not the last archive written, or of another time", from.Path)
+	}
+	layers := w.layers
+	return w.create(path, spec, func(out *os.File, f *File) error {
+		in, err := os.Open(from.Path)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		f.DiffIDs, f.UnpackedSize = from.DiffIDs, from.UnpackedSize
+		_, err = io.CopyN(out, in, layers)
+		return err
+	})
+}
+
+// create writes layers by writeLayers, which notes diff IDs and unpacked size,
+// and what follows them.
+func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *File) error) (File, error) {
 	if w.encoder == nil {
 		var err error
 		if w.encoder, err = w.Compression.encoder(); err != nil {
 			return File{}, err
 		}
 	}
+	w.last = ""
 	f := File{Path: path, RepoTag: spec.RepoTag, Compression: w.Compression.String(), Created: spec.Time.Unix()}
-	err := atomicfile.Write(path, func(out *os.File) error {
-		if err := w.write(ctx, out, spec, &f); err != nil {
+	err := atomicfile.Write(path, func(out *os.File) (err error) {
+		if err := writeLayers(out, &f); err != nil {
+			return err
+		}
+		if w.layers, err = out.Seek(0, io.SeekCurrent); err != nil {
+			return err
+		}
+		if err := w.writeRest(out, spec, &f); err != nil {
 			return err
 		}
 		return f.digest(out)
 	})
+	if err == nil {
+		w.last = path
+	}
 	return f, err
 }
 
-func (w *Writer) write(ctx context.Context, out *os.File, spec Spec, f *File) error {
+func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *File) error {
 	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
-	var names []string
-	var diffIDs []v1.Hash
 	for i, open := range spec.Layers {
-		name := layerName(i)
-		diffID, size, err := w.layer(ctx, out, name, open, entries, spec)
+		diffID, size, err := w.layer(ctx, out, layerName(i), open, entries, spec)
 		if err != nil {
 			if len(spec.Layers) > 1 {
 				err = fmt.Errorf("layer %d: %w", i+1, err)
@@ -97,10 +133,20 @@ func (w *Writer) write(ctx context.Context, out *os.File, spec Spec, f *File) er
 		}
 		f.UnpackedSize += size
 		f.DiffIDs = append(f.DiffIDs, diffID.String())
-		names, diffIDs = append(names, name), append(diffIDs, diffID)
 	}
-	if err := entries.end(); err != nil {
-		return err
+	return entries.end()
+}
+
+// writeRest writes what the layers' diff IDs decide: config and manifest.json.
+func (w *Writer) writeRest(out *os.File, spec Spec, f *File) error {
+	var names []string
+	var diffIDs []v1.Hash
+	for i, diffID := range f.DiffIDs {
+		hash, err := v1.NewHash(diffID)
+		if err != nil {
+			return err
+		}
+		names, diffIDs = append(names, layerName(i)), append(diffIDs, hash)
 	}
 	config, err := spec.Config(diffIDs)
 	if err != nil {
@@ -110,10 +156,8 @@ func (w *Writer) write(ctx context.Context, out *os.File, spec Spec, f *File) er
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	sum := sha256.Sum256(config)
-	digest := hex.EncodeToString(sum[:])
+	digest := fmt.Sprintf("%x", sha256.Sum256(config))
 	f.ImageID, f.Platform = "sha256:"+digest, platform.String()
-
 	manifest, err := json.Marshal(tarball.Manifest{{
 		Config:   digest + ".json",
 		RepoTags: []string{spec.RepoTag},
