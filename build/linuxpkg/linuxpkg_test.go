@@ -51,6 +51,10 @@ func options(tb testing.TB, out string) linuxpkg.Options {
 	}
 }
 
+func fixtureCompression() archive.Compression {
+	return archive.Compression{Method: "zstd", Level: "fastest"}
+}
+
 func version(tb testing.TB, s string) catalogue.Version {
 	tb.Helper()
 	v, err := catalogue.ParseVersion(s, "0123abcd")
@@ -234,7 +238,7 @@ func TestOldRunner(t *testing.T) {
 	dir := t.TempDir()
 	opts := options(t, dir)
 	opts.Version = version(t, "15.8.0")
-	archives := fixture.ArchivesOf(t, dir, "15.8.0", archive.Compression{Method: "zstd", Level: "fastest"}, "alpine-x86_64")
+	archives := fixture.ArchivesOf(t, dir, "15.8.0", fixtureCompression(), "alpine-x86_64")
 	result := build(t, opts, archives)
 	const name = "gitlab-runner-helper-images-alpine-amd64"
 	want := map[string][]string{"breaks": {"gitlab-runner (>= 17.9.0)"}, "replaces": {"gitlab-runner-helper-images"}}
@@ -259,7 +263,7 @@ func TestVersions(t *testing.T) {
 			dir := t.TempDir()
 			opts := options(t, dir)
 			opts.Version, opts.Release = version(t, test.runner), 2
-			archives := fixture.ArchivesOf(t, dir, test.runner, archive.Compression{Method: "zstd", Level: "fastest"}, "alpine-x86_64")
+			archives := fixture.ArchivesOf(t, dir, test.runner, fixtureCompression(), "alpine-x86_64")
 			for _, p := range build(t, opts, archives).Packages {
 				m := metadata(t, p.Path)
 				if got := m.Version + "-" + m.Release; got != test.want || p.Version != test.want {

@@ -242,7 +242,8 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 		info.RPM.Summary = cmp.Or(info.RPM.Summary, synopsis) // Debian has both in one field
 		info.Description = rest
 	}
-	if i.values.Format == RPM && info.Scripts != (nfpm.Scripts{}) && !slices.Contains(info.Depends, "/bin/sh") {
+	scripts := info.Scripts != (nfpm.Scripts{}) || info.RPM.Scripts != (nfpm.RPMScripts{})
+	if i.values.Format == RPM && scripts && !slices.Contains(info.Depends, "/bin/sh") {
 		info.Depends = append(info.Depends, "/bin/sh") // nfpm does not say what runs the scriptlets
 	}
 	if opts.Sign != nil {

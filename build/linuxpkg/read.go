@@ -172,21 +172,22 @@ func unexpected(err error) error {
 }
 
 // payload begins to decompress a payload of the kind that the package names,
-// "" where it names none.
-func (r *Reader) payload(raw io.Reader, kind string) (io.Reader, error) {
+// "" where it names none, and says of which kind it is.
+func (r *Reader) payload(raw io.Reader, kind string) (plain io.Reader, is string, err error) {
 	if kind == "lzma" { // has no magic number: the package's word must do
-		return lzmaReader(raw)
+		plain, err = lzmaReader(raw)
+		return plain, kind, err
 	}
 	d, err := decompress.NewReader(raw)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	previous := r.release
 	r.release = func() error { return errors.Join(d.Close(), previous()) }
-	if kind != "" && string(d.Format) != kind {
-		return nil, fmt.Errorf("payload is %s, want %s as the package says", d.Format, kind)
+	if is = string(d.Format); kind != "" && is != kind {
+		return nil, "", fmt.Errorf("payload is %s, want %s as the package says", is, kind)
 	}
-	return d, nil
+	return d, is, nil
 }
 
 // lzmaReader reads the legacy format of LZMA Utils (xz 5.4, doc/lzma-file-format.txt),

@@ -52,11 +52,11 @@ func (r *Reader) openDeb() error {
 	if err != nil {
 		return err
 	}
-	r.Compression = kind
-	plain, err := r.payload(members, kind)
+	plain, kind, err := r.payload(members, kind)
 	if err != nil {
 		return fmt.Errorf("data.tar: %w", err)
 	}
+	r.Compression = kind
 	r.contents = func(yield func(Entry, error) bool) {
 		yieldTar(plain, digests, config, yield)
 	}
@@ -144,7 +144,7 @@ func (r *Reader) readSignatures(size int64) error {
 // readControl fills in the metadata. It returns the MD5 digest of each file,
 // and which are configuration.
 func (r *Reader) readControl(raw io.Reader, kind string) (digests map[string]string, config map[string]bool, err error) {
-	plain, err := r.payload(raw, kind)
+	plain, _, err := r.payload(raw, kind)
 	if err != nil {
 		return nil, nil, err
 	}

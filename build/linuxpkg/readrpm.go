@@ -211,11 +211,11 @@ func (r *Reader) openRPM() error {
 			raw = io.TeeReader(raw, digest)
 		}
 	}
-	plain, err := r.payload(raw, r.Compression)
+	plain, kind, err := r.payload(raw, r.Compression)
 	if err != nil {
 		return err
 	}
-	r.Compression = cmp.Or(r.Compression, "none") // rpmbuild leaves that one out
+	r.Compression = kind
 	r.contents = func(yield func(Entry, error) bool) {
 		if !yieldCPIO(plain, files, yield) {
 			return

@@ -1,0 +1,42 @@
+package linuxpkg_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+	"pretag/build/linuxpkg"
+)
+
+// TestLint: nothing that rpmlint or lintian says is left without a reason, in
+// packaging/lint/rpmlint.toml or in the package.
+func TestLint(t *testing.T) {
+	dir := t.TempDir()
+	archives := fixture.Archives(t, dir, sixHelpers()...)
+	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single} {
+		opts := options(t, filepath.Join(dir, layout))
+		opts.Layout = layout
+		var paths []string
+		for _, p := range build(t, opts, archives).Packages {
+			paths = append(paths, p.Path)
+		}
+		t.Run("rpmlint "+layout, func(t *testing.T) {
+			require.Tool(t, "rpmlint")
+			out := run(t, "rpmlint", append([]string{"--config", "../../packaging/lint/rpmlint.toml"}, of(linuxpkg.RPM, paths)...)...)
+			if !strings.Contains(out, " 0 errors, 0 warnings,") {
+				t.Error(out)
+			}
+		})
+		t.Run("lintian "+layout, func(t *testing.T) {
+			require.Tool(t, "lintian")
+			out := run(t, "lintian", append([]string{"--allow-root", "--display-info", "--no-tag-display-limit", "--fail-on", "error,warning,info"}, of(linuxpkg.Deb, paths)...)...)
+			for line := range strings.Lines(out) {
+				if !strings.HasPrefix(line, "N:") {
+					t.Error(strings.TrimSpace(line))
+				}
+			}
+		})
+	}
+}

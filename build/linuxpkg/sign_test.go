@@ -1,0 +1,102 @@
+package linuxpkg_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+	"pretag/build/linuxpkg"
+)
+
+// TestSigned: what Options.Sign makes is a signature to rpm and gpgv, and two
+// signed builds are equal.
+func TestSigned(t *testing.T) {
+	off := false
+	config := &packet.Config{
+		RSABits: 2048, Algorithm: packet.PubKeyAlgoRSA, Time: fixture.Created, NonDeterministicSignaturesViaNotation: &off,
+	}
+	key, err := openpgp.NewEntity("Test", "", "test@example.com", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	public := filepath.Join(dir, "key.gpg")
+	f, err := os.Create(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.Serialize(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	archives := fixture.Archives(t, dir, "alpine-x86_64")
+	signed := func(out string) []linuxpkg.Package {
+		opts := options(t, filepath.Join(dir, out))
+		opts.Sign = func(data io.Reader) ([]byte, error) {
+			var signature bytes.Buffer
+			err := openpgp.DetachSign(&signature, key, data, config)
+			return signature.Bytes(), err
+		}
+		return build(t, opts, archives).Packages
+	}
+	packages := signed("first")
+	for i, p := range signed("second") {
+		if p.SHA256 != packages[i].SHA256 {
+			t.Errorf("%s: two signed builds differ", p.File)
+		}
+	}
+
+	const name = ours + "-alpine-amd64"
+	rpm, deb := find(t, packages, linuxpkg.RPM, name, ""), find(t, packages, linuxpkg.Deb, name, "")
+	if got := metadata(t, rpm.Path).Signatures; len(got) != 2 || got[0].Place != "header" || got[1].Place != "header and payload" {
+		t.Errorf("rpm: signatures %+v", got)
+	}
+	signatures := metadata(t, deb.Path).Signatures
+	if len(signatures) != 1 || signatures[0].Place != "_gpgorigin" {
+		t.Fatalf("deb: signatures %+v", signatures)
+	}
+
+	t.Run("rpm", func(t *testing.T) {
+		h := newHost(t, linuxpkg.RPM)
+		armored := filepath.Join(dir, "key.asc")
+		require.Tool(t, "gpg")
+		run(t, "gpg", "--homedir", t.TempDir(), "--batch", "--output", armored, "--enarmor", public)
+		data, err := os.ReadFile(armored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, armored, bytes.ReplaceAll(data, []byte("ARMORED FILE"), []byte("PUBLIC KEY BLOCK")))
+		run(t, "rpm", "--root", h.root, "--import", armored)
+		out := run(t, "rpm", "--root", h.root, "-Kv", rpm.Path)
+		id := strings.ToLower(fmt.Sprintf("%x", key.PrimaryKey.KeyId))
+		for _, want := range []string{"Header V4 RSA/SHA256 Signature, key ID " + id[8:] + ": OK", "    V4 RSA/SHA256 Signature, key ID " + id[8:] + ": OK"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("rpm -Kv: no %q in\n%s", want, out)
+			}
+		}
+	})
+	t.Run("deb", func(t *testing.T) {
+		require.Tool(t, "gpgv")
+		require.Tool(t, "ar")
+		signature, signedData := filepath.Join(dir, "signature"), filepath.Join(dir, "signed")
+		write(t, signature, signatures[0].Data)
+		out := run(t, "ar", "p", deb.Path, "debian-binary", "control.tar.gz", "data.tar.gz")
+		write(t, signedData, []byte(out))
+		run(t, "gpgv", "--keyring", public, signature, signedData)
+		write(t, signedData, []byte(out+"x"))
+		if out, err := try("gpgv", "--keyring", public, signature, signedData); err == nil {
+			t.Errorf("gpgv takes other data:\n%s", out)
+		}
+	})
+}
