@@ -85,7 +85,7 @@ func (i *Instance) call(ctx context.Context, method, path string, query url.Valu
 		if err == nil && json.Unmarshal(text, &answer) != nil {
 			answer.Message = string(text)
 		}
-		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, strings.TrimSpace(answer.Message))
+		return i.tidy(fmt.Errorf("%s %s: %s: %s", method, path, response.Status, strings.TrimSpace(answer.Message)))
 	}
 	if err := read(response.Body); err != nil {
 		return i.explain(ctx, method, path, err)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,10 @@ import (
 type Instance struct {
 	Engine
 	Driver string // of the image store: overlay, vfs, overlay2, ...
+
+	// ManifestIDs is set where the engine's image IDs are digests of manifests,
+	// not of configs: in Docker's containerd store.
+	ManifestIDs bool
 
 	dir     string     // everything that it writes
 	service *exec.Cmd  // the process that serves the API
@@ -147,18 +152,20 @@ func hybridCgroups() bool {
 
 // The first process of an instance as root. It is process 1 of its namespaces:
 // when it ends, so does everything in them, and their mounts are gone. /run and
-// /dev/shm are hidden as they hold the sockets, locks and state of the host's engines.
+// /dev/shm are hidden as they hold the sockets, locks and state of the host's
+// engines, /var/tmp as podman leaves files in it whatever TMPDIR says.
 const firstProcess = `set -e
 mount --make-rprivate /
 mount --make-rshared /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
-if [ -n "$1" ]; then
-	mount --bind "$1" /etc/subuid
-	mount --bind "$1" /etc/subgid
+mount --bind "$1" /var/tmp
+if [ -n "$2" ]; then
+	mount --bind "$2" /etc/subuid
+	mount --bind "$2" /etc/subgid
 fi
-shift
+shift 2
 "$@" &
 wait $!
 `
@@ -185,7 +192,7 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 				return err
 			}
 		}
-		argv = slices.Concat([]string{"sh", "-c", firstProcess, "sh", subids}, drop, argv)
+		argv = slices.Concat([]string{"sh", "-c", firstProcess, "sh", i.path("tmp"), subids}, drop, argv)
 		defer func() {
 			if i.service.Process != nil {
 				pid := strconv.Itoa(i.service.Process.Pid)
@@ -255,10 +262,7 @@ func (i *Instance) awaitAPI(ctx context.Context) error {
 		err := i.getJSON(ctx, "/version", &version)
 		if err == nil {
 			i.prefix = "/v" + version.APIVersion // as Docker's clients do after negotiation
-			var info struct{ Driver string }
-			err = i.getJSON(ctx, "/info", &info)
-			i.Driver = info.Driver
-			return err
+			return i.describe(ctx)
 		}
 		select {
 		case ended := <-i.done:
@@ -269,6 +273,18 @@ func (i *Instance) awaitAPI(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+func (i *Instance) describe(ctx context.Context) error {
+	var info struct {
+		Driver       string
+		DriverStatus [][2]string
+	}
+	err := i.getJSON(ctx, "/info", &info)
+	i.Driver = info.Driver
+	// moby/moby v28.5.2, daemon/containerd/service.go, LayerStoreStatus
+	i.ManifestIDs = slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"})
+	return err
 }
 
 // lastWords is the end of what the service logged.
@@ -292,9 +308,20 @@ func (i *Instance) run(ctx context.Context, stdin io.Reader, args ...string) (st
 	i.environ(cmd)
 	out, err := output(ctx, cmd)
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w", filepath.Base(i.command), args[0], err)
+		return "", fmt.Errorf("%s %s: %w", filepath.Base(i.command), args[0], i.tidy(err))
 	}
 	return out, nil
+}
+
+// tidy takes the names of temporary files out of what an engine says, so that
+// equal failures read equal.
+func (i *Instance) tidy(err error) error {
+	text := strings.ReplaceAll(err.Error(), i.dir, "")
+	tidied := regexp.MustCompile(`/(podman|oci|api_load\.tar)[0-9]+`).ReplaceAllString(text, "/$1")
+	if tidied == err.Error() {
+		return err
+	}
+	return errors.New(tidied)
 }
 
 // Load loads an archive by command, from standard input, and returns what was printed.
