@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -85,7 +86,7 @@ func (i *Instance) call(ctx context.Context, method, path string, query url.Valu
 		if err == nil && json.Unmarshal(text, &answer) != nil {
 			answer.Message = string(text)
 		}
-		return i.tidy(fmt.Errorf("%s %s: %s: %s", method, path, response.Status, strings.TrimSpace(answer.Message)))
+		return fmt.Errorf("%s %s: %s: %w", method, path, response.Status, i.tidy(errors.New(strings.TrimSpace(answer.Message))))
 	}
 	if err := read(response.Body); err != nil {
 		return i.explain(ctx, method, path, err)

@@ -308,20 +308,24 @@ func (i *Instance) run(ctx context.Context, stdin io.Reader, args ...string) (st
 	i.environ(cmd)
 	out, err := output(ctx, cmd)
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w", filepath.Base(i.command), args[0], i.tidy(err))
+		if context.Cause(ctx) == nil { // which a caller may want to recognize
+			err = i.tidy(err)
+		}
+		return "", fmt.Errorf("%s %s: %w", filepath.Base(i.command), args[0], err)
 	}
 	return out, nil
 }
 
-// tidy takes the names of temporary files out of what an engine says, so that
-// equal failures read equal.
+// tidy keeps of an engine's complaint what tells something, and the same for
+// equal failures: not the names of temporary files, and of podman, which tries an
+// archive as every format and lists all complaints, only that of docker-archive
+// (containers/common v0.50, libimage/load.go).
 func (i *Instance) tidy(err error) error {
 	text := strings.ReplaceAll(err.Error(), i.dir, "")
-	tidied := regexp.MustCompile(`/(podman|oci|api_load\.tar)[0-9]+`).ReplaceAllString(text, "/$1")
-	if tidied == err.Error() {
-		return err
+	if found := regexp.MustCompile(`\* docker-archive: .*`).FindString(text); found != "" {
+		text = strings.TrimPrefix(found, "* ")
 	}
-	return errors.New(tidied)
+	return errors.New(regexp.MustCompile(`/(podman|oci|api_load\.tar)[0-9]+`).ReplaceAllString(text, "/$1"))
 }
 
 // Load loads an archive by command, from standard input, and returns what was printed.
