@@ -73,7 +73,7 @@ func marshal(t *testing.T, v any) []byte {
 func rootfs(t *testing.T) []byte {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "sh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "./testdata/sh")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -109,11 +109,10 @@ func TestInstance(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() {
-				pid := instance.service.Process.Pid
 				if err := instance.Close(); err != nil {
 					t.Error(err)
 				}
-				assertNothingLeft(t, instance.dir, pid)
+				assertNothingLeft(t, instance.dir)
 			}()
 			ctx := t.Context()
 			loads := map[string]func() error{
@@ -172,7 +171,7 @@ func TestInstance(t *testing.T) {
 	}
 }
 
-func assertNothingLeft(t *testing.T, dir string, pid int) {
+func assertNothingLeft(t *testing.T, dir string) {
 	t.Helper()
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", dir, err)
@@ -184,14 +183,8 @@ func assertNothingLeft(t *testing.T, dir string, pid int) {
 	if strings.Contains(string(mounts), dir) {
 		t.Errorf("mounts below %s are left:\n%s", dir, mounts)
 	}
-	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range processes {
-		if cmdline, _ := os.ReadFile(p); strings.Contains(string(cmdline), dir) {
-			t.Errorf("%s is left: %q", p, cmdline)
-		}
+	if left := processesOf(t, dir); len(left) > 0 {
+		t.Errorf("processes are left: %q", left)
 	}
 	name := filepath.Base(dir)
 	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {

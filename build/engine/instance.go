@@ -29,6 +29,7 @@ type Instance struct {
 	ManifestIDs bool
 
 	dir     string     // everything that it writes
+	lock    *os.File   // held as long as dir is in use
 	service *exec.Cmd  // the process that serves the API
 	done    chan error // its end
 	wrap    []string   // what commands are prefixed with to run beside the service
@@ -36,25 +37,83 @@ type Instance struct {
 	prefix  string // of every API path: /v1.41
 }
 
-// Start runs the engine in a new folder in the folder for temporary files.
-// The instance must be closed; cancelling ctx does not end it.
+// Start runs the engine in a new folder in the folder for temporary files,
+// where it first removes what killed runs left of theirs. The instance must be
+// closed; cancelling ctx ends no more than Start.
 func (e Engine) Start(ctx context.Context) (*Instance, error) {
-	// The prefix is short: a socket's path has 107 bytes (unix(7)) and podman
-	// warns of run roots above 50.
-	dir, err := os.MkdirTemp("", "pretag-")
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", e.Kind, err)
-	}
-	i := &Instance{Engine: e, dir: dir, done: make(chan error, 1)}
+	i := &Instance{Engine: e, done: make(chan error, 1)}
 	i.api.Transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", i.socket())
 		},
 	}
-	if err := i.start(ctx); err != nil {
+	err := errors.Join(e.sweep(), i.makeFolder())
+	if err == nil {
+		err = i.start(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", e.Kind, err), i.Close())
 	}
 	return i, nil
+}
+
+// Folders of instances are named so, and short: a socket's path has 107 bytes
+// (unix(7)), and podman warns of run roots above 50. Each holds a file that is
+// locked as long as somebody uses the folder; the lock ends with its process.
+const (
+	folderPattern = "pretag-engine-*"
+	lockName      = "lock"
+)
+
+func (i *Instance) makeFolder() (err error) {
+	if i.dir, err = os.MkdirTemp("", folderPattern); err != nil {
+		return err
+	}
+	if i.lock, err = os.Create(i.path("new-lock")); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(i.lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", i.lock.Name(), err)
+	}
+	// It gets its name when it is locked: whoever finds the name unlocked may remove the folder.
+	return os.Rename(i.lock.Name(), i.path(lockName))
+}
+
+// sweep removes the folders that no process uses any more, of this user or, as
+// root, of all.
+func (e Engine) sweep() error {
+	locks, err := filepath.Glob(filepath.Join(os.TempDir(), folderPattern, lockName))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range locks {
+		errs = append(errs, e.sweepFolder(path))
+	}
+	return errors.Join(errs...)
+}
+
+func (e Engine) sweepFolder(lock string) error {
+	f, err := os.Open(lock)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // somebody else was faster
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if uid := os.Geteuid(); uid != 0 && info.Sys().(*syscall.Stat_t).Uid != uint32(uid) {
+		return nil
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil // in use
+	}
+	left := Instance{Engine: e, dir: filepath.Dir(lock)}
+	return left.remove()
 }
 
 func (i *Instance) socket() string          { return filepath.Join(i.dir, "socket") }
@@ -349,27 +408,37 @@ func (i *Instance) Run(ctx context.Context, image string, args ...string) (strin
 // Close ends the instance and removes everything of it.
 func (i *Instance) Close() error {
 	err := i.stop()
-	if i.Kind == PodmanRootless && os.Geteuid() != 0 {
-		// Files in the store belong to subordinate ids, which only the user's own namespace may remove.
-		ctx, cancel := limit(context.Background(), callLimit)
-		defer cancel()
-		_, rmErr := i.run(ctx, nil, "unshare", "rm", "-rf", i.path("root"))
-		err = errors.Join(err, rmErr, i.endPause())
+	if i.dir != "" {
+		err = errors.Join(err, i.remove())
 	}
-	return errors.Join(err, removeCgroups(filepath.Base(i.dir)), os.RemoveAll(i.dir))
+	if i.lock != nil {
+		err = errors.Join(err, i.lock.Close())
+	}
+	return err
 }
 
-// stop ends the service, as root with everything in its namespaces.
+// remove removes the folder, and what the kernel keeps in its name.
+func (i *Instance) remove() error {
+	err := removeCgroups(filepath.Base(i.dir))
+	if os.Geteuid() != 0 {
+		// Files in the store belong to subordinate ids, which only podman's own
+		// namespace may remove. There podman mounts its store on itself.
+		ctx, cancel := limit(context.Background(), callLimit)
+		defer cancel()
+		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount "$1/overlay" 2>/dev/null; rm -rf "$1"`, "sh", i.path("root"))
+		err = errors.Join(err, unshareErr, i.endPause())
+	}
+	return errors.Join(err, os.RemoveAll(i.dir))
+}
+
+// stop ends the service.
 func (i *Instance) stop() error {
 	if i.service == nil {
 		return nil
 	}
-	signal := syscall.SIGTERM
-	if os.Geteuid() == 0 {
-		signal = syscall.SIGKILL // the first process of a namespace takes no other
-	}
-	err := i.service.Process.Signal(signal)
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+	// As root the first process takes everything with it; podman as a plain user
+	// runs as two processes of a group. What they would tidy up is thrown away.
+	if err := syscall.Kill(-i.service.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	select {

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -10,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,9 +26,10 @@ type ReadPackage func(path string, visit func(name string, content io.Reader) er
 
 // A Delivery is a folder that was built, and what its manifest says of it.
 type Delivery struct {
-	Dir      string         // OUT
-	Archives []archive.File // below helper-images/
-	Packages []Package      // below rpm/ and deb/
+	Dir      string            // OUT
+	Archives []archive.File    // below helper-images/
+	Packages []Package         // below rpm/ and deb/
+	Sums     map[string]string // by file, relative to Dir: sha256 in hex, as SHA256SUMS has them
 	Read     ReadPackage
 }
 
@@ -91,10 +92,20 @@ func checkArchive(f archive.File) []string {
 	if err != nil {
 		return append(problems, lines(err)...)
 	}
-	if want := f.Info(); !bytes.Equal(info, want) {
-		problems = append(problems, fmt.Sprintf("%s differs from manifest.json: got %q, want %q", f.Name+archive.InfoSuffix, info, want))
+	got, want := strings.Split(string(info), "\n"), strings.Split(string(f.Info()), "\n")
+	for n := range max(len(got), len(want)) {
+		if g, w := line(got, n), line(want, n); g != w {
+			problems = append(problems, fmt.Sprintf("%s: line %d is %q, manifest.json has %q", f.Name+archive.InfoSuffix, n+1, g, w))
+		}
 	}
 	return problems
+}
+
+func line(lines []string, n int) string {
+	if n < len(lines) {
+		return lines[n]
+	}
+	return ""
 }
 
 // checkPackage reads the package back. The archives that it should carry are
@@ -131,7 +142,7 @@ func (d Delivery) checkPackage(p Package) []string {
 		return nil
 	})
 	problems = append(problems, lines(err)...)
-	for _, name := range sortedKeys(missing) {
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
 		problems = append(problems, fmt.Sprintf("does not carry %s", name))
 	}
 	return problems
@@ -191,7 +202,7 @@ func (d Delivery) checkFiles() []string {
 		}
 		delete(want, name)
 	}
-	for _, name := range sortedKeys(want) {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
 		problems = append(problems, fmt.Sprintf("%s is in manifest.json and not there", name))
 	}
 	return problems
@@ -199,32 +210,19 @@ func (d Delivery) checkFiles() []string {
 
 // checkSums recomputes every sum, and finds the files that have none.
 func (d Delivery) checkSums() []string {
-	sums, err := os.ReadFile(filepath.Join(d.Dir, sumsName))
-	if err != nil {
-		return lines(err)
-	}
 	var problems []string
-	listed := map[string]bool{folder: true, sumsName: true, signatureName: true}
-	scanner := bufio.NewScanner(bytes.NewReader(sums))
-	for n := 1; scanner.Scan(); n++ {
-		want, name, ok := strings.Cut(scanner.Text(), "  ") // sha256sum's text mode (coreutils)
-		if !ok || listed[name] || !filepath.IsLocal(name) {
-			problems = append(problems, fmt.Sprintf("line %d: %q: want a sum, two spaces and a file that no other line has", n, scanner.Text()))
-			continue
-		}
-		listed[name] = true
+	for _, name := range slices.Sorted(maps.Keys(d.Sums)) {
 		_, got, err := digest(filepath.Join(d.Dir, name))
 		if err != nil {
 			problems = append(problems, lines(err)...)
-		} else if got != want {
+		} else if want := d.Sums[name]; got != want {
 			problems = append(problems, fmt.Sprintf("%s: sha256 is %s, want %s", name, got, want))
 		}
 	}
-	problems = append(problems, lines(scanner.Err())...)
 	files, err := d.files(".")
 	problems = append(problems, lines(err)...)
 	for _, name := range files {
-		if top, _, _ := strings.Cut(name, "/"); !listed[name] && top != folder {
+		if top, _, _ := strings.Cut(name, "/"); d.Sums[name] == "" && top != folder && name != sumsName && name != signatureName {
 			problems = append(problems, fmt.Sprintf("%s is there and has no sum", name))
 		}
 	}
@@ -260,13 +258,4 @@ func digest(path string) (size int64, sum string, err error) {
 	h := sha256.New()
 	size, err = io.Copy(h, f)
 	return size, hex.EncodeToString(h.Sum(nil)), err
-}
-
-func sortedKeys(set map[string]bool) []string {
-	keys := make([]string, 0, len(set))
-	for k := range set {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

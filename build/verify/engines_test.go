@@ -25,7 +25,7 @@ import (
 func runnable(t *testing.T, dir, compression string, helpers ...string) []archive.File {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "sh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "../engine/testdata/sh")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
