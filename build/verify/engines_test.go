@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
@@ -142,4 +143,62 @@ func fixtureVersion(t *testing.T) catalogue.Version {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// What is wrong with an archive is found in the engines too, in the way that shows it.
+func TestEnginesReport(t *testing.T) {
+	host := hostHelper(t)
+	dir := t.TempDir()
+	good := runnable(t, dir, "none", host)[0]
+	wrongTag := good
+	wrongTag.Helper, wrongTag.RepoTag = "wrong-tag", fixture.Repository+":other"
+	wrongID := good
+	wrongID.Helper, wrongID.ImageID = "wrong-id", "sha256:"+strings.Repeat("0", 64)
+	broken := fixture.ArchivesOf(t, t.TempDir(), fixture.Version, archive.Compression{Method: "none"}, host)[0]
+	broken.Helper = "runs-not"
+	garbage := filepath.Join(dir, "garbage")
+	write(t, garbage, []byte("no archive"))
+
+	if _, err := Engines(t.Context(), nil, []archive.File{{Helper: "garbage", Path: garbage}}, nil); err == nil || !strings.HasPrefix(err.Error(), "garbage: ") {
+		t.Errorf("what is no archive: %v", err)
+	}
+	inEngines(t, []archive.File{wrongTag, wrongID, broken}, func(t *testing.T, r EngineResult) {
+		problems := map[string]string{}
+		for _, result := range r.Results {
+			problems[result.Subject+" "+result.Check] = strings.Join(result.Problems, "; ")
+			if result.Status == Failed && result.Repeat == "" {
+				t.Errorf("%s %s: nothing tells how to repeat it", result.Subject, result.Check)
+			}
+		}
+		for check, want := range map[string]string{
+			"wrong-tag load":   `is tagged ["` + good.RepoTag + `"], want ["` + wrongTag.RepoTag + `"]`,
+			"wrong-tag runner": `is tagged ["`, // both: Runner adds its own
+			"wrong-tag lookup": "404",
+			"wrong-id load":    `image ID is "` + good.ImageID + `", want "` + wrongID.ImageID + `"`,
+			"wrong-id lookup":  `image ID is "`,
+			"wrong-id stored":  "the stored config is " + good.ImageID,
+			"runs-not run":     "exit status 127",
+		} {
+			if !strings.Contains(problems[check], want) {
+				t.Errorf("%s: %q, want %q", check, problems[check], want)
+			}
+		}
+	})
+}
+
+// Equal archives in equal engines give equal reports, but for the time that it took.
+func TestEnginesRepeat(t *testing.T) {
+	archives := runnable(t, t.TempDir(), "zstd:fastest", "alpine-arm")
+	var reports [2][]EngineResult
+	for n := range reports {
+		results, err := Engines(t.Context(), nil, archives, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports[n] = results
+	}
+	timeless := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Seconds" }, cmp.Ignore())
+	if diff := cmp.Diff(reports[0], reports[1], timeless); diff != "" {
+		t.Error(diff)
+	}
 }
