@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -38,9 +37,6 @@ const (
 	sumsName      = "SHA256SUMS"
 	signatureName = "SHA256SUMS.asc"
 )
-
-// folder is where the reports go, below OUT; it is no part of the delivery.
-const folder = "verify"
 
 // Disk checks every file: each archive against its record, each package by
 // reading it back and comparing what it carries with the archives byte by byte,
@@ -194,13 +190,16 @@ func (d Delivery) checkFiles() []string {
 	for _, p := range d.Packages {
 		want[path.Join(p.Format, p.File)] = true
 	}
-	got, err := d.files("helper-images", "rpm", "deb")
-	problems := lines(err)
-	for _, name := range got {
-		if !want[name] {
-			problems = append(problems, fmt.Sprintf("%s is there and not in manifest.json", name))
+	var problems []string
+	for _, folder := range []string{"helper-images", "rpm", "deb"} {
+		got, err := d.files(folder)
+		problems = append(problems, lines(err)...)
+		for _, name := range got {
+			if !want[name] {
+				problems = append(problems, fmt.Sprintf("%s is there and not in manifest.json", name))
+			}
+			delete(want, name)
 		}
-		delete(want, name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		problems = append(problems, fmt.Sprintf("%s is in manifest.json and not there", name))
@@ -208,7 +207,7 @@ func (d Delivery) checkFiles() []string {
 	return problems
 }
 
-// checkSums recomputes every sum, and finds the files that have none.
+// checkSums recomputes every sum, and finds the files that have none where others have one.
 func (d Delivery) checkSums() []string {
 	var problems []string
 	for _, name := range slices.Sorted(maps.Keys(d.Sums)) {
@@ -219,34 +218,36 @@ func (d Delivery) checkSums() []string {
 			problems = append(problems, fmt.Sprintf("%s: sha256 is %s, want %s", name, got, want))
 		}
 	}
-	files, err := d.files(".")
-	problems = append(problems, lines(err)...)
-	for _, name := range files {
-		if top, _, _ := strings.Cut(name, "/"); d.Sums[name] == "" && top != folder && name != sumsName && name != signatureName {
-			problems = append(problems, fmt.Sprintf("%s is there and has no sum", name))
+	folders := map[string]bool{}
+	for name := range d.Sums {
+		folders[path.Dir(name)] = true
+	}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		files, err := d.files(folder)
+		problems = append(problems, lines(err)...)
+		for _, name := range files {
+			if d.Sums[name] == "" && name != sumsName && name != signatureName {
+				problems = append(problems, fmt.Sprintf("%s is there and has no sum", name))
+			}
 		}
 	}
 	return problems
 }
 
-// files lists the files below the folders of OUT, by slash-separated names.
-func (d Delivery) files(folders ...string) ([]string, error) {
+// files lists the files that are in a folder of OUT itself, by slash-separated
+// names. A folder that is not there has none.
+func (d Delivery) files(folder string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(d.Dir, folder))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
 	var names []string
-	for _, f := range folders {
-		err := fs.WalkDir(os.DirFS(d.Dir), f, func(name string, entry fs.DirEntry, err error) error {
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && name == f:
-				return nil // no packages of that format, say
-			case err == nil && !entry.IsDir():
-				names = append(names, name)
-			}
-			return err
-		})
-		if err != nil {
-			return names, err
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			names = append(names, path.Join(folder, entry.Name()))
 		}
 	}
-	return names, nil
+	return names, err
 }
 
 func digest(path string) (size int64, sum string, err error) {

@@ -64,15 +64,18 @@ func (d *Delivery) record(t *testing.T) {
 		}
 		d.Packages[n].Size, d.Packages[n].SHA256 = size, sum
 	}
-	files, err := d.files("helper-images", "deb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range append(files, "manifest.json") {
-		if _, d.Sums[name], err = digest(filepath.Join(d.Dir, name)); err != nil {
+	for _, folder := range []string{"helper-images", "deb", "."} {
+		files, err := d.files(folder)
+		if err != nil {
 			t.Fatal(err)
 		}
+		for _, name := range files {
+			if _, d.Sums[name], err = digest(filepath.Join(d.Dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
+	delete(d.Sums, sumsName)
 }
 
 // readFolder reads what delivery packed.

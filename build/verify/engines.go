@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,11 +27,9 @@ type Progress func(line string)
 // store of its own, all engines at once. The words of wanted name the engines
 // that must be there (see [engine.Find]); without them those that are
 // missing are in the result with the reason. An error says that the checks
-// could not be made; what they found is in the result. An interrupt or
-// SIGTERM ends it as cancelling ctx does: nothing of the engines is left.
+// could not be made; what they found is in the result. When it returns, also
+// because ctx was cancelled, nothing of the engines is left.
 func Engines(ctx context.Context, wanted []string, archives []archive.File, progress Progress) ([]EngineResult, error) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	found, absent, err := engine.Find(ctx, wanted)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -49,7 +50,9 @@ func child(dir string) error {
 		f.Path = strings.TrimSuffix(path, archive.InfoSuffix)
 		archives = append(archives, f)
 	}
-	_, err = Engines(context.Background(), nil, archives, func(line string) { fmt.Println(line) })
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	_, err = Engines(ctx, nil, archives, func(line string) { fmt.Println(line) })
 	return err
 }
 

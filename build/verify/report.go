@@ -16,6 +16,9 @@ import (
 	"pretag/build/internal/atomicfile"
 )
 
+// folder is where the reports go, below OUT; it is no part of what is delivered.
+const folder = "verify"
+
 // Write writes report.json, junit.xml and report.html into verify/ below out,
 // and returns their paths.
 func (r Report) Write(out string) ([]string, error) {
@@ -306,12 +309,12 @@ func (r Report) writeHTML(w io.Writer) error {
 	return t.Execute(w, r)
 }
 
-// size is n bytes for a person.
+// size is n bytes for a person, in units of 1000.
 func size(n int64) string {
 	for _, u := range []struct {
 		unit string
 		size float64
-	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+	}{{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}} {
 		if f := float64(n) / u.size; f >= 1 {
 			return fmt.Sprintf("%.1f %s", f, u.unit)
 		}
