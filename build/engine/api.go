@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// An Image is what the engine's API tells of one image. Architecture and the
+// like are only there when it was inspected.
+type Image struct {
+	ID       string `json:"Id"`
+	RepoTags []string
+
+	Os           string
+	Architecture string
+	Variant      string // podman 4.3 and Docker 20.10 do not tell it
+	Config       struct{ Entrypoint, Cmd, Env []string }
+	RootFS       struct{ Layers []string }
+}
+
+// Images lists every image in the store, also those without a tag.
+func (i *Instance) Images(ctx context.Context) ([]Image, error) {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	var images []Image
+	return images, i.getJSON(ctx, "/images/json", &images)
+}
+
+// Inspect is how Runner looks an image up.
+func (i *Instance) Inspect(ctx context.Context, reference string) (Image, error) {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	var image Image
+	return image, i.getJSON(ctx, "/images/"+reference+"/json", &image)
+}
+
+// Export hands the image, as the store gives it out again, to read: a docker-archive.
+func (i *Instance) Export(ctx context.Context, reference string, read func(io.Reader) error) error {
+	ctx, cancel := limit(ctx, imageLimit)
+	defer cancel()
+	return i.call(ctx, http.MethodGet, "/images/"+reference+"/get", nil, nil, read)
+}
+
+// Clear removes every image.
+func (i *Instance) Clear(ctx context.Context) error {
+	images, err := i.Images(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	for _, image := range images {
+		if err := i.call(ctx, http.MethodDelete, "/images/"+image.ID, url.Values{"force": {"true"}}, nil, discard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call does one request. It hands the body of a good answer to read; any other
+// answer is an error with the engine's own message.
+func (i *Instance) call(ctx context.Context, method, path string, query url.Values, body io.Reader, read func(io.Reader) error) error {
+	u := url.URL{Scheme: "http", Host: "engine", Path: i.prefix + path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		// podman refuses an import that does not say what it is (podman 4.3, pkg/api/handlers/compat/images.go).
+		request.Header.Set("Content-Type", "application/x-tar")
+	}
+	response, err := i.api.Do(request)
+	if err != nil {
+		return i.explain(ctx, method, path, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= http.StatusBadRequest {
+		var answer struct{ Message string }
+		text, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+		if err == nil && json.Unmarshal(text, &answer) != nil {
+			answer.Message = string(text)
+		}
+		return fmt.Errorf("%s %s: %s: %w", method, path, response.Status, i.tidy(errors.New(strings.TrimSpace(answer.Message))))
+	}
+	if err := read(response.Body); err != nil {
+		return i.explain(ctx, method, path, err)
+	}
+	return nil
+}
+
+func (i *Instance) explain(ctx context.Context, method, path string, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%s %s: %w", method, path, err)
+}
+
+func (i *Instance) getJSON(ctx context.Context, path string, v any) error {
+	return i.call(ctx, http.MethodGet, path, nil, nil, func(r io.Reader) error {
+		return json.NewDecoder(r).Decode(v)
+	})
+}
+
+func discard(r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}

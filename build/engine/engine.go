@@ -1,0 +1,213 @@
+// Package engine runs container engines, podman and Docker, each in a store of
+// its own: by command and through the Docker-compatible API on a unix socket.
+//
+// The images, containers and daemons that the host already has are never
+// touched: an [Instance] has its own image store, its own socket and, as root,
+// its own mount, process and network namespaces, so that nothing of it is left
+// once it is closed or its parent is killed, and no image can come from a
+// registry. The package does not judge images; package verify does.
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Kind is an engine and how it runs.
+type Kind string
+
+// The kinds of engine.
+const (
+	PodmanRootful  Kind = "podman-rootful"  // needs root
+	PodmanRootless Kind = "podman-rootless" // as root: run as the user nobody
+	Docker         Kind = "docker"          // a dockerd of our own, which needs root
+)
+
+// Kinds lists every kind, in the order in which reports show them.
+func Kinds() []Kind { return []Kind{PodmanRootful, PodmanRootless, Docker} }
+
+// An Engine is an installed engine.
+type Engine struct {
+	Kind    Kind
+	Version string // 4.3.1, 20.10.24+dfsg1
+
+	command string // path of podman or docker, what a person types
+	daemon  string // path of dockerd; empty where the command is its own daemon
+}
+
+func (e Engine) String() string { return fmt.Sprintf("%s %s", e.Kind, e.Version) }
+
+// Before reports whether e is older than version (dotted numbers).
+func (e Engine) Before(version string) bool {
+	return slices.Compare(numbers(e.Version), numbers(version)) < 0
+}
+
+func numbers(version string) []int {
+	var ns []int
+	for _, s := range strings.Split(versionPattern().FindString(version), ".") {
+		n, _ := strconv.Atoi(s) // the pattern lets digits only through
+		ns = append(ns, n)
+	}
+	return ns
+}
+
+func versionPattern() *regexp.Regexp { return regexp.MustCompile(`[0-9]+(\.[0-9]+)+`) }
+
+// An Absent engine is one that cannot run here.
+type Absent struct {
+	Kind Kind
+	Why  string
+}
+
+// Find tells which engines are installed and which are not, or cannot be run
+// by this user, and why. The words of wanted are kinds, or podman for both of
+// its kinds, of which one must be there. An unknown word is an error, and so is
+// an engine that is wanted and absent; without wanted every kind is looked for.
+func Find(ctx context.Context, wanted []string) (found []Engine, absent []Absent, err error) {
+	var errs []error
+	kinds := map[Kind]bool{}
+	for _, word := range wanted {
+		named, err := kindsOf(word)
+		errs = append(errs, err)
+		for _, k := range named {
+			kinds[k] = true
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, err
+	}
+	for _, k := range Kinds() {
+		if len(wanted) > 0 && !kinds[k] {
+			absent = append(absent, Absent{k, "not asked for"})
+			continue
+		}
+		e, err := find(ctx, k)
+		if err != nil {
+			absent = append(absent, Absent{k, err.Error()})
+			continue
+		}
+		found = append(found, e)
+	}
+	return found, absent, Missing(wanted, found, absent)
+}
+
+// Missing is the error that names every word of wanted that no engine of found
+// stands for, with the reasons that absent gives.
+func Missing(wanted []string, found []Engine, absent []Absent) error {
+	var errs []error
+	for _, word := range wanted {
+		kinds, err := kindsOf(word)
+		if err != nil || slices.ContainsFunc(found, func(e Engine) bool { return slices.Contains(kinds, e.Kind) }) {
+			errs = append(errs, err)
+			continue
+		}
+		for _, a := range absent {
+			if slices.Contains(kinds, a.Kind) {
+				errs = append(errs, fmt.Errorf("engine %s: %s", a.Kind, a.Why))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func kindsOf(word string) ([]Kind, error) {
+	if word == "podman" {
+		return []Kind{PodmanRootful, PodmanRootless}, nil
+	}
+	if !slices.Contains(Kinds(), Kind(word)) {
+		return nil, fmt.Errorf("engine %q is unknown; there are podman, %s, %s and %s", word, PodmanRootful, PodmanRootless, Docker)
+	}
+	return []Kind{Kind(word)}, nil
+}
+
+// find looks for one kind; its error says why that kind cannot run here.
+func find(ctx context.Context, k Kind) (Engine, error) {
+	e := Engine{Kind: k}
+	root := os.Geteuid() == 0
+	if !root && k != PodmanRootless {
+		return Engine{}, errors.New("needs root")
+	}
+	needs := []string{"podman"}
+	switch k {
+	case Docker:
+		needs = []string{"docker", "dockerd"}
+	case PodmanRootless:
+		// podman maps a range of user ids into the store through newuidmap (shadow; Debian's uidmap).
+		needs = append(needs, "newuidmap", "newgidmap")
+	}
+	if root {
+		needs = append(needs, "nsenter", "setpriv")
+	}
+	paths := map[string]string{}
+	for _, program := range needs {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			return Engine{}, fmt.Errorf("%s is not installed", program)
+		}
+		paths[program] = path
+	}
+	e.command, e.daemon = paths[needs[0]], paths["dockerd"]
+
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	teller := e.command
+	if e.daemon != "" {
+		teller = e.daemon
+	}
+	out, err := output(ctx, exec.CommandContext(ctx, teller, "--version"))
+	if err != nil {
+		return Engine{}, err
+	}
+	e.Version = strings.TrimSuffix(versionWord(out), ",")
+	if e.Version == "" {
+		return Engine{}, fmt.Errorf("%s --version: no version in %q", teller, out)
+	}
+	return e, nil
+}
+
+// versionWord is the first word that holds a version: "podman version 4.3.1",
+// "Docker version 20.10.24+dfsg1, build 5d6db84".
+func versionWord(s string) string {
+	for _, word := range strings.Fields(s) {
+		if versionPattern().MatchString(word) {
+			return word
+		}
+	}
+	return ""
+}
+
+// Time limits of one call: of those that carry an image, and of all others.
+const (
+	imageLimit = 10 * time.Minute
+	callLimit  = time.Minute
+)
+
+func limit(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s", d))
+}
+
+// output runs cmd and returns what it prints; its error carries stderr.
+func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second // a grandchild may hold the pipes after cmd was killed
+	if err := cmd.Run(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		if text := strings.TrimSpace(stderr.String()); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return "", err
+	}
+	return stdout.String(), nil
+}

@@ -1,0 +1,490 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// An Instance is an engine that runs in a store of its own until it is closed.
+type Instance struct {
+	Engine
+	Driver string // of the image store: overlay, vfs, overlay2, ...
+
+	// ManifestIDs is set where the engine's image IDs are digests of manifests,
+	// not of configs: in Docker's containerd store.
+	ManifestIDs bool
+
+	dir     string     // everything that it writes
+	lock    *os.File   // held as long as dir is in use
+	service *exec.Cmd  // the process that serves the API
+	done    chan error // its end
+	wrap    []string   // what commands are prefixed with to run beside the service
+	api     http.Client
+	prefix  string // of every API path: /v1.41
+}
+
+// Start runs the engine in a new folder in the folder for temporary files,
+// where it first removes what killed runs left of theirs. The instance must be
+// closed; cancelling ctx ends no more than Start.
+func (e Engine) Start(ctx context.Context) (*Instance, error) {
+	i := &Instance{Engine: e, done: make(chan error, 1)}
+	i.api.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", i.socket())
+		},
+	}
+	err := errors.Join(e.sweep(), i.makeFolder())
+	if err == nil {
+		err = i.start(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", e.Kind, err), i.Close())
+	}
+	return i, nil
+}
+
+// Folders of instances are named so, and short: a socket's path has 107 bytes
+// (unix(7)), and podman warns of run roots above 50. Each holds a file that is
+// locked as long as somebody uses the folder; the lock ends with its process.
+const (
+	folderPattern = "pretag-engine-*"
+	lockName      = "lock"
+)
+
+func (i *Instance) makeFolder() (err error) {
+	if i.dir, err = os.MkdirTemp("", folderPattern); err != nil {
+		return err
+	}
+	if i.lock, err = os.Create(i.path("new-lock")); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(i.lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", i.lock.Name(), err)
+	}
+	// It gets its name when it is locked: whoever finds the name unlocked may remove the folder.
+	return os.Rename(i.lock.Name(), i.path(lockName))
+}
+
+// sweep removes the folders that no process uses any more, of this user or, as
+// root, of all.
+func (e Engine) sweep() error {
+	locks, err := filepath.Glob(filepath.Join(os.TempDir(), folderPattern, lockName))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range locks {
+		errs = append(errs, e.sweepFolder(path))
+	}
+	return errors.Join(errs...)
+}
+
+func (e Engine) sweepFolder(lock string) error {
+	f, err := os.Open(lock)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // somebody else was faster
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if uid := os.Geteuid(); uid != 0 && info.Sys().(*syscall.Stat_t).Uid != uint32(uid) {
+		return nil
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil // in use
+	}
+	left := Instance{Engine: e, dir: filepath.Dir(lock)}
+	return left.remove()
+}
+
+func (i *Instance) socket() string          { return filepath.Join(i.dir, "socket") }
+func (i *Instance) path(name string) string { return filepath.Join(i.dir, name) }
+
+func (i *Instance) start(ctx context.Context) error {
+	// dockerd chooses a storage driver by itself. For podman the kernel's overlay
+	// is what hosts use; where it cannot be mounted (in a container, say), plain copies do.
+	drivers := []string{"overlay", "vfs"}
+	if i.Kind == Docker {
+		drivers = []string{""}
+	}
+	var errs []error
+	for _, driver := range drivers {
+		argv, err := i.configure(driver)
+		if err != nil {
+			return err
+		}
+		if err = i.serve(ctx, argv...); err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", strings.TrimSpace("storage driver "+driver), err))
+		if err := errors.Join(context.Cause(ctx), i.stop()); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// configure writes, into fresh folders, the files that the engine reads instead
+// of the host's and the user's, and returns the command that serves the API.
+func (i *Instance) configure(driver string) ([]string, error) {
+	for _, name := range []string{"home", "tmp", "run", "exec", "root"} {
+		if err := errors.Join(os.RemoveAll(i.path(name)), os.Mkdir(i.path(name), 0o755)); err != nil {
+			return nil, err
+		}
+	}
+	if i.Kind == Docker {
+		return []string{
+			i.daemon,
+			"--config-file=" + i.path("daemon.json"),
+			"--data-root=" + i.path("root"),
+			"--exec-root=" + i.path("exec"),
+			"--pidfile=" + i.path("pid"),
+			"--host=unix://" + i.socket(),
+			"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
+		}, os.WriteFile(i.path("daemon.json"), []byte("{}"), 0o644)
+	}
+	runtime := ""
+	if hybridCgroups() {
+		runtime = `runtime = "runc"`
+	}
+	files := map[string]string{
+		"storage.conf": fmt.Sprintf(`[storage]
+driver = %q
+graphroot = %q
+rootless_storage_path = %[2]q
+runroot = %[3]q
+`, driver, i.path("root"), i.path("run")),
+
+		// podman raises the limits of containers as root, for which it needs
+		// CAP_SYS_RESOURCE (podman 4.3, pkg/specgen/generate/oci.go); limits
+		// below everybody's own need nothing. Locks are kept in a file, as those in shared
+		// memory are the host's.
+		"containers.conf": fmt.Sprintf(`[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+log_driver = "k8s-file"
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+static_dir = %q
+tmp_dir = %q
+volume_path = %q
+%s
+`, i.path("root/libpod"), i.path("run/libpod"), i.path("root/volumes"), runtime),
+	}
+	for name, content := range files {
+		if err := os.WriteFile(i.path(name), []byte(content), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return []string{i.command, "system", "service", "--time=0", "unix://" + i.socket()}, nil
+}
+
+// hybridCgroups reports whether version 2 of cgroups is mounted beside version
+// 1 and runc is there to take over from crun, which refuses that: "cgroups in
+// hybrid mode not supported" (crun 1.8, src/libcrun/cgroup-setup.c).
+func hybridCgroups() bool {
+	_, mounted := os.Stat("/sys/fs/cgroup/unified/cgroup.controllers")
+	_, installed := exec.LookPath("runc")
+	return mounted == nil && installed == nil
+}
+
+// The first process of an instance as root. It is process 1 of its namespaces:
+// when it ends, so does everything in them, and their mounts are gone. /run and
+// /dev/shm are hidden as they hold the sockets, locks and state of the host's
+// engines, /var/tmp as podman leaves files in it whatever TMPDIR says.
+const firstProcess = `set -e
+mount --make-rprivate /
+mount --make-rshared /
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /dev/shm
+mount --bind "$1" /var/tmp
+if [ -n "$2" ]; then
+	mount --bind "$2" /etc/subuid
+	mount --bind "$2" /etc/subgid
+fi
+shift 2
+"$@" &
+wait $!
+`
+
+// serve starts the process that answers the API, and waits until it does.
+func (i *Instance) serve(ctx context.Context, argv ...string) error {
+	log, err := os.Create(i.path("log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
+	attr := &syscall.SysProcAttr{
+		Setpgid:   true, // an interrupt at the terminal is ours to handle
+		Pdeathsig: syscall.SIGTERM,
+	}
+	if os.Geteuid() == 0 {
+		attr.Pdeathsig = syscall.SIGKILL
+		attr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
+		subids, drop := "", []string(nil)
+		if i.Kind == PodmanRootless {
+			subids = i.path("subid")
+			if drop, err = i.giveTo("nobody", subids); err != nil {
+				return err
+			}
+		}
+		argv = slices.Concat([]string{"sh", "-c", firstProcess, "sh", i.path("tmp"), subids}, drop, argv)
+		defer func() {
+			if i.service.Process != nil {
+				pid := strconv.Itoa(i.service.Process.Pid)
+				i.wrap = append([]string{"nsenter", "--target=" + pid, "--mount", "--pid", "--net", "--ipc", "--"}, drop...)
+			}
+		}()
+	}
+	i.service = exec.Command(argv[0], argv[1:]...)
+	i.service.SysProcAttr = attr
+	i.service.Stdout, i.service.Stderr = log, log
+	i.environ(i.service)
+	if err := i.service.Start(); err != nil {
+		i.service = nil
+		return err
+	}
+	service := i.service
+	go func() { i.done <- service.Wait() }()
+	return i.awaitAPI(ctx)
+}
+
+// giveTo hands the folder to another user, with a range of subordinate ids,
+// and returns the command prefix that becomes that user. The range is shown to
+// podman inside its mount namespace only: the host's /etc/subuid stays as it is.
+func (i *Instance) giveTo(name, subids string) ([]string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return nil, err
+	}
+	// 65536 ids, as useradd hands out (login.defs(5)), far above the ranges that it starts from.
+	if err := os.WriteFile(subids, []byte(u.Uid+":1000000000:65536\n"), 0o644); err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir(i.dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, uid, gid))
+	})
+	return []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}, err
+}
+
+// environ gives cmd nothing of our environment but the search path: variables
+// such as CONTAINER_HOST, DOCKER_HOST or STORAGE_DRIVER lead to the host's engines.
+func (i *Instance) environ(cmd *exec.Cmd) {
+	env := slices.DeleteFunc(cmd.Environ(), func(s string) bool { return !strings.HasPrefix(s, "PATH=") })
+	cmd.Env = append(env,
+		"HOME="+i.path("home"),
+		"TMPDIR="+i.path("tmp"),
+		"XDG_RUNTIME_DIR="+i.path("exec"),
+		"CONTAINERS_CONF="+i.path("containers.conf"),
+		"CONTAINERS_STORAGE_CONF="+i.path("storage.conf"),
+	)
+	cmd.Dir = i.dir
+}
+
+// awaitAPI returns once the engine answers, and what it said if it ends instead.
+func (i *Instance) awaitAPI(ctx context.Context) error {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	for {
+		var version struct{ APIVersion string }
+		err := i.getJSON(ctx, "/version", &version)
+		if err == nil {
+			i.prefix = "/v" + version.APIVersion // as Docker's clients do after negotiation
+			return i.describe(ctx)
+		}
+		select {
+		case ended := <-i.done:
+			i.done <- ended
+			return fmt.Errorf("%w: %s", errors.Join(ended, errors.New("the service ended")), i.lastWords())
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w: %s", context.Cause(ctx), err, i.lastWords())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (i *Instance) describe(ctx context.Context) error {
+	var info struct {
+		Driver       string
+		DriverStatus [][2]string
+	}
+	err := i.getJSON(ctx, "/info", &info)
+	i.Driver = info.Driver
+	// moby/moby v28.5.2, daemon/containerd/service.go, LayerStoreStatus
+	i.ManifestIDs = slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"})
+	return err
+}
+
+// lastWords is the end of what the service logged.
+func (i *Instance) lastWords() string {
+	log, err := os.ReadFile(i.path("log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
+}
+
+// run runs the engine's command line beside the service.
+func (i *Instance) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	argv := slices.Concat(i.wrap, []string{i.command}, args)
+	if i.Kind == Docker {
+		argv = slices.Concat(i.wrap, []string{i.command, "--host=unix://" + i.socket()}, args)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdin = stdin
+	i.environ(cmd)
+	out, err := output(ctx, cmd)
+	if err != nil {
+		if context.Cause(ctx) == nil { // which a caller may want to recognize
+			err = i.tidy(err)
+		}
+		return "", fmt.Errorf("%s %s: %w", filepath.Base(i.command), args[0], err)
+	}
+	return out, nil
+}
+
+// tidy keeps of an engine's complaint what tells something, and the same for
+// equal failures: not the names of temporary files, and of podman, which tries an
+// archive as every format and lists all complaints, only that of docker-archive
+// (containers/common v0.50, libimage/load.go).
+func (i *Instance) tidy(err error) error {
+	text := strings.ReplaceAll(err.Error(), i.dir, "")
+	if found := regexp.MustCompile(`\* docker-archive: .*`).FindString(text); found != "" {
+		text = strings.TrimPrefix(found, "* ")
+	}
+	return errors.New(regexp.MustCompile(`/(podman|oci|api_load\.tar)[0-9]+`).ReplaceAllString(text, "/$1"))
+}
+
+// Load loads an archive by command, from standard input, and returns what was printed.
+func (i *Instance) Load(ctx context.Context, archive io.Reader) (string, error) {
+	ctx, cancel := limit(ctx, imageLimit)
+	defer cancel()
+	return i.run(ctx, archive, "load")
+}
+
+// Run runs a container of the image without a network and returns what it prints.
+func (i *Instance) Run(ctx context.Context, image string, args ...string) (string, error) {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	argv := []string{"run", "--rm", "--pull=never", "--network=none"}
+	if i.Kind != PodmanRootless { // which has no cgroup to make one in
+		argv = append(argv, "--cgroup-parent=/"+filepath.Base(i.dir))
+	}
+	return i.run(ctx, nil, slices.Concat(argv, []string{image}, args)...)
+}
+
+// Close ends the instance and removes everything of it.
+func (i *Instance) Close() error {
+	err := i.stop()
+	if i.dir != "" {
+		err = errors.Join(err, i.remove())
+	}
+	if i.lock != nil {
+		err = errors.Join(err, i.lock.Close())
+	}
+	return err
+}
+
+// remove removes the folder, and what the kernel keeps in its name.
+func (i *Instance) remove() error {
+	err := removeCgroups(filepath.Base(i.dir))
+	if os.Geteuid() != 0 {
+		// Files in the store belong to subordinate ids, which only podman's own
+		// namespace may remove. There podman mounts its store on itself.
+		ctx, cancel := limit(context.Background(), callLimit)
+		defer cancel()
+		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount "$1/overlay" 2>/dev/null; rm -rf "$1"`, "sh", i.path("root"))
+		err = errors.Join(err, unshareErr, i.endPause())
+	}
+	return errors.Join(err, os.RemoveAll(i.dir))
+}
+
+// stop ends the service.
+func (i *Instance) stop() error {
+	if i.service == nil {
+		return nil
+	}
+	// As root the first process takes everything with it; podman as a plain user
+	// runs as two processes of a group. What they would tidy up is thrown away.
+	if err := syscall.Kill(-i.service.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	select {
+	case <-i.done: // killed, so its error says nothing
+	case <-time.After(callLimit):
+		return fmt.Errorf("process %d: still there %s after it was stopped", i.service.Process.Pid, callLimit)
+	}
+	i.service = nil
+	i.api.CloseIdleConnections()
+	return nil
+}
+
+// endPause ends the process that podman leaves behind to hold a user's
+// namespace open (podman 4.3, pkg/rootless; its number is in pause.pid).
+func (i *Instance) endPause() error {
+	var errs []error
+	for _, pattern := range []string{"run/libpod/pause.pid", "exec/libpod/tmp/pause.pid"} {
+		content, err := os.ReadFile(i.path(pattern))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		pid, convErr := strconv.Atoi(strings.TrimSpace(string(content)))
+		if err := errors.Join(err, convErr); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("podman's pause process %d: %w", pid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroups removes the empty cgroups that containers of the instance leave,
+// in the hierarchies of version 1 and in that of version 2.
+func removeCgroups(name string) error {
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		for _, below := range []string{"/*/*", "/*", ""} {
+			paths, _ := filepath.Glob(pattern + name + below) // the pattern is well formed
+			for _, path := range paths {
+				if info, err := os.Lstat(path); err == nil && info.IsDir() {
+					errs = append(errs, os.Remove(path))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

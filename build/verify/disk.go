@@ -1,0 +1,262 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"pretag/build/archive"
+)
+
+// A ReadPackage reads the rpm or deb at path and hands over each regular file
+// in it, by its absolute name on the host.
+type ReadPackage func(path string, visit func(name string, content io.Reader) error) error
+
+// A Delivery is a folder that was built, and what its manifest says of it.
+type Delivery struct {
+	Dir      string            // OUT
+	Archives []archive.File    // below helper-images/
+	Packages []Package         // below rpm/ and deb/
+	Sums     map[string]string // by file, relative to Dir: sha256 in hex, as SHA256SUMS has them
+	Read     ReadPackage
+}
+
+// The files at the top of a delivery that its sums do not list: the sums, and their signature.
+const (
+	sumsName      = "SHA256SUMS"
+	signatureName = "SHA256SUMS.asc"
+)
+
+// Disk checks every file: each archive against its record, each package by
+// reading it back and comparing what it carries with the archives byte by byte,
+// the sums against the files, and that nothing is missing and nothing is there
+// that nothing tells of. An error is only ctx's.
+func Disk(ctx context.Context, d Delivery) ([]Result, error) {
+	checks := make([]diskCheck, 0, len(d.Archives)+len(d.Packages)+2)
+	for _, f := range d.Archives {
+		checks = append(checks, diskCheck{path.Join("helper-images", f.Name), "archive", func() []string { return checkArchive(f) }})
+	}
+	for _, p := range d.Packages {
+		checks = append(checks, diskCheck{path.Join(p.Format, p.File), "package", func() []string { return d.checkPackage(p) }})
+	}
+	checks = append(
+		checks,
+		diskCheck{"manifest.json", "files", d.checkFiles},
+		diskCheck{sumsName, "sums", d.checkSums},
+	)
+	results := make([]Result, 0, len(checks))
+	for _, c := range checks {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		r := Result{Subject: c.subject, Check: c.name}
+		r.judge(c.check())
+		r.Seconds = time.Since(start).Seconds()
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+type diskCheck struct {
+	subject, name string
+	check         func() []string
+}
+
+// lines takes an error apart, one problem a line.
+func lines(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+func checkArchive(f archive.File) []string {
+	problems := lines(archive.Check(f))
+	info, err := os.ReadFile(f.Path + archive.InfoSuffix)
+	if err != nil {
+		return append(problems, lines(err)...)
+	}
+	got, want := strings.Split(string(info), "\n"), strings.Split(string(f.Info()), "\n")
+	for n := range max(len(got), len(want)) {
+		if g, w := line(got, n), line(want, n); g != w {
+			problems = append(problems, fmt.Sprintf("%s: line %d is %q, manifest.json has %q", f.Name+archive.InfoSuffix, n+1, g, w))
+		}
+	}
+	return problems
+}
+
+func line(lines []string, n int) string {
+	if n < len(lines) {
+		return lines[n]
+	}
+	return ""
+}
+
+// checkPackage reads the package back. The archives that it should carry are
+// compared with those in OUT, as are their records.
+func (d Delivery) checkPackage(p Package) []string {
+	var problems []string
+	size, sum, err := digest(p.Path)
+	if err != nil {
+		return lines(err)
+	}
+	if size != p.Size || sum != p.SHA256 {
+		problems = append(problems, fmt.Sprintf("has %d bytes, sha256 %s; manifest.json says %d, %s", size, sum, p.Size, p.SHA256))
+	}
+	missing := map[string]bool{}
+	for _, name := range p.Archives {
+		missing[name], missing[name+archive.InfoSuffix] = true, true
+	}
+	err = d.Read(p.Path, func(name string, content io.Reader) error {
+		base := path.Base(name)
+		if !strings.HasPrefix(base, "prebuilt-") {
+			return nil
+		}
+		if !missing[base] {
+			problems = append(problems, fmt.Sprintf("carries %s, which manifest.json does not tell", name))
+			return nil
+		}
+		delete(missing, base)
+		if dir := path.Dir(name); dir != hostFolder {
+			problems = append(problems, fmt.Sprintf("%s is in %s, want %s, where GitLab Runner looks", base, dir, hostFolder))
+		}
+		if err := equal(content, filepath.Join(d.Dir, "helper-images", base)); err != nil {
+			problems = append(problems, lines(fmt.Errorf("%s: %w", name, err))...)
+		}
+		return nil
+	})
+	problems = append(problems, lines(err)...)
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		problems = append(problems, fmt.Sprintf("does not carry %s", name))
+	}
+	return problems
+}
+
+// hostFolder is where GitLab Runner, as /usr/bin/gitlab-runner, looks for helper
+// images (v19.3.0, executors/docker/internal/prebuilt/prebuilt.go, init).
+const hostFolder = "/usr/lib/gitlab-runner/helper-images"
+
+// equal compares content with the file at path, byte by byte.
+func equal(content io.Reader, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var a, b [64 << 10]byte
+	for offset := int64(0); ; {
+		n, errA := io.ReadFull(content, a[:])
+		m, errB := io.ReadFull(f, b[:])
+		if !bytes.Equal(a[:n], b[:m]) {
+			at := 0
+			for at < min(n, m) && a[at] == b[at] {
+				at++
+			}
+			return fmt.Errorf("differs from %s at byte %d", path, offset+int64(at))
+		}
+		offset += int64(n)
+		if errA != nil || errB != nil {
+			return errors.Join(notEOF(errA), notEOF(errB))
+		}
+	}
+}
+
+func notEOF(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// checkFiles compares the folders of archives and packages with what the manifest tells.
+func (d Delivery) checkFiles() []string {
+	want := map[string]bool{}
+	for _, f := range d.Archives {
+		name := path.Join("helper-images", f.Name)
+		want[name], want[name+archive.InfoSuffix] = true, true
+	}
+	for _, p := range d.Packages {
+		want[path.Join(p.Format, p.File)] = true
+	}
+	var problems []string
+	for _, folder := range []string{"helper-images", "rpm", "deb"} {
+		got, err := d.files(folder)
+		problems = append(problems, lines(err)...)
+		for _, name := range got {
+			if !want[name] {
+				problems = append(problems, fmt.Sprintf("%s is there and not in manifest.json", name))
+			}
+			delete(want, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		problems = append(problems, fmt.Sprintf("%s is in manifest.json and not there", name))
+	}
+	return problems
+}
+
+// checkSums recomputes every sum, and finds the files that have none where others have one.
+func (d Delivery) checkSums() []string {
+	var problems []string
+	for _, name := range slices.Sorted(maps.Keys(d.Sums)) {
+		_, got, err := digest(filepath.Join(d.Dir, name))
+		if err != nil {
+			problems = append(problems, lines(err)...)
+		} else if want := d.Sums[name]; got != want {
+			problems = append(problems, fmt.Sprintf("%s: sha256 is %s, want %s", name, got, want))
+		}
+	}
+	folders := map[string]bool{}
+	for name := range d.Sums {
+		folders[path.Dir(name)] = true
+	}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		files, err := d.files(folder)
+		problems = append(problems, lines(err)...)
+		for _, name := range files {
+			if d.Sums[name] == "" && name != sumsName && name != signatureName {
+				problems = append(problems, fmt.Sprintf("%s is there and has no sum", name))
+			}
+		}
+	}
+	return problems
+}
+
+// files lists the files that are in a folder of OUT itself, by slash-separated
+// names. A folder that is not there has none.
+func (d Delivery) files(folder string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(d.Dir, folder))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			names = append(names, path.Join(folder, entry.Name()))
+		}
+	}
+	return names, err
+}
+
+func digest(path string) (size int64, sum string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	return size, hex.EncodeToString(h.Sum(nil)), err
+}

@@ -1,0 +1,204 @@
+package verify
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/engine"
+	"pretag/build/image"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+)
+
+// runnable writes archives whose programs run on this machine, whatever the
+// helper's architecture.
+func runnable(t *testing.T, dir, compression string, helpers ...string) []archive.File {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "sh")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	body, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := fixtureVersion(t)
+	parsed, err := archive.ParseCompression(compression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := archive.Writer{Compression: parsed}
+	var files []archive.File
+	for _, name := range helpers {
+		h, ok := fixture.Catalogue(t).Lookup(name)
+		if !ok {
+			t.Fatalf("no helper %s", name)
+		}
+		rootfs := fixture.Tar(
+			t,
+			fixture.File("etc/helper", name),
+			fixture.File("bin/sh", string(body)), fixture.File("usr/bin/dumb-init", string(body)), fixture.File("entrypoint", string(body)),
+		)
+		f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
+			RepoTag: fixture.Repository + ":" + h.Tag(version),
+			Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+			Config:  func(diffIDs []v1.Hash) ([]byte, error) { return image.FromRootfs(h, diffIDs, fixture.Created()) },
+			Time:    fixture.Created(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Helper, f.Name = name, h.File()
+		files = append(files, f)
+	}
+	return files
+}
+
+func hostHelper(t *testing.T) string {
+	t.Helper()
+	arch, ok := map[string]string{"amd64": "x86_64", "arm64": "arm64", "riscv64": "riscv64", "s390x": "s390x", "ppc64le": "ppc64le"}[runtime.GOARCH]
+	if !ok {
+		t.Skipf("no helper image runs on %s", runtime.GOARCH)
+	}
+	return "ubuntu-" + arch
+}
+
+// inEngines runs the checks and gives each engine's result to a subtest of its own.
+func inEngines(t *testing.T, archives []archive.File, check func(*testing.T, EngineResult)) {
+	t.Helper()
+	results, err := Engines(t.Context(), nil, archives, func(line string) { t.Log(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		t.Run(string(r.Kind), func(t *testing.T) {
+			if r.NotChecked != "" {
+				name, _, _ := strings.Cut(string(r.Kind), "-")
+				require.Missing(t, name, r.NotChecked)
+			}
+			check(t, r)
+		})
+	}
+}
+
+func statuses(results []Result) map[string]Status {
+	m := map[string]Status{}
+	for _, r := range results {
+		m[r.Subject+" "+r.Check] = r.Status
+	}
+	return m
+}
+
+func TestEngines(t *testing.T) {
+	host := hostHelper(t)
+	for _, compression := range []string{"zstd:fastest", "gzip", "none"} {
+		t.Run(compression, func(t *testing.T) {
+			archives := runnable(t, t.TempDir(), compression, host, "alpine-arm")
+			inEngines(t, archives, func(t *testing.T, r EngineResult) {
+				for _, results := range [][]Result{r.Controls, r.Results} {
+					for _, result := range results {
+						t.Logf("%s: %s: %s: %s %v", result.Subject, result.Check, result.Status, result.Says, result.Problems)
+						if result.Status == Failed {
+							t.Errorf("%s: %s: %v", result.Subject, result.Check, result.Problems)
+						}
+					}
+				}
+				direct := Passed
+				if old := (engine.Engine{Kind: r.Kind, Version: r.Version}); old.Kind == engine.Docker && old.Before("23.0") && compression == "zstd:fastest" {
+					direct = Refused
+				}
+				got := statuses(r.Results)
+				for check, want := range map[string]Status{
+					host + " load": direct, host + " runner": direct, host + " pipe": Passed,
+					host + " lookup": Passed, host + " stored": Passed, host + " run": Passed,
+					"alpine-arm load": direct, "alpine-arm runner": direct, "alpine-arm pipe": Passed,
+					"alpine-arm lookup": Passed, "alpine-arm stored": Passed, "alpine-arm run": Skipped,
+				} {
+					if got[check] != want {
+						t.Errorf("%s: %q, want %q", check, got[check], want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func fixtureVersion(t *testing.T) catalogue.Version {
+	t.Helper()
+	v, err := catalogue.ParseVersion(fixture.Version, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// What is wrong with an archive is found in the engines too, in the way that shows it.
+func TestEnginesReport(t *testing.T) {
+	host := hostHelper(t)
+	dir := t.TempDir()
+	good := runnable(t, dir, "none", host)[0]
+	wrongTag := good
+	wrongTag.Helper, wrongTag.RepoTag = "wrong-tag", fixture.Repository+":other"
+	wrongID := good
+	wrongID.Helper, wrongID.ImageID = "wrong-id", "sha256:"+strings.Repeat("0", 64)
+	broken := fixture.ArchivesOf(t, t.TempDir(), fixture.Version, archive.Compression{Method: "none"}, host)[0]
+	broken.Helper = "runs-not"
+	garbage := filepath.Join(dir, "garbage")
+	write(t, garbage, []byte("no archive"))
+
+	if _, err := Engines(t.Context(), nil, []archive.File{{Helper: "garbage", Path: garbage}}, nil); err == nil || !strings.HasPrefix(err.Error(), "garbage: ") {
+		t.Errorf("what is no archive: %v", err)
+	}
+	inEngines(t, []archive.File{wrongTag, wrongID, broken}, func(t *testing.T, r EngineResult) {
+		problems := map[string]string{}
+		for _, result := range r.Results {
+			problems[result.Subject+" "+result.Check] = strings.Join(result.Problems, "; ")
+			if result.Status == Failed && result.Repeat == "" {
+				t.Errorf("%s %s: nothing tells how to repeat it", result.Subject, result.Check)
+			}
+		}
+		for check, want := range map[string]string{
+			"wrong-tag load":   `is tagged ["` + good.RepoTag + `"], want ["` + wrongTag.RepoTag + `"]`,
+			"wrong-tag runner": `is tagged ["`, // both: Runner adds its own
+			"wrong-tag lookup": "404",
+			"wrong-id load":    `image ID is "` + good.ImageID + `", want "` + wrongID.ImageID + `"`,
+			"wrong-id lookup":  `image ID is "`,
+			"wrong-id stored":  "the stored config is " + good.ImageID,
+			"runs-not run":     "exit status 127",
+		} {
+			if !strings.Contains(problems[check], want) {
+				t.Errorf("%s: %q, want %q", check, problems[check], want)
+			}
+		}
+	})
+}
+
+// Equal archives in equal engines give equal reports, but for the time that it took.
+func TestEnginesRepeat(t *testing.T) {
+	archives := runnable(t, t.TempDir(), "zstd:fastest", "alpine-arm")
+	var reports [2][]EngineResult
+	for n := range reports {
+		results, err := Engines(t.Context(), nil, archives, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports[n] = results
+	}
+	timeless := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Seconds" }, cmp.Ignore())
+	if diff := cmp.Diff(reports[0], reports[1], timeless); diff != "" {
+		t.Error(diff)
+	}
+}
