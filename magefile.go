@@ -33,6 +33,11 @@ func Package(ctx context.Context) error {
 	return run(ctx, os.Getenv, build.Release, build.Package)
 }
 
+// Verify checks everything in the output folder, on disk and in every engine.
+func Verify(ctx context.Context) error {
+	return run(ctx, os.Getenv, build.Folders, build.Verify)
+}
+
 // Inspect tells what an archive, a helper tarball, an rpm or a deb holds.
 func Inspect(ctx context.Context, file string, json *bool) error {
 	return run(ctx, os.Getenv, build.Folders, func(ctx context.Context, c build.Config, ui *build.UI) error {

@@ -37,5 +37,8 @@ func Demo(ctx context.Context, c Config, ui *UI) error {
 	if err := demo.Samples(ctx, c.Inputs, c.Helpers, c.Time); err != nil {
 		return err
 	}
-	return Package(ctx, c, ui)
+	if err := Package(ctx, c, ui); err != nil {
+		return err
+	}
+	return Verify(ctx, c, ui)
 }

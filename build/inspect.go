@@ -20,6 +20,8 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/image"
+	"pretag/build/linuxpkg"
+	"pretag/build/manifest"
 	"pretag/build/source"
 )
 
@@ -38,7 +40,15 @@ type Inspection struct {
 	DiffIDs     []string   `json:"diffIDs,omitempty"`
 	Unpacked    int64      `json:"unpackedSize,omitempty"` // sum of the plain layers, bytes
 	Config      *v1.Config `json:"config,omitempty"`
+	Package     *Contained `json:"package,omitempty"` // of an rpm or deb
 	Problems    []string   `json:"problems"`
+}
+
+// Contained is what an rpm or a deb says and holds.
+type Contained struct {
+	linuxpkg.Metadata
+	Contents []linuxpkg.Entry `json:"contents"`
+	Archives []*Inspection    `json:"archives"` // the docker-archives among the contents
 }
 
 // Inspect prints what an archive, a helper tarball, an rpm or a deb holds, as
@@ -62,6 +72,14 @@ func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) er
 // inspect reads the file to its end. Where its name is that of a helper's
 // tarball or archive, it is held against the helper.
 func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspection, error) {
+	p, err := linuxpkg.Open(file)
+	if err == nil {
+		defer p.Close()
+		return inspectPackage(c, file, p)
+	}
+	if !errors.Is(err, linuxpkg.ErrFormat) {
+		return nil, err
+	}
 	h, known := named(c, filepath.Base(file))
 	img, err := source.Open(file, h.Platform, os.TempDir(), nil)
 	if err != nil {
@@ -139,13 +157,7 @@ func (i *Inspection) dockerArchive(h catalogue.Helper, known bool) error {
 	if err != nil {
 		return err
 	}
-	i.Size, i.SHA256, i.Compression = c.Size, c.SHA256, c.Compression()
-	i.RepoTags, i.ImageID, i.DiffIDs, i.Unpacked = c.RepoTags, c.ImageID, c.DiffIDs, c.UnpackedSize
-	i.Platform, i.Config = c.Platform.String(), &c.Config.Config
-	i.Problems = append(i.Problems, c.Problems...)
-	if known && i.ImageID != "" && c.Platform.String() != h.Platform.String() {
-		i.problem(fmt.Errorf("image is for %s, want %s", c.Platform, h.Platform))
-	}
+	i.archive(c, h, known)
 	f, err := readRecord(i.File)
 	switch {
 	case err == nil:
@@ -154,6 +166,75 @@ func (i *Inspection) dockerArchive(h catalogue.Helper, known bool) error {
 		i.problem(err)
 	}
 	return nil
+}
+
+// archive takes over what was read of a docker-archive, and doubts it.
+func (i *Inspection) archive(c *archive.Contents, h catalogue.Helper, known bool) {
+	i.Size, i.SHA256, i.Compression = c.Size, c.SHA256, c.Compression()
+	i.RepoTags, i.ImageID, i.DiffIDs, i.Unpacked = c.RepoTags, c.ImageID, c.DiffIDs, c.UnpackedSize
+	i.Platform, i.Config = c.Platform.String(), &c.Config.Config
+	i.Problems = append(i.Problems, c.Problems...)
+	if known && i.ImageID != "" && c.Platform.String() != h.Platform.String() {
+		i.problem(fmt.Errorf("image is for %s, want %s", c.Platform, h.Platform))
+	}
+}
+
+// inspectPackage reads an rpm or a deb, and the archives in it.
+func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*Inspection, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	found := &Inspection{File: file, Layout: p.Format, Compression: p.Compression, Size: info.Size(), Problems: []string{}}
+	if found.SHA256, err = manifest.Sum(file); err != nil {
+		return nil, err
+	}
+	found.Package = &Contained{Metadata: p.Metadata}
+	records := map[string]archive.File{}
+	read := map[string]*archive.Contents{}
+	for entry, err := range p.Contents() {
+		if err != nil {
+			found.problem(err)
+			break
+		}
+		found.Package.Contents = append(found.Package.Contents, entry)
+		if !entry.Mode.IsRegular() || entry.Hard {
+			continue
+		}
+		switch base := filepath.Base(entry.Path); {
+		case strings.HasSuffix(base, catalogue.Suffix):
+			contents, err := archive.ReadFrom(entry.Body)
+			if err != nil {
+				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
+				continue
+			}
+			h, known := named(c, base)
+			inner := &Inspection{File: entry.Path, Layout: string(source.DockerArchive), Problems: []string{}}
+			if known {
+				inner.Helper = h.String()
+			}
+			inner.archive(contents, h, known)
+			read[entry.Path] = contents
+			found.Package.Archives = append(found.Package.Archives, inner)
+		case strings.HasSuffix(base, catalogue.Suffix+archive.InfoSuffix):
+			f, err := archive.ParseInfo(entry.Body)
+			if err != nil {
+				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
+			}
+			records[strings.TrimSuffix(entry.Path, archive.InfoSuffix)] = f
+		}
+	}
+	for _, inner := range found.Package.Archives {
+		if f, ok := records[inner.File]; ok {
+			inner.problem(archive.Compare(read[inner.File], f))
+		} else {
+			inner.problem(errors.New("has no record beside it"))
+		}
+		for _, problem := range inner.Problems {
+			found.problem(fmt.Errorf("%s: %s", inner.File, problem))
+		}
+	}
+	return found, nil
 }
 
 func (i *Inspection) writeJSON(w io.Writer) error {
@@ -196,9 +277,48 @@ func (i *Inspection) writeText(w io.Writer) error {
 			line("label", key+"="+i.Config.Labels[key])
 		}
 	}
+	if i.Package != nil {
+		i.Package.write(line)
+	}
 	line("PROBLEM", i.Problems...)
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// write tells of a package, by lines.
+func (p *Contained) write(line func(key string, values ...string)) {
+	line("name", p.Name)
+	line("version", strings.TrimSuffix(p.Version+"-"+p.Release, "-"))
+	line("arch", p.Arch)
+	line("summary", p.Summary)
+	line("license", p.License)
+	line("section", p.Section)
+	line("maintainer", p.Maintainer)
+	line("vendor", p.Vendor)
+	line("homepage", p.Homepage)
+	for _, kind := range slices.Sorted(maps.Keys(p.Relations)) {
+		line(kind, p.Relations[kind]...)
+	}
+	line("scripts", strings.Join(slices.Sorted(maps.Keys(p.Scripts)), ", "))
+	for _, signature := range p.Signatures {
+		line("signature", signature.Place)
+	}
+	var contents []string
+	for _, e := range p.Contents {
+		text := fmt.Sprintf("%s %s/%s %10s  %s", e.Mode, e.Owner, e.Group, Bytes(e.Size), e.Path)
+		if e.Link != "" {
+			text += " -> " + e.Link
+		}
+		contents = append(contents, text)
+	}
+	line("contents", contents...)
+	for _, a := range p.Archives {
+		line("archive", a.File)
+		line("  RepoTag", a.RepoTags...)
+		line("  platform", a.Platform)
+		line("  image ID", a.ImageID)
+		line("  diff IDs", a.DiffIDs...)
+	}
 }
 
 // words spells an argument list as JSON does, as Dockerfiles have it.

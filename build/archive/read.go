@@ -63,15 +63,15 @@ func Read(path string) (*Contents, error) {
 		return nil, err
 	}
 	defer f.Close()
-	c, err := read(f)
+	c, err := ReadFrom(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
-// read is Read without the file.
-func read(r io.Reader) (*Contents, error) {
+// ReadFrom is Read for an archive that is no file of its own, such as one in a package.
+func ReadFrom(r io.Reader) (*Contents, error) {
 	sum := sha256.New()
 	counted := &countWriter{w: sum}
 	input := io.TeeReader(r, counted)

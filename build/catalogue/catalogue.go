@@ -55,9 +55,13 @@ func name(flavor, arch, shell string) string {
 	return flavor + "-" + arch
 }
 
-// File is the archive's base name, the key that GitLab Runner 17.9 and later
-// look up (v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
-func (h Helper) File() string { return h.base() + ".docker.tar.zst" }
+// Suffix ends the name of an archive, whatever its compression: the name is the
+// key that GitLab Runner 17.9 and later look up
+// (v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
+const Suffix = ".docker.tar.zst"
+
+// File is the archive's base name.
+func (h Helper) File() string { return h.base() + Suffix }
 
 func (h Helper) base() string { return "prebuilt-" + h.String() }
 
@@ -65,7 +69,7 @@ func (h Helper) base() string { return "prebuilt-" + h.String() }
 // is told by content, whatever the name.
 func (h Helper) Inputs() []string {
 	inputs := []string{h.String() + ".tar"}
-	for _, suffix := range []string{".tar", ".tar.xz", ".tar.gz", ".tar.zst", ".tar.bz2", ".docker.tar.zst"} {
+	for _, suffix := range []string{".tar", ".tar.xz", ".tar.gz", ".tar.zst", ".tar.bz2", Suffix} {
 		inputs = append(inputs, h.base()+suffix)
 	}
 	return inputs

@@ -79,6 +79,9 @@ type Reader struct {
 	release  func() error
 }
 
+// ErrFormat is what Open returns for a file that is no package.
+var ErrFormat = errors.New("neither an rpm nor a deb")
+
 // Open reads the metadata of the package at path. The format is told by content.
 func Open(path string) (*Reader, error) {
 	f, err := os.Open(path)
@@ -95,7 +98,7 @@ func Open(path string) (*Reader, error) {
 	case string(head) == arMagic:
 		err = r.openDeb()
 	default:
-		err = errors.New("neither an rpm nor a deb")
+		err = ErrFormat
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, unexpected(err)), r.Close())

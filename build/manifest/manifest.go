@@ -96,7 +96,7 @@ func sums(out string, files []string) ([]byte, error) {
 	var b bytes.Buffer
 	slices.Sort(files)
 	for _, file := range files {
-		sum, err := sum(filepath.Join(out, file))
+		sum, err := Sum(filepath.Join(out, file))
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +105,8 @@ func sums(out string, files []string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func sum(file string) (string, error) {
+// Sum is the sha256 of a file, in hex.
+func Sum(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return "", err
