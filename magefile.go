@@ -6,8 +6,6 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"pretag/build"
 )
@@ -17,12 +15,12 @@ var Default = Package
 
 // Demo takes sample images down the whole line, into out/demo; it needs no setup.
 func Demo(ctx context.Context) error {
-	return run(ctx, build.DemoEnv(os.Getenv), build.Release, build.Demo)
+	return build.Run(ctx, build.DemoEnv(os.Getenv), build.Release, build.Demo)
 }
 
 // Archives makes a pre-tagged docker-archive of each selected helper tarball.
 func Archives(ctx context.Context) error {
-	return run(ctx, os.Getenv, build.Release, func(ctx context.Context, c build.Config, ui *build.UI) error {
+	return build.Run(ctx, os.Getenv, build.Release, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		_, err := build.Archives(ctx, c, ui)
 		return err
 	})
@@ -30,24 +28,24 @@ func Archives(ctx context.Context) error {
 
 // Package makes the archives and their rpm and deb packages.
 func Package(ctx context.Context) error {
-	return run(ctx, os.Getenv, build.Release, build.Package)
+	return build.Run(ctx, os.Getenv, build.Release, build.Package)
 }
 
 // Verify checks everything in the output folder, on disk and in every engine.
 func Verify(ctx context.Context) error {
-	return run(ctx, os.Getenv, build.Folders, build.Verify)
+	return build.Run(ctx, os.Getenv, build.Folders, build.Verify)
 }
 
 // Inspect tells what an archive, a helper tarball, an rpm or a deb holds.
 func Inspect(ctx context.Context, file string, json *bool) error {
-	return run(ctx, os.Getenv, build.Folders, func(ctx context.Context, c build.Config, ui *build.UI) error {
+	return build.Run(ctx, os.Getenv, build.Folders, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		return build.Inspect(ctx, c, file, json != nil && *json, ui)
 	})
 }
 
 // Clean removes the output folder.
 func Clean(ctx context.Context) error {
-	return run(ctx, os.Getenv, build.Folders, func(_ context.Context, c build.Config, _ *build.UI) error { return build.Clean(c) })
+	return build.Run(ctx, os.Getenv, build.Folders, func(_ context.Context, c build.Config, _ *build.UI) error { return build.Clean(c) })
 }
 
 // Test runs all tests.
@@ -55,14 +53,3 @@ func Test(ctx context.Context) error { return build.Test(ctx, build.Terminal()) 
 
 // Check runs the linters.
 func Check(ctx context.Context) error { return build.Check(ctx, build.Terminal()) }
-
-// run reads the configuration and calls a stage, which an interrupt ends.
-func run(ctx context.Context, getenv func(string) string, need build.Need, stage func(context.Context, build.Config, *build.UI) error) error {
-	c, err := build.FromEnv(getenv, need)
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return stage(ctx, c, build.Terminal())
-}
