@@ -1,0 +1,52 @@
+package origin
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestOrigin(t *testing.T) {
+	tarball := filepath.Join(t.TempDir(), "x.tar")
+	write := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(of Origin, part string) {
+		t.Helper()
+		got, err := Of(tarball)
+		if part == "" && err != nil || part != "" && (err == nil || !strings.Contains(err.Error(), part)) {
+			t.Errorf("got error %v, want %q", err, part)
+		}
+		if part == "" && got != of {
+			t.Errorf("got %+v, want %+v", got, of)
+		}
+	}
+	want(Origin{}, "")
+	write(tarball, "abc")
+	want(Origin{}, "has no side file")
+	o := Origin{
+		Source: "a.deb@sha256:1", Digest: "sha256:2", Size: 3,
+		SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", // FIPS 180-2, B.1
+	}
+	if err := o.Write(tarball); err != nil {
+		t.Fatal(err)
+	}
+	want(o, "")
+	write(tarball, "abd")
+	want(o, "x.tar.info speaks of: move both away")
+	write(tarball, "abcd")
+	want(o, "x.tar.info speaks of: move both away")
+	write(tarball, "abc")
+
+	// the record of an archive, which package archive writes under the same name
+	write(tarball+Suffix, "helper=alpine-arm\nsize=3\nsha256=x\n")
+	want(Origin{}, "has no side file that says from where")
+	write(tarball+Suffix, "source=a\nsize=three\n")
+	want(Origin{}, `x.tar.info: line 2: size "three": want a number of bytes`)
+	write(tarball+Suffix, "source=a\nsize\n")
+	want(Origin{}, `x.tar.info: line 2: "size" is not KEY=value`)
+}
