@@ -208,6 +208,9 @@ func (w *worker) read(ctx context.Context, in input, path string, progress func(
 	if f.Input.Size, f.Input.SHA256, err = img.Sum(); err != nil {
 		return f, errors.Join(err, os.Remove(path))
 	}
+	if f.Input.Source, err = inputSource(in.path, f.Input); err != nil {
+		return f, errors.Join(err, os.Remove(path))
+	}
 	w.last = made{in.path, img.Config, f}
 	return f, nil
 }

@@ -37,6 +37,7 @@ type Inspection struct {
 	Platform    string     `json:"platform,omitempty"`
 	ImageID     string     `json:"imageID,omitempty"`
 	Digest      string     `json:"digest,omitempty"` // of the manifest of an oci-archive
+	Source      string     `json:"source,omitempty"` // where the tarball came from, as its side file or record says
 	DiffIDs     []string   `json:"diffIDs,omitempty"`
 	Unpacked    int64      `json:"unpackedSize,omitempty"` // sum of the plain layers, bytes
 	Config      *v1.Config `json:"config,omitempty"`
@@ -98,8 +99,12 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	if err := found.tarball(ctx, img, h, known); err != nil {
 		found.problem(err)
 	}
-	found.Size, found.SHA256, err = img.Sum()
-	return found, err
+	if found.Size, found.SHA256, err = img.Sum(); err != nil {
+		return nil, err
+	}
+	found.Source, err = inputSource(file, archive.Input{SHA256: found.SHA256, Digest: found.Digest})
+	found.problem(err)
+	return found, nil
 }
 
 // named finds the helper that a file of that name belongs to.
@@ -162,6 +167,7 @@ func (i *Inspection) dockerArchive(h catalogue.Helper, known bool) error {
 	switch {
 	case err == nil:
 		i.problem(archive.Compare(c, f))
+		i.Source = f.Input.Source
 	case !errors.Is(err, fs.ErrNotExist):
 		i.problem(err)
 	}
@@ -263,6 +269,7 @@ func (i *Inspection) writeText(w io.Writer) error {
 	line("platform", i.Platform)
 	line("image ID", i.ImageID)
 	line("digest", i.Digest)
+	line("source", i.Source)
 	line("diff IDs", i.DiffIDs...)
 	if i.Unpacked > 0 {
 		line("unpacked", Bytes(i.Unpacked))

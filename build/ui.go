@@ -158,3 +158,45 @@ func (t *Task) End(r Result) {
 		t.tasks.ui.Say("%s: %s, %s in %s", at, r.File.Name, Bytes(r.File.Size), seconds(r.Took))
 	}
 }
+
+// A Meter shows how many bytes of each helper are here, on a terminal.
+type Meter struct {
+	bars *mpb.Progress // nil: no terminal
+	mu   sync.Mutex
+	of   map[string]*mpb.Bar
+}
+
+// Meter begins to show bytes.
+func (ui *UI) Meter() *Meter {
+	m := &Meter{of: map[string]*mpb.Bar{}}
+	if ui.Bars {
+		m.bars = mpb.New(mpb.WithOutput(ui.Err), mpb.WithWidth(80))
+	}
+	return m
+}
+
+// At tells that done of total bytes of a helper are here.
+func (m *Meter) At(name string, done, total int64) {
+	if m.bars == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.of[name] == nil {
+		m.of[name] = m.bars.AddBar(total,
+			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(decor.Percentage(), decor.OnComplete(decor.AverageSpeed(decor.SizeB1000(0), " % .1f"), " done")))
+	}
+	m.of[name].SetCurrent(done)
+}
+
+// Close ends the bars, finished or not.
+func (m *Meter) Close() {
+	if m.bars == nil {
+		return
+	}
+	for _, bar := range m.of {
+		bar.Abort(false)
+	}
+	m.bars.Wait()
+}

@@ -1,0 +1,113 @@
+package build
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/internal/origin"
+	"pretag/build/registry"
+	"pretag/build/unpack"
+)
+
+// Pull fetches the selected helpers from the registry into the input folder, as
+// oci-archives.
+func Pull(ctx context.Context, c Config, ui *UI) error {
+	var requests []registry.Request
+	for _, h := range c.Helpers {
+		requests = append(requests, registry.Request{
+			Helper: h.String(), Tag: h.Tag(c.Version), Path: filepath.Join(c.Inputs, h.String()+".tar"), Platform: h.Platform,
+		})
+	}
+	meter := ui.Meter()
+	images, err := registry.Pull(ctx, registry.Options{Repository: c.Repository, Jobs: c.Jobs, Progress: meter.At}, requests)
+	meter.Close()
+	rows := [][]string{{"HELPER", "FILE", "SIZE", "DIGEST", ""}}
+	for _, image := range images {
+		rows = append(rows, []string{image.Helper, image.Path, Bytes(image.Origin.Size), image.Origin.Digest, keptWord(!image.Fetched)})
+	}
+	if len(images) > 0 {
+		ui.Table(rows)
+	}
+	return err
+}
+
+// Unpack takes the helper tarballs out of a package into the input folder, and
+// says how to go on.
+func Unpack(ctx context.Context, c Config, file string, ui *UI) error {
+	meter := ui.Meter()
+	found, err := unpack.Unpack(ctx, file, unpack.Options{Catalogue: c.Catalogue, Folder: c.Inputs, Progress: meter.At})
+	meter.Close()
+	if err != nil {
+		return err
+	}
+	rows := [][]string{{"HELPER", "FILE", "SIZE", "SHA256", ""}}
+	for _, t := range found.Tarballs {
+		rows = append(rows, []string{t.Helper.String(), t.Path, Bytes(t.Origin.Size), t.Origin.SHA256, keptWord(t.Kept)})
+	}
+	ui.Table(rows)
+	for _, unknown := range found.Unknown {
+		ui.Warn("%s: no helper of the catalogue has a tarball of this name; left in the package", unknown)
+	}
+	ui.Say("\n%s holds %s %s. To rebuild it:\n\n    %s go tool mage package\n", file, found.Name, found.Version, c.settings(found))
+	return nil
+}
+
+// settings spells the variables that rebuild a package.
+func (c Config) settings(found unpack.Package) string {
+	revision := found.Revision
+	v, err := catalogue.ParseVersion(found.Version, "")
+	text := "RUNNER_VERSION=" + found.Version
+	if err != nil { // below 16.8.0
+		v, err = catalogue.ParseVersion(found.Version, revision)
+		text += " RUNNER_REVISION=" + cmp.Or(revision, "<first 8 digits of the commit>")
+	}
+	if regexp.MustCompile(`^[1-9][0-9]*$`).MatchString(found.Release) {
+		text += " PACKAGES_ITERATION=" + found.Release
+	}
+	var names, usual []string
+	for _, t := range found.Tarballs {
+		names = append(names, t.Helper.String())
+	}
+	for _, h := range c.Catalogue.Default(v) {
+		usual = append(usual, h.String())
+	}
+	slices.Sort(names)
+	slices.Sort(usual)
+	if err != nil || !slices.Equal(names, usual) {
+		text += " HELPERS=" + strings.Join(names, ",")
+	}
+	return text
+}
+
+func keptWord(kept bool) string {
+	if kept {
+		return "was there"
+	}
+	return ""
+}
+
+// inputSource says where the input came from, where its side file speaks of
+// these bytes.
+func inputSource(path string, in archive.Input) (string, error) {
+	o, err := origin.Read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case o.SHA256 != in.SHA256:
+		return "", nil
+	case o.Digest != "" && o.Digest != in.Digest:
+		return "", fmt.Errorf("%s: digest is %s, %s%s says %s", path, in.Digest, path, origin.Suffix, o.Digest)
+	}
+	return o.Source, nil
+}
