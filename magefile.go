@@ -38,13 +38,13 @@ func Verify(ctx context.Context) error {
 
 // Unpack takes the helper tarballs out of an rpm or a deb into the input folder.
 func Unpack(ctx context.Context, file string) error {
-	return run(ctx, os.Getenv, build.Folders, func(ctx context.Context, c build.Config, ui *build.UI) error {
+	return build.Run(ctx, os.Getenv, build.Folders, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		return build.Unpack(ctx, c, file, ui)
 	})
 }
 
 // Pull fetches the selected helpers from the registry into the input folder.
-func Pull(ctx context.Context) error { return run(ctx, os.Getenv, build.Release, build.Pull) }
+func Pull(ctx context.Context) error { return build.Run(ctx, os.Getenv, build.Release, build.Pull) }
 
 // Inspect tells what an archive, a helper tarball, an rpm or a deb holds.
 func Inspect(ctx context.Context, file string, json *bool) error {
