@@ -1,3 +1,4 @@
+#!/bin/sh
 # At the end of the transaction, when every archive of it is there and packages
 # of GitLab Runner have pruned what they prune: has the images loaded, in the
 # background. Where systemd does not run (a chroot, an image build, bootc,

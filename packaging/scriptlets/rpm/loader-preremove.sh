@@ -1,3 +1,4 @@
+#!/bin/sh
 # On removal, not on upgrade: switches the unit off and ends a load that is
 # under way. Loaded images stay where they are.
 unit=gitlab-runner-helper-images.service
