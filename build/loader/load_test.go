@@ -63,6 +63,12 @@ func (h *host) install(version string, helpers ...string) []archive.File {
 // write puts one archive of a root filesystem, with its record, into the host.
 func (h *host) write(version, helper string, compression archive.Compression, rootfs []byte) archive.File {
 	h.tb.Helper()
+	return h.writeConfig(version, helper, compression, rootfs, func(config []byte) []byte { return config })
+}
+
+// writeConfig is write with a change to the image's config.
+func (h *host) writeConfig(version, helper string, compression archive.Compression, rootfs []byte, change func([]byte) []byte) archive.File {
+	h.tb.Helper()
 	v, err := catalogue.ParseVersion(version, "12335144")
 	if err != nil {
 		h.tb.Fatal(err)
@@ -75,10 +81,13 @@ func (h *host) write(version, helper string, compression archive.Compression, ro
 	f, err := w.Write(h.tb.Context(), filepath.Join(h.archives, row.File()), archive.Spec{
 		RepoTag: repository + ":" + row.Tag(v),
 		Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
-		Config:  func(diffIDs []v1.Hash) ([]byte, error) { return image.FromRootfs(row, diffIDs, fixture.Created()) },
-		Rootfs:  true,
-		GoArch:  row.GoArch(),
-		Time:    fixture.Created(),
+		Config: func(diffIDs []v1.Hash) ([]byte, error) {
+			config, err := image.FromRootfs(row, diffIDs, fixture.Created())
+			return change(config), err
+		},
+		Rootfs: true,
+		GoArch: row.GoArch(),
+		Time:   fixture.Created(),
 	})
 	if err != nil {
 		h.tb.Fatal(err)
@@ -184,6 +193,48 @@ func TestForeign(t *testing.T) {
 			t.Fatalf("the foreign image is %q", got)
 		}
 	})
+}
+
+// TestContainerdStore knows an image where IDs are digests of manifests, which
+// an archive has not: by layers and by what of the config decides how it runs.
+func TestContainerdStore(t *testing.T) {
+	e := dockerContainerd(t)
+	h := newHost(t, e.settings...)
+	f := h.install("19.3.0", hostHelper())[0]
+	h.want(allPresent, []string{"loaded"}, "load")
+	h.want(allPresent, []string{"present"}, "load")
+	if got := e.id(t, f.RepoTag); got == imageID(f) {
+		t.Fatal("the engine's ID is the config's digest: this is not containerd's store")
+	}
+	h.install("19.4.0", hostHelper())
+	h.want(allPresent, []string{"loaded"}, "load")
+	h.want(allPresent, []string{f.RepoTag, "removed"}, "prune")
+	if got := e.id(t, f.RepoTag); got != "" {
+		t.Fatalf("%s is still %s", f.RepoTag, got)
+	}
+
+	for name, change := range map[string][2]string{
+		"entrypoint": {`"/usr/bin/dumb-init"`, `"/bin/evil"`},
+		"user":       {`"Cmd":`, `"User":"nobody","Cmd":`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := newHost(t, e.settings...)
+			rootfs := fixture.Rootfs(t, hostHelper()+" 19.4.0")
+			f := other.writeConfig("19.4.0", hostHelper(), zstd, rootfs, func(config []byte) []byte {
+				changed := bytes.Replace(config, []byte(change[0]), []byte(change[1]), 1)
+				if bytes.Equal(changed, config) {
+					t.Fatalf("no %s in %s", change[0], config)
+				}
+				return changed
+			})
+			other.want(foreignImage, []string{"kept another image"}, "load")
+			e.must(t, "rmi", f.RepoTag)
+			other.want(allPresent, []string{"loaded"}, "load")
+			h.want(foreignImage, []string{"kept another image"}, "load")
+			e.must(t, "rmi", f.RepoTag)
+			h.want(allPresent, []string{"loaded"}, "load")
+		})
+	}
 }
 
 // TestDamaged loads nothing of an archive that is not what its record says.

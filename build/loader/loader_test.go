@@ -282,10 +282,44 @@ func docker(tb testing.TB) (e engine, start func(testing.TB)) {
 	e.api = func(tb testing.TB) *http.Client { return client(tb, socket) }
 	start = func(tb testing.TB) {
 		tb.Helper()
-		background(tb, exec.Command(daemon, "--iptables=false", "--bridge=none", "--storage-driver=vfs", "--host=unix://"+socket,
-			"--data-root="+filepath.Join(dir, "data"), "--exec-root="+filepath.Join(dir, "exec"), "--pidfile="+filepath.Join(dir, "pid")), socket)
+		background(tb, dockerd(daemon, dir, socket, "--storage-driver=vfs"), socket)
 	}
 	return e, start
+}
+
+func dockerd(daemon, dir, socket string, args ...string) *exec.Cmd {
+	return exec.Command(daemon, append([]string{
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--host=unix://" + socket, "--data-root=" + filepath.Join(dir, "data"),
+		"--exec-root=" + filepath.Join(dir, "exec"), "--pidfile=" + filepath.Join(dir, "pid"),
+	}, args...)...)
+}
+
+// dockerContainerd is a docker daemon that keeps images in containerd's store.
+func dockerContainerd(tb testing.TB) engine {
+	tb.Helper()
+	e, _ := docker(tb)
+	daemon, containerd := require.Tool(tb, "dockerd"), require.Tool(tb, "containerd")
+	version, err := exec.Command(daemon, "--version").Output()
+	var major int
+	if _, scanned := fmt.Sscanf(string(version), "Docker version %d.", &major); err != nil || scanned != nil || major < 24 {
+		require.Missing(tb, "docker-containerd", "dockerd 24 or later has the containerd store, this is "+string(version))
+	}
+	dir := tempDir(tb)
+	address := filepath.Join(dir, "containerd.sock")
+	config := filepath.Join(dir, "daemon.json")
+	if err := os.WriteFile(config, []byte(`{"features": {"containerd-snapshotter": true}}`), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	background(tb, exec.Command(containerd, "--root="+filepath.Join(dir, "content"), "--state="+filepath.Join(dir, "state"), "--address="+address), address)
+	socket := filepath.Join(dir, "docker.sock")
+	background(tb, dockerd(daemon, dir, socket, "--config-file="+config, "--containerd="+address), socket)
+	e.settings = []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}
+	e.command = func(args ...string) *exec.Cmd {
+		cmd := exec.Command("docker", args...)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket)
+		return cmd
+	}
+	return e
 }
 
 // serve runs podman's API service.
