@@ -490,6 +490,7 @@ func TestOwnStore(t *testing.T) {
 		}
 	}
 	asUser(allPresent, e.String()+": "+hostHelper()+": loaded", "load")
+	asUser(allPresent, "present", "load") // podman's leftovers do not hold the lock
 	asUser(allPresent, "present", "status")
 	asUser(noPermission, "only root", "load", "--user=root")
 	if got := e.id(t, f.RepoTag); got != imageID(f) {
