@@ -1,0 +1,172 @@
+package loader_test
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pretag/packaging"
+
+	"pretag/build/internal/require"
+)
+
+// TestManual has the manual page read by somebody who knows the form.
+func TestManual(t *testing.T) {
+	mandoc := require.Tool(t, "mandoc")
+	out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning", "../../packaging/root/usr/share/man/man8/gitlab-runner-helper-images.8").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+// TestUnit has systemd read the unit, in a root that holds what it starts.
+func TestUnit(t *testing.T) {
+	analyze := require.Tool(t, "systemd-analyze")
+	unit, err := os.ReadFile("../../packaging/root/usr/lib/systemd/system/gitlab-runner-helper-images.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := filepath.Abs(loader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "gitlab-runner-helper-images.service")
+	here := strings.Replace(string(unit), "/usr/bin/gitlab-runner-helper-images", script, 1)
+	if err := os.WriteFile(path, []byte(here), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	// systemd 239 (EL 8) refuses a oneshot with one of these.
+	for _, setting := range []string{"Restart=", "RestartForceExitStatus=", "RemainAfterExit="} {
+		if strings.Contains(string(unit), "\n"+setting) {
+			t.Errorf("the unit has %s", setting)
+		}
+	}
+}
+
+// TestScriptlets runs each scriptlet as its package manager would, with systemd
+// running and without. systemctl is one that writes down what it is asked: a
+// second systemd cannot be had beside that of the machine.
+func TestScriptlets(t *testing.T) {
+	needRoot(t)
+	require.Tool(t, "unshare")
+	const (
+		start  = "systemctl --no-block start gitlab-runner-helper-images.service\n"
+		asks   = "systemctl --quiet is-enabled gitlab-runner-helper-images.service\n"
+		reload = "systemctl --system daemon-reload\n"
+	)
+	for _, test := range []struct {
+		script, argument string
+		running, enabled bool
+		want             string
+	}{
+		{"deb/helper-postinstall.sh", "configure", true, true, asks + start},
+		{"deb/helper-postinstall.sh", "configure", true, false, asks},
+		{"deb/helper-postinstall.sh", "configure", false, true, ""},
+		{"deb/helper-postinstall.sh", "abort-upgrade", true, true, ""},
+		{"deb/loader-postinstall.sh", "configure", true, true, reload + asks + start},
+		{"deb/loader-postinstall.sh", "configure", true, false, reload + asks},
+		{"deb/loader-postinstall.sh", "configure", false, true, ""},
+		{"deb/loader-preremove.sh", "remove", true, true, "systemctl stop gitlab-runner-helper-images.service\n"},
+		{"deb/loader-preremove.sh", "upgrade", true, true, ""},
+		{"deb/loader-preremove.sh", "remove", false, true, ""},
+		{"deb/loader-postremove.sh", "remove", true, true, reload},
+		{"deb/loader-postremove.sh", "purge", false, true, ""},
+		{"rpm/helper-posttrans.sh", "1", true, true, asks + start},
+		{"rpm/helper-posttrans.sh", "1", true, false, asks},
+		{"rpm/helper-posttrans.sh", "1", false, true, ""},
+		{"rpm/loader-postinstall.sh", "1", false, true, "systemctl --no-reload preset gitlab-runner-helper-images.service\n"},
+		{"rpm/loader-postinstall.sh", "2", true, true, ""},
+		{"rpm/loader-posttrans.sh", "1", true, true, "systemctl daemon-reload\n" + asks + start},
+		{"rpm/loader-posttrans.sh", "1", false, true, ""},
+		{"rpm/loader-preremove.sh", "0", true, true, "systemctl --no-reload disable --now gitlab-runner-helper-images.service\n"},
+		{"rpm/loader-preremove.sh", "0", false, true, "systemctl --no-reload disable gitlab-runner-helper-images.service\n"},
+		{"rpm/loader-preremove.sh", "1", true, true, ""},
+		{"rpm/loader-postremove.sh", "0", true, true, "systemctl daemon-reload\n"},
+		{"rpm/loader-postremove.sh", "1", false, true, ""},
+	} {
+		t.Run(test.script+" "+test.argument, func(t *testing.T) {
+			text, err := packaging.Files.ReadFile("scriptlets/" + test.script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			asked := filepath.Join(dir, "asked")
+			// Every request but the one about being enabled fails: a scriptlet must not.
+			systemctl := "#!/bin/sh\necho systemctl \"$@\" >>" + asked + "\ncase $* in *is-enabled*) exit " + map[bool]string{true: "0", false: "1"}[test.enabled] + " ;; esac\nexit 5\n"
+			// deb-systemd-helper would change this machine.
+			programs := map[string]string{"scriptlet": string(text), "systemctl": systemctl, "deb-systemd-helper": "#!/bin/sh\nexit 1\n"}
+			for name, body := range programs {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// A /run and a /var/lib of its own, with or without the sign that systemd runs.
+			prepare := "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/gitlab-runner-helper-images"
+			if test.running {
+				prepare += " && mkdir -p /run/systemd/system"
+			}
+			state := "; code=$?; ls /var/lib >" + filepath.Join(dir, "state") + "; exit $code"
+			cmd := exec.Command("unshare", "-m", "/bin/sh", "-c", prepare+" && "+filepath.Join(dir, "scriptlet")+" "+test.argument+state)
+			cmd.Env = []string{"PATH=" + dir + ":/bin:/sbin"}
+			if out, code := output(t, cmd); code != 0 {
+				t.Fatalf("exit %d: %s", code, out)
+			}
+			got, err := os.ReadFile(asked)
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			if string(got) != test.want {
+				t.Errorf("asked of systemd:\n%swant:\n%s", got, test.want)
+			}
+			left, err := os.ReadFile(filepath.Join(dir, "state"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone := test.argument == "purge" || strings.HasSuffix(test.script, "postremove.sh") && test.argument == "0"
+			if gone != (len(left) == 0) {
+				t.Errorf("state after it: %q", left)
+			}
+		})
+	}
+}
+
+// TestOverlay has each file that the loader's packages install.
+func TestOverlay(t *testing.T) {
+	for path, mode := range map[string]fs.FileMode{
+		"usr/bin/gitlab-runner-helper-images":                                 0o755,
+		"usr/lib/systemd/system/gitlab-runner-helper-images.service":          0o644,
+		"usr/lib/systemd/system-preset/80-gitlab-runner-helper-images.preset": 0o644,
+		"usr/share/man/man8/gitlab-runner-helper-images.8":                    0o644,
+		"usr/share/doc/gitlab-runner-helper-images-loader/README.md":          0o644,
+		"etc/gitlab-runner/helper-images.conf":                                0o644,
+	} {
+		stat, err := os.Stat(filepath.Join("../../packaging/root", path))
+		if err != nil {
+			t.Error(err)
+		} else if stat.Mode().Perm() != mode {
+			t.Errorf("%s: mode %o, want %o", path, stat.Mode().Perm(), mode)
+		}
+	}
+	// The configuration that is installed says nothing but the defaults.
+	text, err := os.ReadFile("../../packaging/root/etc/gitlab-runner/helper-images.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if setting, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(setting, " ") && setting != "" {
+			h.settings = append([]string{setting}, h.settings...) // each is one that the loader knows
+		} else if !strings.HasPrefix(line, "#") && line != "" {
+			t.Errorf("line %q is in force", line)
+		}
+	}
+	h.install("19.3.0", hostHelper())
+	h.want(allPresent, []string{"ok"}, "verify")
+}

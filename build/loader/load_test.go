@@ -1,0 +1,606 @@
+package loader_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/image"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+)
+
+// repository is where GitLab Runner takes its helper images from.
+const repository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+
+var zstd = archive.Compression{Method: "zstd", Level: "fastest"}
+
+// hostHelper is the alpine helper of this machine; otherHelper is one of another.
+func hostHelper() string {
+	switch runtime.GOARCH {
+	case "amd64":
+		return "alpine-x86_64"
+	}
+	return "alpine-" + runtime.GOARCH
+}
+
+func otherHelper() string {
+	if runtime.GOARCH == "s390x" {
+		return "alpine-arm64"
+	}
+	return "alpine-s390x"
+}
+
+// install puts archives of a Runner version into the host, as its packages do:
+// those of another version give way. Each version has images of its own.
+func (h *host) install(version string, helpers ...string) []archive.File {
+	h.tb.Helper()
+	var files []archive.File
+	for _, helper := range helpers {
+		files = append(files, h.write(version, helper, zstd, fixture.Rootfs(h.tb, helper+" "+version)))
+	}
+	return files
+}
+
+// write puts one archive of a root filesystem, with its record, into the host.
+func (h *host) write(version, helper string, compression archive.Compression, rootfs []byte) archive.File {
+	h.tb.Helper()
+	return h.writeConfig(version, helper, compression, rootfs, func(config []byte) []byte { return config })
+}
+
+// writeConfig is write with a change to the image's config.
+func (h *host) writeConfig(version, helper string, compression archive.Compression, rootfs []byte, change func([]byte) []byte) archive.File {
+	h.tb.Helper()
+	v, err := catalogue.ParseVersion(version, "12335144")
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	row, ok := fixture.Catalogue(h.tb).Lookup(helper)
+	if !ok {
+		h.tb.Fatalf("no helper %s", helper)
+	}
+	w := archive.Writer{Compression: compression}
+	f, err := w.Write(h.tb.Context(), filepath.Join(h.archives, row.File()), archive.Spec{
+		RepoTag: repository + ":" + row.Tag(v),
+		Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+		Config: func(diffIDs []v1.Hash) ([]byte, error) {
+			config, err := image.FromRootfs(row, diffIDs, fixture.Created())
+			return change(config), err
+		},
+		Rootfs: true,
+		GoArch: row.GoArch(),
+		Time:   fixture.Created(),
+	})
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	f.Helper, f.Name, f.Version, f.Revision = helper, row.File(), v.String(), v.Revision()
+	if err := os.WriteFile(f.Path+archive.InfoSuffix, f.Info(), 0o644); err != nil {
+		h.tb.Fatal(err)
+	}
+	return f
+}
+
+func imageID(f archive.File) string { return strings.TrimPrefix(f.ImageID, "sha256:") }
+
+// TestLoad goes through the life of a host: installation, boot, prune, upgrade, removal.
+func TestLoad(t *testing.T) {
+	inEachEngine(t, func(t *testing.T, e engine) {
+		h := newHost(t, e.settings...)
+		first := h.install("19.3.0", hostHelper())[0]
+		line := e.String() + ": " + hostHelper()
+
+		t.Log("before:\n" + h.want(tryAgain, []string{"missing"}, "status"))
+		h.want(allPresent, []string{line + ": would load"}, "load", "--dry-run")
+		if got := e.id(t, first.RepoTag); got != "" {
+			t.Fatalf("--dry-run loaded %s", got)
+		}
+
+		h.want(allPresent, []string{line + ": loaded"}, "load")
+		if got := e.id(t, first.RepoTag); got != imageID(first) {
+			t.Fatalf("image ID %s, want %s", got, imageID(first))
+		}
+		t.Log("after:\n" + h.want(allPresent, []string{"present", imageID(first)[:12]}, "status"))
+		h.want(allPresent, []string{line + ": present"}, "load") // the unit runs again at boot
+
+		e.must(t, "rmi", first.RepoTag) // as packages of Runner 19.2 do
+		h.want(allPresent, []string{line + ": loaded"}, "load")
+
+		second := h.install("19.4.0", hostHelper())[0]
+		h.want(allPresent, []string{line + ": loaded"}, "load")
+		for _, f := range []archive.File{first, second} {
+			if got := e.id(t, f.RepoTag); got != imageID(f) {
+				t.Fatalf("%s is %q, want %s", f.RepoTag, got, imageID(f))
+			}
+		}
+
+		e.must(t, "create", "--name=user", "--network=none", first.RepoTag, "true")
+		h.want(allPresent, []string{first.RepoTag, "kept"}, "prune")
+		if got := e.id(t, first.RepoTag); got != imageID(first) {
+			t.Fatalf("prune took an image in use: %q", got)
+		}
+		e.must(t, "rm", "user")
+		h.want(allPresent, []string{"would be removed"}, "prune", "--dry-run")
+		h.want(allPresent, []string{first.RepoTag, "removed"}, "prune")
+		if got := e.id(t, first.RepoTag); got != "" {
+			t.Fatalf("%s is still %s", first.RepoTag, got)
+		}
+		if got := e.id(t, second.RepoTag); got != imageID(second) {
+			t.Fatalf("prune took %s", second.RepoTag)
+		}
+		if out := h.want(allPresent, nil, "prune"); out != "" {
+			t.Fatalf("nothing is left to prune, but:\n%s", out)
+		}
+	})
+}
+
+// TestRebuild loads an archive with the same tag and another content over one
+// that this loader has loaded.
+func TestRebuild(t *testing.T) {
+	inEachEngine(t, func(t *testing.T, e engine) {
+		h := newHost(t, append(e.settings, "PRUNE=yes")...)
+		old := h.install("19.3.0", hostHelper())[0]
+		h.want(allPresent, []string{"loaded"}, "load")
+		rebuilt := h.write("19.3.0", hostHelper(), zstd, fixture.Rootfs(t, "rebuilt"))
+		h.want(tryAgain, []string{"superseded"}, "status")
+		h.want(allPresent, []string{"loaded", "removed"}, "load")
+		if got := e.id(t, rebuilt.RepoTag); got != imageID(rebuilt) {
+			t.Fatalf("image ID %s, want %s", got, imageID(rebuilt))
+		}
+		if got := e.id(t, imageID(old)); got != "" {
+			t.Fatalf("the old image is still there")
+		}
+	})
+}
+
+// TestForeign leaves an image alone that somebody else has put under the tag.
+func TestForeign(t *testing.T) {
+	inEachEngine(t, func(t *testing.T, e engine) {
+		h := newHost(t, e.settings...)
+		ours := h.install("19.3.0", hostHelper())[0]
+		other := newHost(t, e.settings...)
+		theirs := other.write("19.3.0", hostHelper(), zstd, fixture.Rootfs(t, "foreign"))
+		other.want(allPresent, []string{"loaded"}, "load")
+
+		h.want(foreignImage, []string{"foreign"}, "status")
+		h.want(foreignImage, []string{"kept another image", imageID(theirs)}, "load")
+		h.want(allPresent, nil, "prune")
+		if got := e.id(t, ours.RepoTag); got != imageID(theirs) {
+			t.Fatalf("the tag is %s, want the foreign %s", got, imageID(theirs))
+		}
+		e.must(t, "tag", ours.RepoTag, "localhost/kept:1") // what the manual says
+		e.must(t, "rmi", ours.RepoTag)
+		h.want(allPresent, []string{"loaded"}, "load")
+		if got := e.id(t, "localhost/kept:1"); got != imageID(theirs) {
+			t.Fatalf("the foreign image is %q", got)
+		}
+	})
+}
+
+// TestContainerdStore knows an image where IDs are digests of manifests, which
+// an archive has not: by layers and by what of the config decides how it runs.
+func TestContainerdStore(t *testing.T) {
+	e := dockerContainerd(t)
+	h := newHost(t, e.settings...)
+	f := h.install("19.3.0", hostHelper())[0]
+	h.want(allPresent, []string{"loaded"}, "load")
+	h.want(allPresent, []string{"present"}, "load")
+	if got := e.id(t, f.RepoTag); got == imageID(f) {
+		t.Fatal("the engine's ID is the config's digest: this is not containerd's store")
+	}
+	h.install("19.4.0", hostHelper())
+	h.want(allPresent, []string{"loaded"}, "load")
+	h.want(allPresent, []string{f.RepoTag, "removed"}, "prune")
+	if got := e.id(t, f.RepoTag); got != "" {
+		t.Fatalf("%s is still %s", f.RepoTag, got)
+	}
+
+	for name, change := range map[string][2]string{
+		"entrypoint": {`"/usr/bin/dumb-init"`, `"/bin/evil"`},
+		"user":       {`"Cmd":`, `"User":"nobody","Cmd":`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := newHost(t, e.settings...)
+			rootfs := fixture.Rootfs(t, hostHelper()+" 19.4.0")
+			f := other.writeConfig("19.4.0", hostHelper(), zstd, rootfs, func(config []byte) []byte {
+				changed := bytes.Replace(config, []byte(change[0]), []byte(change[1]), 1)
+				if bytes.Equal(changed, config) {
+					t.Fatalf("no %s in %s", change[0], config)
+				}
+				return changed
+			})
+			other.want(foreignImage, []string{"kept another image"}, "load")
+			e.must(t, "rmi", f.RepoTag)
+			other.want(allPresent, []string{"loaded"}, "load")
+			h.want(foreignImage, []string{"kept another image"}, "load")
+			e.must(t, "rmi", f.RepoTag)
+			h.want(allPresent, []string{"loaded"}, "load")
+		})
+	}
+}
+
+// TestDamaged loads nothing of an archive that is not what its record says.
+func TestDamaged(t *testing.T) {
+	e := podman(t)
+	spoil := map[string]func(path string) error{
+		"byte": func(path string) error {
+			text, err := os.ReadFile(path)
+			text[len(text)/2] ^= 1
+			return errors.Join(err, os.WriteFile(path, text, 0o644))
+		},
+		"cut":  func(path string) error { return os.Truncate(path, 700) },
+		"gone": os.Remove,
+		"record": func(path string) error {
+			return os.WriteFile(path+archive.InfoSuffix, []byte("helper=alpine\n"), 0o644)
+		},
+	}
+	for name, spoil := range spoil {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, e.settings...)
+			f := h.install("19.3.0", hostHelper())[0]
+			h.want(allPresent, []string{hostHelper() + ": ok"}, "verify")
+			if err := spoil(f.Path); err != nil {
+				t.Fatal(err)
+			}
+			h.want(damaged, []string{"damaged"}, "verify")
+			h.want(damaged, []string{"damaged"}, "load")
+			if got := e.id(t, f.RepoTag); got != "" {
+				t.Fatalf("loaded as %s", got)
+			}
+		})
+	}
+}
+
+// TestUnlisted is an archive without a record.
+func TestUnlisted(t *testing.T) {
+	h := newHost(t)
+	f := h.install("19.3.0", hostHelper(), otherHelper())[0]
+	if err := os.Remove(f.Path + archive.InfoSuffix); err != nil {
+		t.Fatal(err)
+	}
+	h.want(damaged, []string{otherHelper() + ": ok", f.Name + ": no record"}, "verify")
+}
+
+// TestTogether runs several loaders at once: one loads, the others find it done.
+func TestTogether(t *testing.T) {
+	inEachEngine(t, func(t *testing.T, e engine) {
+		h := newHost(t, e.settings...)
+		h.install("19.3.0", hostHelper())
+		var all sync.WaitGroup
+		outs := make([]string, 3)
+		codes := make([]int, len(outs))
+		var loaders []*exec.Cmd
+		for range outs {
+			loaders = append(loaders, h.command("load"))
+		}
+		for i, cmd := range loaders {
+			all.Go(func() { outs[i], codes[i] = output(t, cmd) })
+		}
+		all.Wait()
+		if diff := cmp.Diff(make([]int, len(outs)), codes); diff != "" {
+			t.Errorf("exit statuses (-want +got):\n%s", diff)
+		}
+		text := strings.Join(outs, "")
+		if strings.Count(text, ": loaded") != 1 || strings.Count(text, ": present") != len(outs)-1 {
+			t.Errorf("want one to load and the others to find it:\n%s", text)
+		}
+	})
+}
+
+// TestArchitecture loads what fits the host, and with --all the rest.
+func TestArchitecture(t *testing.T) {
+	e := podman(t)
+	h := newHost(t, e.settings...)
+	files := h.install("19.3.0", hostHelper(), otherHelper())
+	if out := h.want(allPresent, []string{hostHelper() + ": loaded"}, "load"); strings.Contains(out, otherHelper()) {
+		t.Fatalf("another architecture was loaded:\n%s", out)
+	}
+	h.want(noArchive, []string{"no archive"}, "load", "--helper", otherHelper())
+	h.want(allPresent, []string{otherHelper() + ": loaded"}, "load", "--all")
+	for _, f := range files {
+		if got := e.id(t, f.RepoTag); got != imageID(f) {
+			t.Errorf("%s is %q, want %s", f.RepoTag, got, imageID(f))
+		}
+	}
+}
+
+// TestCompressions loads each form that ARCHIVE_COMPRESSION gives.
+func TestCompressions(t *testing.T) {
+	inEachEngine(t, func(t *testing.T, e engine) {
+		for i, c := range []archive.Compression{zstd, {Method: "gzip"}, {Method: "none"}} {
+			h := newHost(t, e.settings...)
+			f := h.write(fmt.Sprintf("19.%d.0", i), hostHelper(), c, fixture.Rootfs(t, c.Method))
+			h.want(allPresent, []string{"loaded"}, "load")
+			if got := e.id(t, f.RepoTag); got != imageID(f) {
+				t.Errorf("%s: image ID %s, want %s", c.Method, got, imageID(f))
+			}
+		}
+	})
+}
+
+// TestShells runs the script in every shell that may be /bin/sh.
+func TestShells(t *testing.T) {
+	for _, shell := range []string{"dash", "bash --posix", "busybox ash"} {
+		t.Run(shell, func(t *testing.T) {
+			require.Tool(t, strings.Fields(shell)[0])
+			e := podman(t)
+			h := newHost(t, e.settings...)
+			h.shell = shell
+			h.install("19.3.0", hostHelper())
+			h.want(allPresent, []string{"loaded"}, "load")
+			h.want(allPresent, []string{"present"}, "status")
+			h.want(allPresent, []string{"ok"}, "verify")
+			h.install("19.4.0", hostHelper())
+			h.want(allPresent, []string{"removed"}, "prune")
+		})
+	}
+}
+
+// TestNoEngine is a host that has neither.
+func TestNoEngine(t *testing.T) {
+	h := newHost(t)
+	h.install("19.3.0", hostHelper())
+	h.env = []string{"PATH=" + pathWithout(t, "podman", "docker", "gitlab-runner")}
+	h.want(noEngine, []string{"neither podman nor docker is installed"}, "load")
+	h.want(noEngine, []string{"docker is not installed"}, "load", "--engine=docker")
+	h.want(noEngine, nil, "status")
+	h.want(allPresent, nil, "verify")
+}
+
+// pathWithout is a PATH that has every program of this machine but some.
+func pathWithout(tb testing.TB, programs ...string) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	for _, from := range []string{"/bin", "/sbin", "/usr/bin", "/usr/sbin"} {
+		entries, err := os.ReadDir(from)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, entry := range entries {
+			_ = os.Symlink(filepath.Join(from, entry.Name()), filepath.Join(dir, entry.Name())) // the first wins
+		}
+	}
+	for _, program := range programs {
+		if err := os.RemoveAll(filepath.Join(dir, program)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestEngineDown waits for nobody: it says so, and the next run does the work.
+func TestEngineDown(t *testing.T) {
+	e, start := docker(t)
+	h := newHost(t, e.settings...)
+	h.install("19.3.0", hostHelper())
+	h.want(tryAgain, []string{"docker/root: not up: Cannot connect"}, "load")
+	start(t)
+	h.want(allPresent, []string{"loaded"}, "load")
+}
+
+// TestSpace refuses what would not fit, and survives a store that fills up.
+func TestSpace(t *testing.T) {
+	needRoot(t)
+	disk := tempDir(t)
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk).CombinedOutput(); err != nil {
+		require.Missing(t, "mount", string(out))
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "-l", disk).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	e := podman(t)
+	storage := filepath.Join(disk, "storage.conf")
+	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(disk, "graph"), filepath.Join(disk, "run"))
+	if err := os.WriteFile(storage, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, "ENGINE=podman", "USERS=root", "CONTAINERS_STORAGE_CONF="+storage)
+	f := h.write("19.3.0", hostHelper(), zstd, fixture.Tar(t, fixture.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
+	h.want(noSpace, []string{"no space", "MiB free, want"}, "load")
+
+	f.UnpackedSize = 1 // a record that is wrong: podman itself runs out of space
+	if err := os.WriteFile(f.Path+archive.InfoSuffix, f.Info(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.want(engineRefused, []string{"no space left on device"}, "load")
+	e.command = func(args ...string) *exec.Cmd {
+		cmd := exec.Command("podman", args...)
+		cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
+		return cmd
+	}
+	if got := e.id(t, f.RepoTag); got != "" {
+		t.Fatalf("half an image is there: %s", got)
+	}
+}
+
+// TestNoSession leaves nothing behind in the life of a user without a session:
+// no process, no runtime folder, and a podman that works with a session and without.
+func TestNoSession(t *testing.T) {
+	e := rootless(t)
+	u, err := user.Lookup(e.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, e.settings...)
+	f := h.install("19.3.0", hostHelper())[0]
+	h.want(allPresent, []string{"loaded"}, "load")
+	h.want(allPresent, []string{"present"}, "status")
+	if pids := processes(t, u.Uid); len(pids) > 0 {
+		t.Errorf("processes %v of the user are left", pids)
+	}
+	if _, err := os.Stat("/run/user/" + u.Uid); !os.IsNotExist(err) {
+		t.Errorf("runtime folder of the user: %v, want none", err)
+	}
+	if left, err := filepath.Glob("/run/gitlab-runner-helper-images.*/" + u.Uid); err != nil || len(left) > 0 {
+		t.Errorf("folders are left: %v %v", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(u.HomeDir, ".local/share/containers/storage/libpod/bolt_state.db")); !os.IsNotExist(err) {
+		t.Errorf("libpod's state of the user: %v, want none yet", err)
+	}
+	if got := e.id(t, f.RepoTag); got != imageID(f) {
+		t.Errorf("in a session the image is %q, want %s", got, imageID(f))
+	}
+	h.want(allPresent, []string{"present"}, "load") // beside a podman that has a session
+	e.must(t, "create", "--name=user", "--network=none", f.RepoTag, "true")
+	h.install("19.4.0", hostHelper())
+	h.want(allPresent, []string{"loaded"}, "load")
+	h.want(allPresent, []string{"kept"}, "prune") // a container of the session uses it
+}
+
+// TestOwnStore is a user who loads for themselves, without root.
+func TestOwnStore(t *testing.T) {
+	e := rootless(t)
+	h := newHost(t, "ENGINE=podman")
+	f := h.install("19.3.0", hostHelper())[0]
+	script, err := os.ReadFile(loader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(filepath.Dir(h.archives), "loader")
+	if err := os.WriteFile(own, script, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	asUser := func(code int, text string, args ...string) {
+		t.Helper()
+		cmd := e.command()
+		cmd.Args = append(cmd.Args[:len(cmd.Args)-1], append([]string{own}, h.command(args...).Args[1:]...)...) // instead of podman
+		out, got := output(t, cmd)
+		if got != code || !strings.Contains(out, text) {
+			t.Fatalf("%v: exit %d, want %d and %q:\n%s", args, got, code, text, out)
+		}
+	}
+	asUser(allPresent, e.String()+": "+hostHelper()+": loaded", "load")
+	asUser(allPresent, "present", "load") // podman's leftovers do not hold the lock
+	asUser(allPresent, "present", "status")
+	asUser(noPermission, "only root", "load", "--user=root")
+	if got := e.id(t, f.RepoTag); got != imageID(f) {
+		t.Errorf("image ID %q, want %s", got, imageID(f))
+	}
+}
+
+// TestRunnerLookups does what the Runners do, on a host without a registry.
+func TestRunnerLookups(t *testing.T) {
+	inEachEngine(t, func(t *testing.T, e engine) {
+		// Docker 20.10 does not take zstd: file lookups there need ARCHIVE_COMPRESSION=gzip.
+		c := zstd
+		if e.name == "docker" {
+			c = archive.Compression{Method: "gzip"}
+		}
+		h := newHost(t, e.settings...)
+		f := h.write("19.3.0", hostHelper(), c, fixture.Rootfs(t, "helper"))
+		runner := apiRunner{t, e.api(t)}
+
+		// The file, by Runner 17.9 and later on its own: inspect, load, tag, inspect.
+		if got := runner.inspect(f.RepoTag); got != "" {
+			t.Fatalf("the store is not empty: %s", got)
+		}
+		runner.load(f)
+		if got := runner.inspect(f.RepoTag); got != imageID(f) {
+			t.Fatalf("17.9.0: image ID %q, want %s", got, imageID(f))
+		}
+		h.want(allPresent, []string{"present"}, "load")
+
+		// The engine, by 15.8.0 and all others, after the loader.
+		e.must(t, "rmi", f.RepoTag)
+		if got := runner.inspect(f.RepoTag); got != "" {
+			t.Fatalf("the store is not empty: %s", got)
+		}
+		h.want(allPresent, []string{"loaded"}, "load")
+		if got := runner.inspect(f.RepoTag); got != imageID(f) {
+			t.Fatalf("15.8.0: image ID %q, want %s", got, imageID(f))
+		}
+	})
+}
+
+// An apiRunner speaks to an engine as GitLab Runner does.
+type apiRunner struct {
+	tb     testing.TB
+	client *http.Client
+}
+
+func (r apiRunner) do(method, path string, body io.Reader) *http.Response {
+	r.tb.Helper()
+	req, err := http.NewRequest(method, "http://engine/v1.24"+path, body)
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/x-tar")
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	return resp
+}
+
+// inspect is the first thing every Runner asks (GitLab Runner v15.8.0,
+// executors/docker/docker.go, getPrebuiltImage).
+func (r apiRunner) inspect(image string) string {
+	r.tb.Helper()
+	resp := r.do(http.MethodGet, "/images/"+image+"/json", nil)
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return ""
+	}
+	var found struct{ ID string }
+	if err := json.NewDecoder(resp.Body).Decode(&found); err != nil || found.ID == "" {
+		r.tb.Fatalf("inspect %s: %s: %v", image, resp.Status, err)
+	}
+	return strings.TrimPrefix(found.ID, "sha256:")
+}
+
+// load is what 17.9.0 and later do with the file (GitLab Runner v19.3.0,
+// executors/docker/internal/prebuilt/prebuilt.go).
+func (r apiRunner) load(f archive.File) {
+	r.tb.Helper()
+	file, err := os.Open(f.Path)
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	defer file.Close()
+	resp := r.do(http.MethodPost, "/images/load?quiet=1", file)
+	defer resp.Body.Close()
+	loaded := ""
+	var seen bytes.Buffer
+	for lines := bufio.NewScanner(io.TeeReader(resp.Body, &seen)); loaded == "" && lines.Scan(); {
+		var message struct{ Stream string }
+		if err := json.Unmarshal(lines.Bytes(), &message); err != nil {
+			r.tb.Fatal(err)
+		}
+		for _, prefix := range []string{"Loaded image:", "Loaded image ID:"} {
+			if rest, ok := strings.CutPrefix(message.Stream, prefix); ok {
+				loaded = strings.TrimSpace(rest)
+			}
+		}
+	}
+	if loaded == "" {
+		r.tb.Fatalf("load %s: %s: %s", f.Name, resp.Status, seen.String())
+	}
+	repo, tag := f.RepoTag[:strings.LastIndex(f.RepoTag, ":")], f.RepoTag[strings.LastIndex(f.RepoTag, ":")+1:]
+	tagged := r.do(http.MethodPost, "/images/"+loaded+"/tag?"+url.Values{"repo": {repo}, "tag": {tag}}.Encode(), nil)
+	defer tagged.Body.Close()
+	if tagged.StatusCode != http.StatusCreated {
+		r.tb.Fatalf("tag %s: %s", loaded, tagged.Status)
+	}
+}

@@ -1,0 +1,392 @@
+package loader_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pretag/build/internal/require"
+)
+
+// loader is the command under test.
+const loader = "../../packaging/root/usr/bin/gitlab-runner-helper-images"
+
+// Exit statuses, as gitlab-runner-helper-images(8) has them.
+const (
+	allPresent    = 0
+	engineRefused = 1
+	wrongUsage    = 64
+	damaged       = 65
+	noArchive     = 66
+	noUser        = 67
+	noEngine      = 69
+	noSpace       = 73
+	tryAgain      = 75
+	foreignImage  = 76
+	noPermission  = 77
+	wrongConfig   = 78
+)
+
+// A host is a machine as far as the loader sees one: archives, state and
+// configuration in a folder of its own.
+type host struct {
+	tb       testing.TB
+	archives string
+	settings []string // lines of helper-images.conf
+	env      []string
+	shell    string // "" is the script's own
+}
+
+func newHost(tb testing.TB, settings ...string) *host {
+	tb.Helper()
+	dir := tempDir(tb)
+	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: os.Environ()}
+	if err := os.Mkdir(h.archives, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	h.settings = append([]string{
+		"ARCHIVES=" + h.archives,
+		"STATE=" + filepath.Join(dir, "state"),
+		"RUNNER_CONFIG=" + filepath.Join(dir, "config.toml"),
+	}, settings...)
+	return h
+}
+
+// tempDir is a folder that other users may enter, which tb.TempDir is not.
+func tempDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "loader-test-")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		// Storage of a rootless engine has owners of its own; root may remove it.
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}
+
+func (h *host) command(args ...string) *exec.Cmd {
+	h.tb.Helper()
+	conf := filepath.Join(filepath.Dir(h.archives), "helper-images.conf")
+	if err := os.WriteFile(conf, []byte(strings.Join(h.settings, "\n")+"\n"), 0o644); err != nil {
+		h.tb.Fatal(err)
+	}
+	args = append([]string{loader}, append(args, "--config", conf)...)
+	if h.shell != "" {
+		args = append(strings.Fields(h.shell), args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = h.env
+	return cmd
+}
+
+// run runs the loader and returns what it printed and its exit status.
+func (h *host) run(args ...string) (string, int) {
+	h.tb.Helper()
+	return output(h.tb, h.command(args...))
+}
+
+// want runs the loader and checks its exit status and that its output has each text.
+func (h *host) want(code int, texts []string, args ...string) string {
+	h.tb.Helper()
+	out, got := h.run(args...)
+	if got != code {
+		h.tb.Fatalf("%v: exit %d, want %d\n%s", args, got, code, out)
+	}
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			h.tb.Fatalf("%v: no %q in\n%s", args, text, out)
+		}
+	}
+	return out
+}
+
+func output(tb testing.TB, cmd *exec.Cmd) (string, int) {
+	tb.Helper()
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		tb.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// An engine is a real one with a store of its own.
+type engine struct {
+	name, user string
+	settings   []string                         // what the loader must know of it
+	command    func(args ...string) *exec.Cmd   // the engine's own command, as its user
+	api        func(tb testing.TB) *http.Client // its Docker API; nil where it has no daemon
+}
+
+func (e engine) String() string { return e.name + "/" + e.user }
+
+// must runs the engine's own command.
+func (e engine) must(tb testing.TB, args ...string) string {
+	tb.Helper()
+	out, err := e.command(args...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		tb.Fatalf("%s %v: %v", e, args, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// id is the ID of an image, without its "sha256:", or "" where there is none.
+func (e engine) id(tb testing.TB, image string) string {
+	tb.Helper()
+	out, err := e.command("image", "inspect", "--format", "{{.Id}}", image).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(strings.TrimSpace(string(out)), "sha256:")
+}
+
+// podman is root's podman with a store in a folder of the test's own.
+func podman(tb testing.TB) engine {
+	tb.Helper()
+	needRoot(tb)
+	require.Tool(tb, "podman")
+	dir := tempDir(tb)
+	storage := filepath.Join(dir, "storage.conf")
+	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "graph"), filepath.Join(dir, "run"))
+	if err := os.WriteFile(storage, []byte(text), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	e := engine{name: "podman", user: "root", settings: []string{"ENGINE=podman", "USERS=root", "CONTAINERS_STORAGE_CONF=" + storage}}
+	e.command = func(args ...string) *exec.Cmd {
+		cmd := exec.Command("podman", args...)
+		cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
+		return cmd
+	}
+	e.api = func(tb testing.TB) *http.Client { return serve(tb, e.command, filepath.Join(dir, "podman.sock")) }
+	return e
+}
+
+// rootless is podman of a user made for the test, who has no session. Its own
+// command runs with a runtime folder as in a session.
+func rootless(tb testing.TB) engine {
+	tb.Helper()
+	needRoot(tb)
+	for _, tool := range []string{"podman", "useradd", "runuser", "newuidmap"} {
+		require.Tool(tb, tool)
+	}
+	name := newUser(tb)
+	u, err := user.Lookup(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	session := filepath.Join(u.HomeDir, "session")
+	e := engine{name: "podman", user: name, settings: []string{"ENGINE=podman", "USERS=" + name}}
+	e.command = func(args ...string) *exec.Cmd {
+		cmd := exec.Command("runuser", append([]string{
+			"-u", name, "--", "env", "-i", "HOME=" + u.HomeDir, "USER=" + name, "PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + session, "podman",
+		}, args...)...)
+		cmd.Dir = "/"
+		return cmd
+	}
+	e.api = func(tb testing.TB) *http.Client { return serve(tb, e.command, filepath.Join(session, "podman.sock")) }
+	return e
+}
+
+// newUser makes a user with ranges of subordinate IDs, for the time of the test.
+func newUser(tb testing.TB) string {
+	tb.Helper()
+	name := "pretag" + strconv.FormatInt(time.Now().UnixNano()%1e9, 36)
+	home := filepath.Join(tempDir(tb), name)
+	if out, err := exec.Command("useradd", "-m", "-d", home, name).CombinedOutput(); err != nil {
+		tb.Fatalf("useradd: %v: %s", err, out)
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	session := filepath.Join(home, "session")
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	if err := errors.Join(os.Mkdir(session, 0o700), os.Chown(session, uid, gid)); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		// What the user's own podman has left running holds its namespace open.
+		for pids := processes(tb, u.Uid); len(pids) > 0; pids = processes(tb, u.Uid) {
+			for _, pid := range pids {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if out, err := exec.Command("userdel", name).CombinedOutput(); err != nil {
+			tb.Errorf("userdel: %v: %s", err, out)
+		}
+	})
+	return name
+}
+
+// processes lists the living processes of a user.
+func processes(tb testing.TB, uid string) []int {
+	tb.Helper()
+	statuses, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var pids []int
+	for _, path := range statuses {
+		text, err := os.ReadFile(path)
+		if err != nil || bytes.Contains(text, []byte("State:\tZ")) || !bytes.Contains(text, []byte("\nUid:\t"+uid+"\t")) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// docker is a daemon of its own; start brings it up, which the caller does not always want.
+func docker(tb testing.TB) (e engine, start func(testing.TB)) {
+	tb.Helper()
+	needRoot(tb)
+	daemon := require.Tool(tb, "dockerd")
+	require.Tool(tb, "docker")
+	dir := tempDir(tb)
+	socket := filepath.Join(dir, "docker.sock")
+	e = engine{name: "docker", user: "root", settings: []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}}
+	e.command = func(args ...string) *exec.Cmd {
+		cmd := exec.Command("docker", args...)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket)
+		return cmd
+	}
+	e.api = func(tb testing.TB) *http.Client { return client(tb, socket) }
+	start = func(tb testing.TB) {
+		tb.Helper()
+		background(tb, dockerd(daemon, dir, socket, "--storage-driver=vfs"), socket)
+	}
+	return e, start
+}
+
+func dockerd(daemon, dir, socket string, args ...string) *exec.Cmd {
+	return exec.Command(daemon, append([]string{
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--host=unix://" + socket, "--data-root=" + filepath.Join(dir, "data"),
+		"--exec-root=" + filepath.Join(dir, "exec"), "--pidfile=" + filepath.Join(dir, "pid"),
+	}, args...)...)
+}
+
+// dockerContainerd is a docker daemon that keeps images in containerd's store.
+func dockerContainerd(tb testing.TB) engine {
+	tb.Helper()
+	e, _ := docker(tb)
+	daemon, containerd := require.Tool(tb, "dockerd"), require.Tool(tb, "containerd")
+	version, err := exec.Command(daemon, "--version").Output()
+	var major int
+	if _, scanned := fmt.Sscanf(string(version), "Docker version %d.", &major); err != nil || scanned != nil || major < 24 {
+		require.Missing(tb, "docker-containerd", "dockerd 24 or later has the containerd store, this is "+string(version))
+	}
+	dir := tempDir(tb)
+	address := filepath.Join(dir, "containerd.sock")
+	config := filepath.Join(dir, "daemon.json")
+	if err := os.WriteFile(config, []byte(`{"features": {"containerd-snapshotter": true}}`), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	background(tb, exec.Command(containerd, "--root="+filepath.Join(dir, "content"), "--state="+filepath.Join(dir, "state"), "--address="+address), address)
+	socket := filepath.Join(dir, "docker.sock")
+	background(tb, dockerd(daemon, dir, socket, "--config-file="+config, "--containerd="+address), socket)
+	e.settings = []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}
+	e.command = func(args ...string) *exec.Cmd {
+		cmd := exec.Command("docker", args...)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket)
+		return cmd
+	}
+	return e
+}
+
+// serve runs podman's API service.
+func serve(tb testing.TB, command func(...string) *exec.Cmd, socket string) *http.Client {
+	tb.Helper()
+	background(tb, command("system", "service", "--time=0", "unix://"+socket), socket)
+	return client(tb, socket)
+}
+
+// background runs a daemon until the test ends and waits until its socket answers.
+func background(tb testing.TB, cmd *exec.Cmd, socket string) {
+	tb.Helper()
+	// A file, as a daemon may leave processes behind that hold its output open.
+	log, err := os.Create(filepath.Join(tb.TempDir(), "log"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil {
+			tb.Log(err)
+		}
+		_ = cmd.Wait() // ended by the signal
+	})
+	for range 300 {
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	text, err := os.ReadFile(log.Name())
+	tb.Fatalf("%s: no answer on %s: %v\n%s", cmd.Path, socket, err, text)
+}
+
+func client(tb testing.TB, socket string) *http.Client {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		require.Missing(tb, "root", "stores, users and daemons of the test's own need it")
+	}
+}
+
+// inEachEngine runs a test in each engine, in an empty store.
+func inEachEngine(t *testing.T, test func(*testing.T, engine)) {
+	t.Run("podman", func(t *testing.T) { test(t, podman(t)) })
+	t.Run("rootless", func(t *testing.T) { test(t, rootless(t)) })
+	t.Run("docker", func(t *testing.T) {
+		e, start := docker(t)
+		start(t)
+		test(t, e)
+	})
+}
+
+func hasDocker() bool {
+	_, err := exec.LookPath("docker")
+	return err == nil
+}

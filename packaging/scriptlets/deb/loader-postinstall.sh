@@ -1,0 +1,24 @@
+#!/bin/sh
+# Enables the unit on the first installation, as deb-systemd-helper(1) decides,
+# and has the images loaded in the background where systemd runs.
+set -e
+unit=gitlab-runner-helper-images.service
+case $1 in
+configure | abort-upgrade | abort-deconfigure | abort-remove)
+	if command -v deb-systemd-helper >/dev/null; then
+		deb-systemd-helper unmask "$unit" >/dev/null || true
+		if deb-systemd-helper --quiet was-enabled "$unit"; then
+			deb-systemd-helper enable "$unit" >/dev/null || true
+		else
+			deb-systemd-helper update-state "$unit" >/dev/null || true
+		fi
+	fi
+	if [ -d /run/systemd/system ]; then
+		systemctl --system daemon-reload || true
+		if systemctl --quiet is-enabled "$unit" 2>/dev/null; then
+			systemctl --no-block start "$unit" || true
+		fi
+	fi
+	;;
+esac
+exit 0
