@@ -47,7 +47,8 @@ func (e Engine) Start(ctx context.Context) (*Instance, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", i.socket())
 		},
 	}
-	err := errors.Join(e.sweep(), i.makeFolder())
+	e.sweep()
+	err := i.makeFolder()
 	if err == nil {
 		err = i.start(ctx)
 	}
@@ -80,40 +81,23 @@ func (i *Instance) makeFolder() (err error) {
 }
 
 // sweep removes the folders that no process uses any more, of this user or, as
-// root, of all.
-func (e Engine) sweep() error {
-	locks, err := filepath.Glob(filepath.Join(os.TempDir(), folderPattern, lockName))
-	if err != nil {
-		return err
+// root, of all. What it cannot remove stays, and harms nobody but the disk.
+func (e Engine) sweep() {
+	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPattern, lockName)) // the pattern is well formed
+	for _, lock := range locks {
+		// The folder is open to all: what has our name may be anybody's, and no file.
+		f, err := os.OpenFile(lock, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			continue
+		}
+		info, err := f.Stat()
+		mine := err == nil && (os.Geteuid() == 0 || int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid())
+		if mine && syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			left := Instance{Engine: e, dir: filepath.Dir(lock)}
+			_ = left.remove()
+		}
+		f.Close()
 	}
-	var errs []error
-	for _, path := range locks {
-		errs = append(errs, e.sweepFolder(path))
-	}
-	return errors.Join(errs...)
-}
-
-func (e Engine) sweepFolder(lock string) error {
-	f, err := os.Open(lock)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // somebody else was faster
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if uid := os.Geteuid(); uid != 0 && info.Sys().(*syscall.Stat_t).Uid != uint32(uid) {
-		return nil
-	}
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		return nil // in use
-	}
-	left := Instance{Engine: e, dir: filepath.Dir(lock)}
-	return left.remove()
 }
 
 func (i *Instance) socket() string          { return filepath.Join(i.dir, "socket") }

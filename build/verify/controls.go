@@ -127,7 +127,7 @@ func (run engineRun) importControl(ctx context.Context, rootfs []byte) error {
 		return err
 	}
 	start := time.Now()
-	r := Result{Subject: "import of a rootfs", Check: "tag", Status: Passed}
+	r := Result{Subject: "bare root filesystem", Check: "import", Status: Passed}
 	repository, tag := splitTag(controlTag)
 	err := run.RunnerImport(ctx, bytes.NewReader(rootfs), repository, tag)
 	var images []engine.Image
@@ -142,9 +142,9 @@ func (run engineRun) importControl(ctx context.Context, rootfs []byte) error {
 	case err != nil:
 		r.Status, r.Says = Skipped, err.Error()
 	case got == controlTag:
-		r.Says = "keeps the tag that is asked for"
+		r.Says = "imported, it keeps the tag that is asked for"
 	default:
-		r.Says = fmt.Sprintf("asked for %s, got %s: a job finds no helper image unless an archive brought it", controlTag, got)
+		r.Says = fmt.Sprintf("imported as %s, it becomes %s: a job finds no helper image unless an archive brought it", controlTag, got)
 	}
 	r.Seconds = time.Since(start).Seconds()
 	run.result.Controls = append(run.result.Controls, r)

@@ -133,7 +133,7 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, say func(
 		if err := run.helper(ctx, im); err != nil {
 			return result, fmt.Errorf("%s: %s: %w", e.Kind, im.Helper, err)
 		}
-		say("%s: %s: %s", e.Kind, im.Helper, worst(result.Results[from:]))
+		say("%s: %s: %s", e.Kind, im.Helper, summarize(result.Results[from:]))
 	}
 	result.Seconds = time.Since(start).Seconds()
 	return result, nil

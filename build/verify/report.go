@@ -56,9 +56,9 @@ func (r Report) writeJSON(w io.Writer) error {
 func (r Report) WriteTable(w io.Writer) error {
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "helper\ton disk")
+	fmt.Fprint(t, "HELPER\tON DISK")
 	for _, e := range r.Engines {
-		fmt.Fprintf(t, "\t%s", strings.TrimSpace(string(e.Kind)+" "+e.Version))
+		fmt.Fprintf(t, "\t%s", strings.ToUpper(strings.TrimSpace(string(e.Kind)+" "+e.Version)))
 	}
 	fmt.Fprintln(t)
 	for _, f := range r.Archives {

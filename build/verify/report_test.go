@@ -61,7 +61,7 @@ func sample() Report {
 		}
 		docker.Results = append(docker.Results, results...)
 	}
-	rootful.Controls = []Result{{Subject: "two tags", Check: "runner", Status: Passed, Says: "reported: <invalid> & 'odd' reference"}}
+	rootful.Controls = []Result{{Subject: "bare root filesystem", Check: "import", Status: Passed, Says: "it becomes a:latest"}, {Subject: "two tags", Check: "runner", Status: Passed, Says: "reported: <invalid> & 'odd' reference"}}
 	r.Engines = []EngineResult{rootful, {Kind: engine.PodmanRootless, NotChecked: "newuidmap is not installed"}, docker}
 	return r
 }
@@ -71,7 +71,7 @@ func TestTable(t *testing.T) {
 	if err := sample().WriteTable(&b); err != nil {
 		t.Fatal(err)
 	}
-	want := `helper              on disk  podman-rootful 4.3.1  podman-rootless  docker 20.10.24+dfsg1
+	want := `HELPER              ON DISK  PODMAN-ROOTFUL 4.3.1  PODMAN-ROOTLESS  DOCKER 20.10.24+DFSG1
 alpine-x86_64       ok       ok                    not checked      pipe only
 alpine-arm          ok       ok                    not checked      ok, not run
 ubuntu-x86_64-pwsh  ok       ok                    not checked      FAILED: runner
@@ -81,7 +81,7 @@ podman-rootless: not checked: newuidmap is not installed
 docker: ubuntu-x86_64-pwsh: runner FAILED
   image sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef is tagged ["a:b" "a:latest"], want ["a:b"]
   repeat: curl --unix-socket /var/run/docker.sock -T out/helper-images/prebuilt-ubuntu-x86_64-pwsh.docker.tar.zst http://engine/images/load
-36 passed, 1 failed, 2 refused as expected, 1 not checked; 2 engines, 1 not checked
+37 passed, 1 failed, 2 refused as expected, 1 not checked; 2 engines, 1 not checked
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
@@ -133,14 +133,14 @@ func TestJUnit(t *testing.T) {
 	if err := xml.Unmarshal(b.Bytes(), &suites); err != nil {
 		t.Fatal(err)
 	}
-	if suites.Tests != 41 || suites.Failures != 1 || suites.Skipped != 2 {
-		t.Errorf("%d tests, %d failures, %d skipped; want 41, 1, 2", suites.Tests, suites.Failures, suites.Skipped)
+	if suites.Tests != 42 || suites.Failures != 1 || suites.Skipped != 2 {
+		t.Errorf("%d tests, %d failures, %d skipped; want 42, 1, 2", suites.Tests, suites.Failures, suites.Skipped)
 	}
 	var names []string
 	for _, s := range suites.Suites {
 		names = append(names, fmt.Sprintf("%s %d", s.Name, len(s.Cases)))
 	}
-	if diff := cmp.Diff([]string{"on disk 3", "podman-rootful 4.3.1 19", "podman-rootless 1", "docker 20.10.24+dfsg1 18"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"on disk 3", "podman-rootful 4.3.1 20", "podman-rootless 1", "docker 20.10.24+dfsg1 18"}, names); diff != "" {
 		t.Error(diff)
 	}
 	failure := suites.Suites[3].Cases[13]
@@ -165,7 +165,7 @@ func TestHTMLNeedsNothingElse(t *testing.T) {
 	}
 	for _, want := range []string{
 		"newuidmap is not installed", "FAILED: runner", "pipe only", "To see it again", "http://engine/images/load",
-		"&lt;invalid&gt; &amp;", "sha256:0123456789abcdef", "_all.deb", "width: 33.33%",
+		"&lt;invalid&gt; &amp;", "sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "it becomes a:latest",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the page lacks %q", want)
