@@ -131,9 +131,16 @@ func TestForeign(t *testing.T) {
 		make              maker
 		kind, compression string
 	}{
-		{rpmbuild, "w9.gzdio", "gzip"}, {rpmbuild, "w9.bzdio", "bzip2"}, {rpmbuild, "w2.xzdio", "xz"},
-		{rpmbuild, "w2.lzdio", "lzma"}, {rpmbuild, "w3.zstdio", "zstd"}, {rpmbuild, "w.ufdio", "none"},
-		{dpkgDeb, "gzip", "gzip"}, {dpkgDeb, "xz", "xz"}, {dpkgDeb, "zstd", "zstd"}, {dpkgDeb, "none", "none"},
+		{rpmbuild, "w9.gzdio", "gzip"},
+		{rpmbuild, "w9.bzdio", "bzip2"},
+		{rpmbuild, "w2.xzdio", "xz"},
+		{rpmbuild, "w2.lzdio", "lzma"},
+		{rpmbuild, "w3.zstdio", "zstd"},
+		{rpmbuild, "w.ufdio", "none"},
+		{dpkgDeb, "gzip", "gzip"},
+		{dpkgDeb, "xz", "xz"},
+		{dpkgDeb, "zstd", "zstd"},
+		{dpkgDeb, "none", "none"},
 	} {
 		t.Run(test.kind, func(t *testing.T) {
 			m, files, entries, err := readAll(test.make(t, test.kind))

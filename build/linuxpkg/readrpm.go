@@ -277,10 +277,19 @@ func (r *Reader) describe(h *header) error {
 		tag uint32
 		at  *string
 	}{
-		{tagName, &r.Name}, {tagVersion, &r.Version}, {tagRelease, &r.Release}, {tagArch, &r.Arch},
-		{tagSummary, &r.Summary}, {tagDescription, &r.Description}, {tagLicense, &r.License}, {tagGroup, &r.Section},
-		{tagPackager, &r.Maintainer}, {tagVendor, &r.Vendor}, {tagURL, &r.Homepage},
-		{tagPayloadFormat, &format}, {tagPayloadCompressor, &r.Compression},
+		{tagName, &r.Name},
+		{tagVersion, &r.Version},
+		{tagRelease, &r.Release},
+		{tagArch, &r.Arch},
+		{tagSummary, &r.Summary},
+		{tagDescription, &r.Description},
+		{tagLicense, &r.License},
+		{tagGroup, &r.Section},
+		{tagPackager, &r.Maintainer},
+		{tagVendor, &r.Vendor},
+		{tagURL, &r.Homepage},
+		{tagPayloadFormat, &format},
+		{tagPayloadCompressor, &r.Compression},
 	} {
 		var err error
 		*field.at, err = h.string(field.tag)
