@@ -31,7 +31,7 @@ func TestLint(t *testing.T) {
 		})
 		t.Run("lintian "+layout, func(t *testing.T) {
 			require.Tool(t, "lintian")
-			out := run(t, "lintian", append([]string{"--allow-root", "--display-info", "--no-tag-display-limit", "--fail-on", "error,warning,info"}, of(linuxpkg.Deb, paths)...)...)
+			out := run(t, "lintian", append([]string{"--allow-root", "--display-info", "--tag-display-limit", "0", "--fail-on", "error,warning,info"}, of(linuxpkg.Deb, paths)...)...)
 			for line := range strings.Lines(out) {
 				if !strings.HasPrefix(line, "N:") {
 					t.Error(strings.TrimSpace(line))
