@@ -378,7 +378,7 @@ func (run engineRun) differences(got engine.Image, im expected) []string {
 
 // lookup is what GitLab Runner below 17.9, and each later one too, does first:
 // it inspects repository:tag and uses what it finds (v15.8.0,
-// executors/docker/docker.go, getPrebuiltImage's caller). No load comes before it here.
+// executors/docker/docker.go). No load comes right before it here.
 func (run engineRun) lookup(ctx context.Context, im expected, r *Result) {
 	got, err := run.Inspect(ctx, im.RepoTag)
 	if err != nil {

@@ -174,7 +174,8 @@ func TestHTMLNeedsNothingElse(t *testing.T) {
 }
 
 // TestHTMLInABrowser renders the page at desk and phone width, light and dark,
-// and looks: nothing wider than the screen, and colours as the scheme asks.
+// and looks: nothing wider than the screen, and colours as the scheme asks. With
+// KEEP_SHOTS set to a new folder the pictures are kept there, for a person to look at.
 func TestHTMLInABrowser(t *testing.T) {
 	chromium := require.Tool(t, "chromium")
 	dir := t.TempDir()
