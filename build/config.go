@@ -20,6 +20,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
+	"pretag/build/engine"
 )
 
 // A Config is what the environment asks for: README's table of variables, read
@@ -104,9 +105,9 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	if strings.ContainsAny(c.Vendor, "\r\n") {
 		e.reject("PACKAGE_VENDOR=%q: want one line", c.Vendor)
 	}
-	for _, engine := range c.Engines {
-		if engine != "podman" && engine != "docker" {
-			e.reject("ENGINES=%q: want podman, docker or both", engine)
+	for _, word := range c.Engines {
+		if word != "podman" && !slices.Contains(engine.Kinds(), engine.Kind(word)) {
+			e.reject("ENGINES=%q: want podman (one of its kinds), podman-rootful, podman-rootless or docker", word)
 		}
 	}
 	if c.Passphrase != "" && c.Key == "" {

@@ -64,7 +64,7 @@ func TestFromEnvReportsAll(t *testing.T) {
 		`PACKAGE_LAYOUT="both": want split or single`,
 		`SOURCE_DATE_EPOCH="yesterday": want seconds since 1970`,
 		`GPG_KEY_PATH="` + filepath.Join(dir, "missing") + `": no such file or directory`,
-		`ENGINES="lxc": want podman, docker or both`,
+		`ENGINES="lxc": want podman (one of its kinds), podman-rootful, podman-rootless or docker`,
 		`JOBS="-1": want a number above 0`,
 		`PACKAGE_MAINTAINER="me": want Name <mail@example.com>`,
 		`PACKAGE_HOMEPAGE="x": want a URL`,

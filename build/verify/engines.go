@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"os"
 	"runtime"
 	"slices"
@@ -257,7 +258,7 @@ func (run engineRun) helper(ctx context.Context, im expected) error {
 	}{
 		{"lookup", "image inspect " + im.RepoTag, run.lookup},
 		{"stored", "save " + im.RepoTag + " | tar -x -O | sha256sum", run.stored},
-		{"run", "run --rm --network none " + im.RepoTag + " sh -c 'echo " + word(im) + "'", run.container},
+		{"run", "run --rm --network none " + im.RepoTag + " " + shellWords(probe(im)), run.container},
 	} {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -421,18 +422,50 @@ func (run engineRun) container(ctx context.Context, im expected, r *Result) {
 		r.Status, r.Says = Skipped, fmt.Sprintf("the image is for %s, this machine is %s", im.Platform, host)
 		return
 	}
-	got, err := run.Run(ctx, im.RepoTag, "sh", "-c", "echo "+word(im))
+	got, err := run.Run(ctx, im.RepoTag, probe(im)...)
 	if err != nil {
 		r.judge(lines(err))
 		return
 	}
-	got = strings.TrimSpace(got)
+	got, _, _ = strings.Cut(strings.TrimSpace(got), "\n")
 	r.Says = "prints " + got
-	if got != word(im) {
+	switch {
+	case !hasShell(im) && got == "":
+		r.judge([]string{"prints nothing, want its version"})
+	case hasShell(im) && got != word(im):
 		r.judge([]string{fmt.Sprintf("prints %q, want %q", got, word(im))})
-		return
+	default:
+		r.judge(nil)
 	}
-	r.judge(nil)
+}
+
+// probe is what the image is asked to do: to echo a word or, where it has no
+// shell to go through, to have its helper tell the version.
+func probe(im expected) []string {
+	if hasShell(im) {
+		return []string{"sh", "-c", "echo " + word(im)}
+	}
+	return []string{im.Config.Config.Cmd[0], "--version"}
+}
+
+// hasShell reports whether the image has a shell: all have but the flavor
+// concrete, whose command is the helper itself
+// (GitLab Runner v19.3.0, dockerfiles/runner-helper).
+func hasShell(im expected) bool {
+	cmd := im.Config.Config.Cmd
+	return len(cmd) == 0 || path.Base(cmd[0]) != "gitlab-runner-helper"
+}
+
+// shellWords spells arguments for a shell.
+func shellWords(args []string) string {
+	words := make([]string, len(args))
+	for i, arg := range args {
+		words[i] = arg
+		if strings.Contains(arg, " ") {
+			words[i] = "'" + arg + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // word names the image and no other.
