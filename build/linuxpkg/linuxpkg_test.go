@@ -655,3 +655,33 @@ func TestPayload(t *testing.T) {
 		}
 	}
 }
+
+// TestScriptlets: each file below scriptlets/ is in a package. IfExists would
+// pass over a name that is misspelt.
+func TestScriptlets(t *testing.T) {
+	dir := t.TempDir()
+	opts := options(t, dir)
+	packaged := map[string]bool{}
+	for _, p := range build(t, opts, fixture.Archives(t, dir, sixHelpers()...)).Packages {
+		m, _, _, err := readAll(p.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range m.Scripts {
+			packaged[strings.TrimSpace(text)] = true
+		}
+	}
+	err := fs.WalkDir(packaging.Files, "scriptlets", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(packaging.Files, name)
+		if !packaged[strings.TrimSpace(string(text))] {
+			t.Errorf("%s is in no package", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
