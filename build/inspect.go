@@ -22,6 +22,7 @@ import (
 	"pretag/build/image"
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
+	"pretag/build/sign"
 	"pretag/build/source"
 )
 
@@ -308,7 +309,11 @@ func (p *Contained) write(line func(key string, values ...string)) {
 	}
 	line("scripts", strings.Join(slices.Sorted(maps.Keys(p.Scripts)), ", "))
 	for _, signature := range p.Signatures {
-		line("signature", signature.Place)
+		keyID, err := sign.Issuer(signature.Data)
+		if err != nil {
+			keyID = err.Error()
+		}
+		line("signature", signature.Place+", by key "+keyID+", not checked")
 	}
 	var contents []string
 	for _, e := range p.Contents {

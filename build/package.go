@@ -6,10 +6,12 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"pretag/build/archive"
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
+	"pretag/build/sign"
 	"pretag/packaging"
 )
 
@@ -22,15 +24,19 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
+	signer, err := c.signer(ui)
+	if err != nil {
+		return err
+	}
 	archives, err := c.archives(ctx, ui)
 	if err != nil {
 		return err
 	}
-	packages, err := c.packages(ctx, archives, ui)
+	packages, err := c.packages(ctx, archives, signer, ui)
 	if err != nil {
 		return err
 	}
-	if err := manifest.Write(c.Out, manifest.Manifest{
+	m := manifest.Manifest{
 		Version:  c.Version.String(),
 		Revision: c.Version.Revision(),
 		Release:  c.Release,
@@ -38,15 +44,30 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		Tools:    tools(),
 		Archives: archives,
 		Packages: packages,
-	}, nil); err != nil {
+	}
+	if err := manifest.Write(c.Out, m, signer, nil); err != nil {
 		return err
 	}
 	ui.Packages(packages)
 	return nil
 }
 
-func (c Config) packages(ctx context.Context, archives []archive.File, ui *UI) ([]linuxpkg.Package, error) {
-	result, err := linuxpkg.Build(ctx, linuxpkg.Options{
+// signer is nil where no key is given.
+func (c Config) signer(ui *UI) (*sign.Signer, error) {
+	if c.Key == "" {
+		ui.Say("unsigned: GPG_KEY_PATH is not set")
+		return nil, nil
+	}
+	// The clock is asked for an expired key only.
+	signer, err := sign.Load(c.Key, c.Passphrase, c.Time, time.Now())
+	if err == nil {
+		ui.Say("signed by key %s", signer.KeyID())
+	}
+	return signer, err
+}
+
+func (c Config) packages(ctx context.Context, archives []archive.File, signer *sign.Signer, ui *UI) ([]linuxpkg.Package, error) {
+	options := linuxpkg.Options{
 		Files:      packaging.Files,
 		Formats:    c.Formats,
 		Layout:     c.Layout,
@@ -58,7 +79,11 @@ func (c Config) packages(ctx context.Context, archives []archive.File, ui *UI) (
 		Maintainer: c.Maintainer,
 		Vendor:     c.Vendor,
 		Homepage:   c.Homepage,
-	}, archives)
+	}
+	if signer != nil {
+		options.Sign = signer.Sign
+	}
+	result, err := linuxpkg.Build(ctx, options, archives)
 	for _, warning := range result.Warnings {
 		ui.Warn("%s", warning)
 	}

@@ -3,12 +3,16 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path"
 	"path/filepath"
 
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
+	"pretag/build/sign"
 	"pretag/build/verify"
 )
 
@@ -35,7 +39,7 @@ func (c Config) verify(ctx context.Context, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage}
+	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage, More: c.signatures(m)}
 	for _, p := range m.Packages {
 		delivery.Packages = append(delivery.Packages, verify.Package(p))
 	}
@@ -74,4 +78,62 @@ func readPackage(path string, visit func(name string, content io.Reader) error) 
 		}
 	}
 	return nil
+}
+
+// signatures checks each signature of a signed delivery by the key that came
+// with it. Whether that key is the right one, its ID tells.
+func (c Config) signatures(m manifest.Manifest) []verify.Check {
+	if m.Signer == "" {
+		return nil
+	}
+	checks := []verify.Check{{Subject: manifest.SumsName, Name: "signature", Do: func() error {
+		signature, err := os.ReadFile(filepath.Join(c.Out, manifest.SigName))
+		if err != nil {
+			return err
+		}
+		sums, err := os.Open(filepath.Join(c.Out, manifest.SumsName))
+		if err != nil {
+			return err
+		}
+		defer sums.Close()
+		return c.signedBy(m.Signer, sums, signature)
+	}}}
+	for _, p := range m.Packages {
+		checks = append(checks, verify.Check{Subject: path.Join(p.Format, p.File), Name: "signature", Do: func() error {
+			r, err := linuxpkg.Open(p.Path)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			if len(r.Signatures) == 0 {
+				return errors.New("is not signed")
+			}
+			var errs []error
+			for _, s := range r.Signatures {
+				if err := c.signedBy(m.Signer, s.Signed(), s.Data); err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", s.Place, err))
+				}
+			}
+			return errors.Join(errs...)
+		}})
+	}
+	return checks
+}
+
+// signedBy checks a signature by the delivery's key, which must be the wanted one.
+func (c Config) signedBy(want string, data io.Reader, signature []byte) error {
+	file, err := os.Open(filepath.Join(c.Out, manifest.KeyName))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	key, err := sign.ReadKey(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", manifest.KeyName, err)
+	}
+	got, err := key.Check(data, signature)
+	if err == nil && got != want {
+		err = fmt.Errorf("signed by key %s, manifest.json says %s", got, want)
+	}
+	return err
 }

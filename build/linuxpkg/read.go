@@ -51,6 +51,9 @@ type Metadata struct {
 type Signature struct {
 	Place string `json:"place"` // rpm: header, header and payload; deb: _gpgorigin, ...
 	Data  []byte `json:"-"`     // the OpenPGP packets, armored or not
+
+	// Signed gives the bytes that are signed, until the package is closed.
+	Signed func() io.Reader `json:"-"`
 }
 
 // An Entry is one file, folder or link in a package.

@@ -115,19 +115,26 @@ func (m *arMembers) find(want string) (kind string, err error) {
 	}
 }
 
-// readSignatures keeps the members _gpg*, wherever they are.
+// readSignatures keeps the members _gpg*, wherever they are. They sign the
+// bodies of the others, one behind the other (debsigs 0.1.15, debsigs(1p)).
 func (r *Reader) readSignatures(size int64) error {
+	var signed []*io.SectionReader
 	section := io.NewSectionReader(r.file, 0, size)
 	members := &arMembers{r: ar.NewReader(section), left: size - int64(len(arMagic))}
 	for {
 		name, size, err := members.next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			break
 		}
 		if err != nil {
 			return err
 		}
 		if !strings.HasPrefix(name, "_gpg") {
+			at, err := section.Seek(0, io.SeekCurrent)
+			if err != nil {
+				return err
+			}
+			signed = append(signed, io.NewSectionReader(r.file, at, size))
 			continue
 		}
 		if size > maxMetadata {
@@ -139,6 +146,16 @@ func (r *Reader) readSignatures(size int64) error {
 		}
 		r.Signatures = append(r.Signatures, Signature{Place: name, Data: data})
 	}
+	for i := range r.Signatures {
+		r.Signatures[i].Signed = func() io.Reader {
+			var bodies []io.Reader
+			for _, body := range signed {
+				bodies = append(bodies, io.NewSectionReader(body, 0, body.Size()))
+			}
+			return io.MultiReader(bodies...)
+		}
+	}
+	return nil
 }
 
 // readControl fills in the metadata. It returns the MD5 digest of each file,

@@ -181,11 +181,15 @@ func (r *Reader) openRPM() error {
 			return err
 		}
 	}
+	at, err := r.file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
 	h, err := readHeader(r.file)
 	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	if err := r.checkSignature(signature, h); err != nil {
+	if err := r.checkSignature(signature, h, at); err != nil {
 		return err
 	}
 	if err := r.describe(h); err != nil {
@@ -238,8 +242,14 @@ func (r *Reader) openRPM() error {
 	return nil
 }
 
-// checkSignature checks the digests of the header and keeps the signatures.
-func (r *Reader) checkSignature(signature, h *header) error {
+// checkSignature checks the digests of the header h, which begins at the offset
+// at, and keeps the signatures.
+func (r *Reader) checkSignature(signature, h *header, at int64) error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
+	}
+	header, all := int64(len(h.raw)), info.Size()-at
 	for _, check := range []struct {
 		tag    uint32
 		digest hash.Hash
@@ -256,13 +266,15 @@ func (r *Reader) checkSignature(signature, h *header) error {
 	for _, place := range []struct {
 		tag  uint32
 		name string
-	}{{sigRSA, "header"}, {sigDSA, "header"}, {sigPGP, "header and payload"}, {sigGPG, "header and payload"}} {
+		size int64
+	}{{sigRSA, "header", header}, {sigDSA, "header", header}, {sigPGP, "header and payload", all}, {sigGPG, "header and payload", all}} {
 		data, err := signature.bytes(place.tag)
 		if err != nil {
 			return fmt.Errorf("signature header: %w", err)
 		}
 		if data != nil {
-			r.Signatures = append(r.Signatures, Signature{Place: place.name, Data: data})
+			signed := func() io.Reader { return io.NewSectionReader(r.file, at, place.size) }
+			r.Signatures = append(r.Signatures, Signature{place.name, data, signed})
 		}
 	}
 	return nil

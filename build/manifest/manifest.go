@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,13 +21,16 @@ import (
 	"pretag/build/archive"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/linuxpkg"
+	"pretag/build/sign"
 )
 
 // Names below OUT.
 const (
 	Name     = "manifest.json"
 	SumsName = "SHA256SUMS"
-	Archives = "helper-images" // folder of archives and their records
+	SigName  = "SHA256SUMS.asc"  // signature of SHA256SUMS, armored
+	KeyName  = "signing-key.asc" // the public key of all signatures, armored
+	Archives = "helper-images"   // folder of archives and their records
 )
 
 // A Manifest is the content of manifest.json.
@@ -36,13 +40,29 @@ type Manifest struct {
 	Release  int                `json:"release"`            // of the packages
 	Created  int64              `json:"sourceDateEpoch"`    // seconds since 1970
 	Tools    map[string]string  `json:"tools"`              // versions of what decides the bytes
+	Signer   string             `json:"signer,omitempty"`   // ID of the key that signed, in hex
 	Archives []archive.File     `json:"archives"`
 	Packages []linuxpkg.Package `json:"packages"`
 }
 
-// Write writes manifest.json and SHA256SUMS into out. extra lists further files
-// that are delivered, relative to out.
-func Write(out string, m Manifest, extra []string) error {
+// Write writes manifest.json and SHA256SUMS into out, and with a signer their
+// signature and its key. extra lists further files that are delivered, relative
+// to out.
+func Write(out string, m Manifest, signer *sign.Signer, extra []string) error {
+	if err := dropSignature(out); err != nil {
+		return err
+	}
+	if signer != nil {
+		m.Signer = signer.KeyID()
+		key, err := signer.Public()
+		if err != nil {
+			return err
+		}
+		if err := atomicfile.WriteBytes(filepath.Join(out, KeyName), key); err != nil {
+			return err
+		}
+		extra = append(extra, KeyName)
+	}
 	body, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -55,7 +75,24 @@ func Write(out string, m Manifest, extra []string) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteBytes(filepath.Join(out, SumsName), sums)
+	if err := atomicfile.WriteBytes(filepath.Join(out, SumsName), sums); err != nil || signer == nil {
+		return err
+	}
+	signature, err := signer.Armored(bytes.NewReader(sums))
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteBytes(filepath.Join(out, SigName), signature)
+}
+
+// dropSignature removes what an earlier build signed.
+func dropSignature(out string) error {
+	for _, name := range []string{SigName, KeyName} {
+		if err := os.Remove(filepath.Join(out, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Files lists what m names, and manifest.json itself, relative to OUT.

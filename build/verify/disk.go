@@ -30,6 +30,14 @@ type Delivery struct {
 	Packages []Package         // below rpm/ and deb/
 	Sums     map[string]string // by file, relative to Dir: sha256 in hex, as SHA256SUMS has them
 	Read     ReadPackage
+	More     []Check // made after the others
+}
+
+// A Check is one more check of a delivery. Joined errors are a problem each.
+type Check struct {
+	Subject string // a file below OUT
+	Name    string
+	Do      func() error
 }
 
 // The files at the top of a delivery that its sums do not list: the sums, and their signature.
@@ -55,6 +63,9 @@ func Disk(ctx context.Context, d Delivery) ([]Result, error) {
 		diskCheck{"manifest.json", "files", d.checkFiles},
 		diskCheck{sumsName, "sums", d.checkSums},
 	)
+	for _, c := range d.More {
+		checks = append(checks, diskCheck{c.Subject, c.Name, func() []string { return lines(c.Do()) }})
+	}
 	results := make([]Result, 0, len(checks))
 	for _, c := range checks {
 		if err := context.Cause(ctx); err != nil {

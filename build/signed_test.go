@@ -1,0 +1,291 @@
+package build_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pretag/build"
+	"pretag/build/internal/require"
+)
+
+// A gpgHome is a key ring of GnuPG's own.
+type gpgHome struct {
+	*testing.T
+	dir string
+}
+
+func newGPG(t *testing.T) gpgHome {
+	t.Helper()
+	require.Tool(t, "gpg")
+	// a socket's path is short
+	dir, err := os.MkdirTemp("", "gpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := gpgHome{t, dir}
+	t.Cleanup(func() {
+		exec.Command("gpgconf", "--homedir", dir, "--kill", "all").Run() //nolint:errcheck // there may be no agent
+		os.RemoveAll(dir)
+	})
+	return g
+}
+
+func (g gpgHome) run(args ...string) string {
+	g.Helper()
+	command := exec.Command("gpg", append([]string{"--homedir", g.dir, "--batch", "--quiet", "--pinentry-mode", "loopback"}, args...)...)
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	out, err := command.Output()
+	if err != nil {
+		g.Fatalf("gpg %s: %v: %s", strings.Join(args, " "), err, &stderr)
+	}
+	return string(out)
+}
+
+// key makes a key and exports it; it returns the file of the secret key.
+func (g gpgHome) key(name, algorithm, passphrase, expiry string, more ...string) (secret string) {
+	g.Helper()
+	g.run(append(more, "--passphrase", passphrase, "--quick-gen-key", name+" <"+name+"@example.com>", algorithm, "sign", expiry)...)
+	secret = filepath.Join(g.dir, name+".asc")
+	if err := os.WriteFile(secret, []byte(g.run("--armor", "--passphrase", passphrase, "--export-secret-keys", name+"@example.com")), 0o600); err != nil {
+		g.Fatal(err)
+	}
+	return secret
+}
+
+func (g gpgHome) file(name, content string) string {
+	g.Helper()
+	path := filepath.Join(g.dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		g.Fatal(err)
+	}
+	return path
+}
+
+// Signed packages and sums are taken by rpmkeys, debsig-verify and gpgv, and by
+// none of them once a byte is another. Equal builds are equal, signed too.
+func TestSigned(t *testing.T) {
+	gpg := newGPG(t)
+	passphrase := gpg.file("passphrase", "correct horse\n")
+	for _, algorithm := range []string{"rsa3072", "ed25519"} {
+		t.Run(algorithm, func(t *testing.T) {
+			key := gpg.key(algorithm, algorithm, "correct horse", "never")
+			pairs := []string{"HELPERS=alpine-x86_64", "GPG_KEY_PATH=" + key, "GPG_PASSPHRASE_PATH=" + passphrase}
+			b := newBench(t, "alpine-x86_64.tar")
+			if err := b.run(t, build.Package, pairs...); err != nil {
+				t.Fatal(err)
+			}
+			again := newBench(t, "alpine-x86_64.tar")
+			if err := again.run(t, build.Package, pairs...); err != nil {
+				t.Fatal(err)
+			}
+			first, second := tree(t, b.path("out")), tree(t, again.path("out"))
+			for name := range first {
+				if first[name] != second[name] {
+					t.Errorf("%s differs between two signed builds", name)
+				}
+			}
+			verifySums(t, b.path("out"))
+			verifyRPM(t, b.path("out"))
+			verifyDeb(t, gpg, b.path("out"), algorithm)
+			verifyOurselves(t, b)
+			if strings.Contains(b.err.String()+b.out.String(), "correct horse") {
+				t.Error("the passphrase was shown")
+			}
+		})
+	}
+}
+
+// try runs a program and returns what it says.
+func try(t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
+	out, err := exec.Command(require.Tool(t, program), args...).CombinedOutput()
+	return string(out), err
+}
+
+// flipByte changes a byte of the file, and changes it back when the test ends.
+func flipByte(t *testing.T, path string, at int64) (back func()) {
+	t.Helper()
+	flip := func() {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		b := make([]byte, 1)
+		if at < 0 {
+			info, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			at += info.Size()
+		}
+		if _, err := f.ReadAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+		b[0] ^= 1
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip()
+	return flip
+}
+
+func verifySums(t *testing.T, out string) {
+	t.Helper()
+	keyring := filepath.Join(t.TempDir(), "key.gpg")
+	if text, err := try(t, "gpg", "--batch", "--yes", "--output", keyring, "--dearmor", filepath.Join(out, "signing-key.asc")); err != nil {
+		t.Fatal(text)
+	}
+	sums := filepath.Join(out, "SHA256SUMS")
+	if text, err := try(t, "gpgv", "--keyring", keyring, sums+".asc", sums); err != nil {
+		t.Error(text)
+	}
+	defer flipByte(t, sums, 3)()
+	if text, err := try(t, "gpgv", "--keyring", keyring, sums+".asc", sums); err == nil {
+		t.Errorf("gpgv takes changed sums: %s", text)
+	}
+}
+
+func verifyRPM(t *testing.T, out string) {
+	t.Helper()
+	db := t.TempDir()
+	if text, err := try(t, "rpmkeys", "--dbpath", db, "--import", filepath.Join(out, "signing-key.asc")); err != nil {
+		t.Fatal(text)
+	}
+	rpms, err := filepath.Glob(filepath.Join(out, "rpm", "*alpine-amd64*.rpm"))
+	if err != nil || len(rpms) != 1 {
+		t.Fatal(rpms, err)
+	}
+	// rpm -K exits 0 on an unsigned package: look for the signatures themselves
+	signatures := func() (header, all bool, text string) {
+		text, _ = try(t, "rpmkeys", "--dbpath", db, "-Kv", rpms[0])
+		for line := range strings.Lines(text) {
+			ok := strings.Contains(line, "Signature, key ID") && strings.HasSuffix(strings.TrimSpace(line), ": OK")
+			header = header || ok && strings.Contains(line, "Header")
+			all = all || ok && !strings.Contains(line, "Header")
+		}
+		return header, all, text
+	}
+	if header, all, text := signatures(); !header || !all {
+		t.Error(text)
+	}
+	defer flipByte(t, rpms[0], -100)()
+	if _, all, text := signatures(); all {
+		t.Errorf("rpmkeys takes a changed payload:\n%s", text)
+	}
+}
+
+// verifyDeb makes the policy and the key ring that debsig-verify wants (debsig-verify(1)).
+func verifyDeb(t *testing.T, gpg gpgHome, out, name string) {
+	t.Helper()
+	var id string
+	for line := range strings.Lines(gpg.run("--with-colons", "--list-keys", name+"@example.com")) {
+		if fields := strings.Split(line, ":"); fields[0] == "pub" {
+			id = fields[4]
+		}
+	}
+	policies, keyrings := filepath.Join(t.TempDir(), "policies"), filepath.Join(t.TempDir(), "keyrings")
+	for _, dir := range []string{filepath.Join(policies, id), filepath.Join(keyrings, id)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy := `<?xml version="1.0"?>
+<!DOCTYPE Policy SYSTEM "https://www.debian.org/debsig/1.0/policy.dtd">
+<Policy xmlns="https://www.debian.org/debsig/1.0/">
+<Origin Name="test" id="` + id + `" Description="test"/>
+<Selection><Required Type="origin" File="key.gpg" id="` + id + `"/></Selection>
+<Verification MinOptional="0"><Required Type="origin" File="key.gpg" id="` + id + `"/></Verification>
+</Policy>`
+	if err := os.WriteFile(filepath.Join(policies, id, "test.pol"), []byte(policy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := try(t, "gpg", "--batch", "--output", filepath.Join(keyrings, id, "key.gpg"), "--dearmor", filepath.Join(out, "signing-key.asc")); err != nil {
+		t.Fatal(text)
+	}
+	debs, err := filepath.Glob(filepath.Join(out, "deb", "*alpine-amd64*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatal(debs, err)
+	}
+	verify := []string{"--policies-dir", policies, "--keyrings-dir", keyrings, debs[0]}
+	if text, err := try(t, "debsig-verify", verify...); err != nil {
+		t.Errorf("%v: %s", err, text)
+	}
+	defer flipByte(t, debs[0], 500)()
+	if text, err := try(t, "debsig-verify", verify...); err == nil {
+		t.Errorf("debsig-verify takes a changed package: %s", text)
+	}
+}
+
+// verifyOurselves: inspect names the key, and verify reports a signature of other bytes.
+func verifyOurselves(t *testing.T, b *bench) {
+	t.Helper()
+	debs, err := filepath.Glob(b.path("out", "deb", "*alpine-amd64*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatal(debs, err)
+	}
+	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		return build.Inspect(ctx, c, debs[0], false, ui)
+	})
+	if err != nil || !strings.Contains(b.out.String(), "signature    _gpgorigin, by key ") {
+		t.Errorf("%v\n%s", err, &b.out)
+	}
+	if err := signatures(t, b); err != nil {
+		t.Error(err)
+	}
+	back := flipByte(t, b.path("out", "SHA256SUMS"), 3)
+	if err := signatures(t, b); err == nil || !strings.Contains(err.Error(), "SHA256SUMS") {
+		t.Errorf("changed sums: %v", err)
+	}
+	back()
+}
+
+// signatures is what verify says of the signatures.
+func signatures(t *testing.T, b *bench) error {
+	t.Helper()
+	return b.run(t, build.CheckSignatures)
+}
+
+func TestKeyRefused(t *testing.T) {
+	gpg := newGPG(t)
+	plain := gpg.key("plain", "rsa2048", "", "never")
+	locked := gpg.key("locked", "rsa2048", "secret", "never")
+	expired := gpg.key("expired", "rsa2048", "", "1d", "--faked-system-time", "20200101T000000!")
+	two := gpg.file("two.asc", gpg.run("--armor", "--export-secret-keys", "plain@example.com", "expired@example.com"))
+	public := gpg.file("public.asc", gpg.run("--armor", "--export", "plain@example.com"))
+	right, wrong := gpg.file("right", "secret\n"), gpg.file("wrong", "hunter2\n")
+	for name, row := range map[string]struct{ key, passphrase, want string }{
+		"locked":              {locked, "", "is locked with a passphrase; give GPG_PASSPHRASE_PATH"},
+		"wrong passphrase":    {locked, wrong, "does not unlock it"},
+		"needless passphrase": {plain, right, "has no passphrase"},
+		"two keys":            {two, "", "2 secret keys, want one"},
+		"public":              {public, "", "a public key"},
+		"no key":              {right, "", "signing key "},
+		"expired":             {expired, "", "expired at 2020-01-02"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, "alpine-x86_64.tar")
+			pairs := []string{"HELPERS=alpine-x86_64", "GPG_KEY_PATH=" + row.key}
+			if row.passphrase != "" {
+				pairs = append(pairs, "GPG_PASSPHRASE_PATH="+row.passphrase)
+			}
+			err := b.run(t, build.Package, pairs...)
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Fatalf("error %v, want one that holds %q", err, row.want)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the passphrase stands in %v", err)
+			}
+			if files := tree(t, b.path("out")); len(files) > 0 {
+				t.Errorf("left behind: %d files", len(files))
+			}
+		})
+	}
+}
