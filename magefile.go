@@ -63,3 +63,10 @@ func Test(ctx context.Context) error { return build.Test(ctx, build.Terminal()) 
 
 // Check runs the linters.
 func Check(ctx context.Context) error { return build.Check(ctx, build.Terminal()) }
+
+// Reproduce builds the packages twice under different conditions and compares them.
+func Reproduce(ctx context.Context) error {
+	return build.Run(ctx, os.Getenv, build.Release, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		return build.Reproduce(ctx, c, os.Getenv, ui)
+	})
+}

@@ -22,3 +22,8 @@ func CheckSignatures(_ context.Context, c Config, _ *UI) error {
 	}
 	return errors.Join(errs...)
 }
+
+// CompareTrees is the comparison of Reproduce.
+func CompareTrees(a, b string) (same int, differences []string, err error) {
+	return compareTrees(a, b)
+}

@@ -1,0 +1,64 @@
+package build_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pretag/build"
+)
+
+// TestMain lets the test program stand for the project's own, which Reproduce
+// calls with a target.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "package" {
+		if err := build.Run(context.Background(), os.Getenv, build.Release, build.Package); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestReproduce(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar", "ubuntu-arm64.tar")
+	if err := os.Chmod(filepath.Dir(b.dir), 0o755); err != nil { // so that nobody can reach it
+		t.Fatal(err)
+	}
+	vars := []string{"HELPERS=alpine-x86_64,ubuntu-arm64", "RUNNER_VERSION=19.3.0", "ARCHIVE_COMPRESSION=zstd:fastest", "PATH=" + os.Getenv("PATH")}
+	err := b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		return build.Reproduce(ctx, c, env(vars...), ui)
+	}, vars...)
+	if err != nil || !strings.Contains(b.out.String(), "16 files, all the same twice") {
+		t.Errorf("%v\n%s%s", err, &b.out, &b.err)
+	}
+	if os.Geteuid() == 0 && !strings.Contains(b.out.String(), "another-host") {
+		t.Errorf("the host name is the same:\n%s", &b.out)
+	}
+	if files := tree(t, b.path("out")); len(files) > 0 {
+		t.Errorf("left behind: %d files", len(files))
+	}
+}
+
+func TestCompareTrees(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	for path, body := range map[string]string{
+		a + "/same": "x", b + "/same": "x", a + "/other": "x", b + "/other": "y", a + "/first": "x", b + "/second": "x",
+	} {
+		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same, differences, err := build.CompareTrees(a, b)
+	slices.Sort(differences)
+	if diff := cmp.Diff([]string{"first", "other", "second"}, differences); err != nil || same != 1 || diff != "" {
+		t.Errorf("%d %v\n%s", same, err, diff)
+	}
+}
