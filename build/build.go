@@ -6,6 +6,7 @@ package build
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -52,6 +53,9 @@ func lockOut(out string) (unlock func(), err error) {
 
 // Clean removes the folder that everything is written to.
 func Clean(c Config) error {
+	if _, err := os.Stat(c.Out); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	unlock, err := lockOut(c.Out)
 	if err != nil {
 		return err

@@ -19,6 +19,9 @@ import (
 // Verify checks everything in OUT on disk, then in every engine, and writes
 // what it found into OUT's folder verify.
 func Verify(ctx context.Context, c Config, ui *UI) error {
+	if _, err := os.Stat(filepath.Join(c.Out, manifest.Name)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("verify %s: there is no %s; run the package target first", c.Out, manifest.Name)
+	}
 	unlock, err := lockOut(c.Out)
 	if err != nil {
 		return err
@@ -29,9 +32,6 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 
 func (c Config) verify(ctx context.Context, ui *UI) error {
 	m, err := manifest.Read(c.Out)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, errors.New("there is nothing to verify: run the package target first"))
-	}
 	if err != nil {
 		return err
 	}
