@@ -99,6 +99,7 @@ func TestRefusesEscapesInEveryEncoding(t *testing.T) {
 		"through a hard link":  {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("h", "", "l", tar.TypeLink, 0), block("h/passwd", "", "", tar.TypeReg, 0)), "no folder"},
 		"file called a folder": {raw(block("d/", "", "", tar.TypeReg, 0), block("d", "", "", tar.TypeReg, 0)), "stands twice"},
 		"root is a file":       {raw(block("./", "", "", tar.TypeReg, 512), make([]byte, 512)), "the root is no folder"},
+		"padding of one byte":  {append(raw(file), 0), "ends within a block"},
 		"no name":              {raw(block("", "", "", tar.TypeReg, 0)), "empty name"},
 	} {
 		t.Run(name, func(t *testing.T) {
