@@ -17,6 +17,7 @@ import (
 const (
 	maxNames = 64 << 20 // all names together, bytes
 	maxName  = 4096     // one name, bytes (PATH_MAX of Linux, limits.h)
+	maxPaths = 1 << 20  // of all layers, with the folders that they lead through
 )
 
 // An entryCheck looks at the tar entries of an image's layers and refuses what engines unpack wrongly, into foreign places or not at all.
@@ -74,7 +75,7 @@ func (c *entryCheck) layer(r io.Reader) error {
 			return fmt.Errorf("entry %d: %w", n+1, err)
 		}
 		if err := c.entry(header, tr); err != nil {
-			return fmt.Errorf("entry %q: %w", header.Name, err)
+			return fmt.Errorf("entry %.200q: %w", header.Name, err)
 		}
 	}
 	for name := range c.seen {
@@ -94,7 +95,10 @@ func (c *entryCheck) entry(header *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if c.names += len(name) + len(header.Linkname); c.names > maxNames || len(header.Linkname) > maxName {
+	if len(header.Linkname) > maxName {
+		return fmt.Errorf("link of %d bytes, at most %d", len(header.Linkname), maxName)
+	}
+	if c.names += len(name) + len(header.Linkname); c.names > maxNames {
 		return fmt.Errorf("names of more than %d bytes together", maxNames)
 	}
 	if c.size += header.Size; c.size > MaxLayer || c.size < 0 {
@@ -123,6 +127,9 @@ func (c *entryCheck) entry(header *tar.Header, body io.Reader) error {
 	}
 	if err := c.place(name, is); err != nil {
 		return err
+	}
+	if len(c.all)+len(c.seen) > maxPaths {
+		return fmt.Errorf("more than %d paths", maxPaths)
 	}
 	if c.rootfs && c.machine != 0 && is == file && header.Size > 0 && programFolder(path.Dir(name)) {
 		return c.program(name, body)
@@ -161,7 +168,8 @@ func (c *entryCheck) place(name string, is kind) error {
 		return errors.New("stands twice in the layer")
 	}
 	c.seen[name] = is
-	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+	for end := strings.LastIndexByte(name, '/'); end >= 0; end = strings.LastIndexByte(name[:end], '/') {
+		dir := name[:end]
 		switch c.seen[dir] {
 		case 0:
 			c.seen[dir] = implied

@@ -64,7 +64,11 @@ func intField(key string, at func(*File) *int64) infoField {
 	return infoField{
 		key,
 		func(f *File) string { return strconv.FormatInt(*at(f), 10) },
-		func(f *File, s string) (err error) { *at(f), err = strconv.ParseInt(s, 10, 64); return err },
+		func(f *File, s string) error {
+			n, err := strconv.ParseUint(s, 10, 63)
+			*at(f) = int64(n)
+			return err
+		},
 	}
 }
 

@@ -24,8 +24,12 @@ import (
 	ptar "pretag/build/internal/tarball"
 )
 
-// maxJSON is the largest config or manifest.json, in bytes, that is read.
-const maxJSON = 8 << 20
+// Bounds of what a docker-archive may hold beside its layers.
+const (
+	maxJSON    = 8 << 20 // a config or a manifest.json, bytes
+	maxSmall   = 4 * maxJSON
+	maxMembers = 10_000
+)
 
 // Contents is what a docker-archive was found to hold. All digests are computed
 // from its bytes, none is taken from its words.
@@ -113,6 +117,7 @@ type members struct {
 	layers  map[string]layer
 	small   map[string][]byte
 	strange []string // neither files nor folders
+	read    int      // bytes of small
 }
 
 type layer struct {
@@ -130,6 +135,9 @@ func readMembers(r io.Reader) (*members, error) {
 		if errors.Is(err, io.EOF) {
 			return m, m.entries.end()
 		}
+		if err == nil && n > maxMembers {
+			err = fmt.Errorf("more than %d members", maxMembers)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("member %d: %w", n, err)
 		}
@@ -144,10 +152,10 @@ func readMembers(r io.Reader) (*members, error) {
 		case path.Ext(member) == ".tar":
 			m.layers[member], err = m.layer(tr)
 		default:
-			m.small[member], err = readSmall(tr)
+			m.small[member], err = m.readSmall(tr)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("member %s: %w", member, err)
+			return nil, fmt.Errorf("member %.200q: %w", member, err)
 		}
 		seen[member] = true
 	}
@@ -164,10 +172,15 @@ func (m *members) layer(r io.Reader) (layer, error) {
 	return layer{"sha256:" + hex.EncodeToString(sum.Sum(nil)), size, plain.Format}, err
 }
 
-func readSmall(r io.Reader) ([]byte, error) {
+func (m *members) readSmall(r io.Reader) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
-	if err == nil && len(body) > maxJSON {
+	m.read += len(body)
+	switch {
+	case err != nil:
+	case len(body) > maxJSON:
 		err = fmt.Errorf("more than %d bytes", maxJSON)
+	case m.read > maxSmall:
+		err = fmt.Errorf("more than %d bytes together with those before it", maxSmall)
 	}
 	return body, err
 }

@@ -32,6 +32,14 @@ const (
 // dictionary or a zstd window. 7-Zip's -mx8 and zstd's --long=27 need as much.
 const MaxWindow = 128 << 20
 
+// A stream may grow to maxGrowth times its size once it is above freeGrowth
+// bytes. Root filesystems grow to some 4 times, zeros in gzip to 1,000 times and
+// in the others to more: such a stream is a bomb, or an image of holes.
+const (
+	freeGrowth = 256 << 20
+	maxGrowth  = 250
+)
+
 // magics are the first bytes of each format.
 func magics() map[Format][]byte {
 	return map[Format][]byte{
@@ -67,6 +75,7 @@ type Decoders struct {
 type Reader struct {
 	Format  Format
 	plain   io.Reader
+	read    int64 // bytes of plain
 	input   *counter
 	release func()
 	err     error
@@ -85,6 +94,7 @@ func (d *Decoders) NewReader(r io.Reader) (*Reader, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+	err = nil // what is short is for the decoder to refuse
 	reader := &Reader{Format: Detect(head), input: input, release: func() {}}
 	switch reader.Format {
 	case None:
@@ -98,7 +108,7 @@ func (d *Decoders) NewReader(r io.Reader) (*Reader, error) {
 	case Zstd:
 		err = d.useZstd(reader, buffered)
 	}
-	if err != nil && !(errors.Is(err, io.EOF) && reader.Format == None) {
+	if err != nil {
 		reader.release()
 		return nil, reader.explain(err)
 	}
@@ -140,8 +150,12 @@ func (d *Reader) Read(p []byte) (int, error) {
 		return 0, d.err
 	}
 	n, err := d.plain.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	d.read += int64(n)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
 		err = d.explain(err)
+	case d.read > freeGrowth && d.read/maxGrowth > d.input.n:
+		err = fmt.Errorf("offset %d: the %s stream grows to more than %d times its size", d.input.n, d.Format, maxGrowth)
 	}
 	d.err = err
 	return n, err

@@ -17,6 +17,8 @@ const BlockSize = 512
 var (
 	ErrNoEndMarker = errors.New("no end marker (truncated tar)")
 	ErrTrailing    = errors.New("data after the end marker")
+
+	errPartial = errors.New("ends within a block (truncated tar)")
 )
 
 // A Reader is a tar.Reader whose Next returns io.EOF only behind the two zero
@@ -64,6 +66,9 @@ func (r *Reader) end() error {
 			if c != 0 {
 				return fmt.Errorf("%w: byte %#02x at offset %d", ErrTrailing, c, r.source.n-int64(n-i))
 			}
+		}
+		if errors.Is(err, io.EOF) && r.source.n%BlockSize != 0 {
+			return errPartial
 		}
 		if err != nil {
 			return err

@@ -1,0 +1,145 @@
+package decompress_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"pretag/build/internal/decompress"
+	"pretag/build/internal/require"
+)
+
+// filter runs a program over b.
+func filter(tb testing.TB, b []byte, program string, args ...string) []byte {
+	tb.Helper()
+	command := exec.Command(require.Tool(tb, program), args...)
+	command.Stdin = bytes.NewReader(b)
+	out, err := command.Output()
+	if err != nil {
+		tb.Fatalf("%s: %v", program, err)
+	}
+	return out
+}
+
+// parts are streams of each format, to be read one after the other.
+func parts(tb testing.TB, bodies ...[]byte) map[decompress.Format][][]byte {
+	tb.Helper()
+	all := map[decompress.Format][][]byte{}
+	for _, body := range bodies {
+		for format, command := range map[decompress.Format][]string{
+			decompress.Gzip: {"gzip", "-c"}, decompress.XZ: {"xz", "--block-size=1024", "-c"},
+			decompress.Zstd: {"zstd", "-c"}, decompress.Bzip2: {"bzip2", "-c"},
+		} {
+			all[format] = append(all[format], filter(tb, body, command[0], command[1:]...))
+		}
+	}
+	return all
+}
+
+func plain(input []byte) ([]byte, error) {
+	r, err := decompress.NewReader(bytes.NewReader(input))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// A stream that is cut anywhere is an error, but for the place between two
+// streams: there it is a whole one.
+func TestCutAnywhere(t *testing.T) {
+	one, two := bytes.Repeat([]byte("0123456789abcdef"), 100), []byte("two")
+	for format, streams := range parts(t, one, two) {
+		whole := bytes.Join(streams, nil)
+		if got, err := plain(whole); err != nil || !bytes.Equal(got, append(bytes.Clone(one), two...)) {
+			t.Fatalf("%s: %d bytes, %v", format, len(got), err)
+		}
+		for at := 1; at < len(whole); at++ {
+			got, err := plain(whole[:at])
+			if at == len(streams[0]) {
+				if err != nil || !bytes.Equal(got, one) {
+					t.Errorf("%s: cut between streams: %d bytes, %v", format, len(got), err)
+				}
+				continue
+			}
+			if err == nil && decompress.Detect(whole[:at]) == format {
+				t.Errorf("%s: cut at %d of %d: no error", format, at, len(whole))
+			}
+			if errors.Is(err, io.EOF) {
+				t.Errorf("%s: cut at %d of %d: the error is an end: %v", format, at, len(whole), err)
+			}
+		}
+	}
+}
+
+// A changed bit is an error, or changes nothing of what comes out.
+func TestFlippedAnywhere(t *testing.T) {
+	one := bytes.Repeat([]byte("0123456789abcdef"), 100)
+	for format, streams := range parts(t, one, []byte("two")) {
+		whole := bytes.Join(streams, nil)
+		want, err := plain(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := range whole {
+			for bit := range 8 {
+				flipped := bytes.Clone(whole)
+				flipped[at] ^= 1 << bit
+				if decompress.Detect(flipped) != format {
+					continue // not a stream of that format any more
+				}
+				if got, err := plain(flipped); err == nil && !bytes.Equal(got, want) {
+					t.Errorf("%s: bit %d of byte %d: other bytes and no error", format, bit, at)
+				}
+			}
+		}
+	}
+}
+
+// Ten gigabytes of zeros stop early, in every format.
+func TestStopsBombs(t *testing.T) {
+	zeros := make([]byte, 16<<20)
+	streams := map[decompress.Format][]byte{
+		decompress.Gzip: filter(t, zeros, "gzip", "-c"), decompress.XZ: filter(t, zeros, "xz", "-1", "-c"),
+		decompress.Zstd: filter(t, zeros, "zstd", "-c"), decompress.Bzip2: filter(t, zeros, "bzip2", "-c"),
+	}
+	for format, stream := range streams {
+		r, err := decompress.NewReader(bytes.NewReader(bytes.Repeat(stream, 640)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, r)
+		if err == nil || !strings.Contains(err.Error(), "grows to more than 250 times its size") || n > 1<<30 {
+			t.Errorf("%s: %d bytes, %v", format, n, err)
+		}
+		r.Close()
+	}
+	// What is small may grow as it likes.
+	for format, stream := range streams {
+		if got, err := plain(bytes.Repeat(stream, 8)); err != nil || len(got) != 128<<20 {
+			t.Errorf("%s: %d bytes, %v", format, len(got), err)
+		}
+	}
+}
+
+func TestRefusesHistories(t *testing.T) {
+	single := func(size string) []byte { // one segment: the window is the content (RFC 8878 3.1.1.1.1)
+		return []byte("\x28\xb5\x2f\xfd\xe0" + size + "\x01\x00\x00")
+	}
+	for name, row := range map[string]struct {
+		input []byte
+		want  string
+	}{
+		"zstd content of 1 TiB":    {single("\x00\x00\x00\x00\x00\x01\x00\x00"), "history"},
+		"zstd window of 3.75 TiB":  {[]byte("\x28\xb5\x2f\xfd\x00\xff\x01\x00\x00"), "history"},
+		"xz dictionary of 1.5 GiB": {filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c"), "history"},
+		"gzip name without end":    {append([]byte("\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x00"), bytes.Repeat([]byte("x"), 1<<20)...), "corrupt gzip"},
+	} {
+		if _, err := plain(row.input); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: error %v, want one that holds %q", name, err, row.want)
+		}
+	}
+}
