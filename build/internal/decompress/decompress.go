@@ -36,7 +36,7 @@ const MaxWindow = 128 << 20
 // bytes. Root filesystems grow to some 4 times, zeros in gzip to 1,000 times and
 // in the others to more: such a stream is a bomb, or an image of holes.
 const (
-	freeGrowth = 256 << 20
+	freeGrowth = 512 << 20
 	maxGrowth  = 250
 )
 
