@@ -17,13 +17,9 @@ const (
 	tagDirIndexes, tagBaseNames, tagDirNames  = 1116, 1117, 1118
 )
 
-// parseRPM reads the packages of an rpm database. wal is what is beside an
-// SQLite database that was not closed.
+// parseRPM reads the packages of an rpm database.
 func parseRPM(database string, db, wal []byte, l *licences) ([]software, error) {
-	if len(wal) > 0 {
-		return nil, fmt.Errorf("%d bytes of changes wait in its -wal file: the database was not closed", len(wal))
-	}
-	blobs, err := rpmHeaders(db)
+	blobs, err := rpmHeaders(db, wal)
 	if err != nil {
 		return nil, err
 	}

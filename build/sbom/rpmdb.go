@@ -9,12 +9,19 @@ import (
 )
 
 // rpmHeaders takes the packages' headers out of an rpm database in one of rpm's
-// three forms, told apart by content.
-func rpmHeaders(db []byte) ([][]byte, error) {
+// three forms, told apart by content. wal is what stands in the file beside an
+// SQLite database that was not closed.
+func rpmHeaders(db, wal []byte) ([][]byte, error) {
 	switch r := (pages{db: db}); {
 	case len(db) == 0:
 		return nil, nil
 	case bytes.HasPrefix(db, []byte("SQLite format 3\x00")):
+		if len(wal) > 0 {
+			var err error
+			if r.db, err = replay(db, wal); err != nil {
+				return nil, err
+			}
+		}
 		return r.sqlite()
 	case bytes.HasPrefix(db, []byte("RpmP")):
 		return r.ndb()
@@ -51,6 +58,9 @@ func (p pages) sqlite() ([][]byte, error) {
 	}
 	if p.size < 512 {
 		return nil, fmt.Errorf("page size %d", p.size)
+	}
+	if pages := int64(binary.BigEndian.Uint32(header[28:])); pages*p.size > int64(len(p.db)) {
+		return nil, fmt.Errorf("%d bytes, want %d pages of %d", len(p.db), pages, p.size)
 	}
 	usable := p.size - int64(header[20])
 	root := int64(0)
@@ -202,6 +212,40 @@ func varint(b []byte) (value int64, n int) {
 	return value, n
 }
 
+// replay returns the database with the changes of the write-ahead log, up to
+// the last that was committed (4.1 to 4.4).
+func replay(db, wal []byte) ([]byte, error) {
+	const headerSize, frameHeader = 32, 24
+	if len(wal) < headerSize || binary.BigEndian.Uint32(wal)&^1 != 0x377f0682 {
+		return nil, errors.New("what stands beside the database is no write-ahead log")
+	}
+	size, salt, rest := int(binary.BigEndian.Uint32(wal[8:])), wal[16:24], wal[headerSize:]
+	if size < 512 || size > 65536 {
+		return nil, fmt.Errorf("write-ahead log: page size %d", size)
+	}
+	changed := map[int64][]byte{} // not committed yet
+	db = bytes.Clone(db)
+	for len(rest) >= frameHeader+size && bytes.Equal(rest[8:16], salt) {
+		changed[int64(binary.BigEndian.Uint32(rest))-1] = rest[frameHeader:][:size]
+		if pages := int64(binary.BigEndian.Uint32(rest[4:])); pages > 0 { // a commit, and the database's size after it
+			total := pages * int64(size)
+			if total > int64(len(db)+len(wal)) {
+				return nil, fmt.Errorf("write-ahead log: %d pages", pages)
+			}
+			db = append(db, make([]byte, max(0, total-int64(len(db))))...)[:total]
+			for page, data := range changed {
+				if page < 0 || page >= pages {
+					return nil, fmt.Errorf("write-ahead log: page %d of %d", page+1, pages)
+				}
+				copy(db[page*int64(size):], data)
+			}
+			clear(changed)
+		}
+		rest = rest[frameHeader+size:]
+	}
+	return db, nil
+}
+
 // ndb reads SUSE's form: slots that point to blobs (rpm 4.18, lib/backend/ndb/rpmpkg.c).
 func (p pages) ndb() ([][]byte, error) {
 	header, err := p.at(0, 32)
@@ -226,18 +270,14 @@ func (p pages) ndb() ([][]byte, error) {
 			continue
 		}
 		offset := int64(word(slot, 2)) * 16
-		head, err := p.at(offset, 16)
+		block, err := p.at(offset, int64(word(slot, 3))*16)
 		if err != nil {
 			return nil, err
 		}
-		if string(head[:4]) != "BlbS" || word(head, 1) != word(slot, 1) {
+		if len(block) < 16 || string(block[:4]) != "BlbS" || word(block, 1) != word(slot, 1) || int64(word(block, 3)) > int64(len(block)-16) {
 			return nil, fmt.Errorf("no blob of package %d at offset %d", word(slot, 1), offset)
 		}
-		blob, err := p.at(offset+16, int64(word(head, 3)))
-		if err != nil {
-			return nil, err
-		}
-		blobs = append(blobs, blob)
+		blobs = append(blobs, block[16:][:word(block, 3)])
 	}
 	return blobs, nil
 }
@@ -269,6 +309,9 @@ func (p pages) bdb() ([][]byte, error) {
 	}
 	if p.size = int64(order.Uint32(meta[20:])); p.size < 512 || p.size > 64<<10 { // of 512 to 64 KiB, src/dbinc/db_int.in
 		return nil, fmt.Errorf("page size %d", p.size)
+	}
+	if last := int64(order.Uint32(meta[32:])); (last+1)*p.size > int64(len(p.db)) {
+		return nil, fmt.Errorf("%d bytes, want %d pages of %d", len(p.db), last+1, p.size)
 	}
 	var blobs [][]byte
 	for start := p.size; start < int64(len(p.db)); start += p.size {
