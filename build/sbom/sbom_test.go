@@ -320,3 +320,7 @@ func TestCheck(t *testing.T) {
 		t.Error("no error for a document that is not there")
 	}
 }
+
+func linkTo(name, target string) tar.Header {
+	return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target}
+}
