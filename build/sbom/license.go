@@ -135,8 +135,9 @@ func join(op string, parts []string) string {
 	if len(unique) == 1 {
 		return unique[0]
 	}
+	other := map[string]string{"AND": " OR ", "OR": " AND "}[op]
 	for i, part := range unique {
-		if strings.Contains(part, " AND ") || strings.Contains(part, " OR ") {
+		if strings.Contains(part, other) {
 			unique[i] = "(" + part + ")"
 		}
 	}

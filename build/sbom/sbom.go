@@ -106,6 +106,7 @@ func Of(ctx context.Context, f archive.File) (*Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
+	list := strings.SplitN(spdxlicenses.LicenseListVersion(), ".", 3)
 	d := &Document{
 		SPDXVersion: version,
 		DataLicense: "CC0-1.0",
@@ -114,7 +115,7 @@ func Of(ctx context.Context, f archive.File) (*Document, error) {
 		CreationInfo: CreationInfo{
 			Created:            time.Unix(f.Created, 0).UTC().Format(time.RFC3339),
 			Creators:           []string{"Tool: " + cmp.Or(f.Tool, "pretag")},
-			LicenseListVersion: spdxlicenses.LicenseListVersion(),
+			LicenseListVersion: strings.Join(list[:min(2, len(list))], "."), // spdx-spec v2.3, 6.7: major.minor
 		},
 	}
 	b := builder{document: d, image: i, release: i.osRelease(), record: f}
@@ -257,12 +258,10 @@ func (b *builder) program(name string) {
 		ID: "SPDXRef-File-" + identifier(path.Base(name), name), Name: "./" + name, Types: []string{p.kind},
 		Checksums: []Checksum{{"SHA1", p.sha1}, {"SHA256", p.sha256}}, Concluded: noAssertion, Copyright: noAssertion,
 	}
-	if layer := b.image.layers[name]; layer < len(b.record.DiffIDs) {
-		file.Comment = "from layer " + b.record.DiffIDs[layer]
-	}
+	file.Comment = fmt.Sprintf("from layer %d of the image", b.image.layers[name]+1)
 	if !owned {
 		owner = imageID
-		file.Comment += "; no package database lists it"
+		file.Comment += ", in no package database"
 	}
 	b.document.Files = append(b.document.Files, file)
 	b.relate(owner, "CONTAINS", file.ID)
