@@ -14,10 +14,11 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/cavaliergopher/cpio"
+
+	"pretag/build/internal/rpmheader"
 )
 
 // rpmMagic begins the lead, headerMagic each of the two headers after it
@@ -46,26 +47,15 @@ const (
 	sigPGP, sigGPG                     = 1002, 1005
 )
 
-// Types of tags.
-const (
-	typeInt16, typeInt32, typeInt64             = 3, 4, 5
-	typeString, typeBin, typeStrings, typeI18nS = 6, 7, 8, 9
-)
-
 const fileConfig, fileGhost = 1 << 0, 1 << 6 // rpm 4.18, include/rpm/rpmfiles.h
 
-// A header is one of an rpm's two: values of some tags.
+// A header is one of an rpm's two, with its bytes.
 type header struct {
-	tags map[uint32]tagged
-	raw  []byte
+	*rpmheader.Header
+	raw []byte
 }
 
-type tagged struct {
-	kind, count uint32
-	data        []byte // from the value's first byte to the store's end
-}
-
-// readHeader reads one header and doubts its every number.
+// readHeader reads one header.
 func readHeader(r io.Reader) (*header, error) {
 	var raw bytes.Buffer
 	r = io.TeeReader(r, &raw)
@@ -80,92 +70,11 @@ func readHeader(r io.Reader) (*header, error) {
 	if entries*16+size > maxMetadata {
 		return nil, fmt.Errorf("the header claims %d tags and %d bytes, at most %d bytes are read", entries, size, maxMetadata)
 	}
-	rest, err := io.ReadAll(io.LimitReader(r, entries*16+size))
-	if err != nil {
-		return nil, err
+	if n, err := io.Copy(io.Discard, io.LimitReader(r, entries*16+size)); err != nil || n < entries*16+size {
+		return nil, cmp.Or(err, io.ErrUnexpectedEOF)
 	}
-	if int64(len(rest)) < entries*16+size {
-		return nil, io.ErrUnexpectedEOF
-	}
-	h := &header{tags: map[uint32]tagged{}, raw: raw.Bytes()}
-	index, store := rest[:entries*16], rest[entries*16:]
-	for entry := range slices.Chunk(index, 16) {
-		word := func(i int) uint32 { return binary.BigEndian.Uint32(entry[4*i:]) }
-		tag, kind, offset, count := word(0), word(1), word(2), word(3)
-		if int64(offset) > size || int64(count) > size {
-			return nil, fmt.Errorf("tag %d: %d values at offset %d of %d bytes", tag, count, offset, size)
-		}
-		h.tags[tag] = tagged{kind, count, store[offset:]}
-	}
-	return h, nil
-}
-
-// strings is a tag's values; nil where the header has no such tag.
-func (h *header) strings(tag uint32) ([]string, error) {
-	t, ok := h.tags[tag]
-	if !ok {
-		return nil, nil
-	}
-	if t.kind != typeString && t.kind != typeStrings && t.kind != typeI18nS {
-		return nil, fmt.Errorf("tag %d: type %d is no string", tag, t.kind)
-	}
-	values := make([]string, 0, t.count)
-	for data := t.data; len(values) < int(t.count); {
-		value, rest, ok := bytes.Cut(data, []byte{0})
-		if !ok {
-			return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
-		}
-		values, data = append(values, string(value)), rest
-	}
-	return values, nil
-}
-
-// string is a tag's first value, "" where there is none.
-func (h *header) string(tag uint32) (string, error) {
-	values, err := h.strings(tag)
-	if len(values) == 0 {
-		return "", err
-	}
-	return values[0], err
-}
-
-// ints is a tag's values; nil where the header has no such tag.
-func (h *header) ints(tag uint32) ([]int64, error) {
-	t, ok := h.tags[tag]
-	if !ok {
-		return nil, nil
-	}
-	width, ok := map[uint32]int{typeInt16: 2, typeInt32: 4, typeInt64: 8}[t.kind]
-	if !ok {
-		return nil, fmt.Errorf("tag %d: type %d is no number", tag, t.kind)
-	}
-	if len(t.data) < int(t.count)*width {
-		return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
-	}
-	values := make([]int64, t.count)
-	for i := range values {
-		switch at := t.data[i*width:]; width {
-		case 2:
-			values[i] = int64(binary.BigEndian.Uint16(at))
-		case 4:
-			values[i] = int64(binary.BigEndian.Uint32(at))
-		case 8:
-			values[i] = int64(binary.BigEndian.Uint64(at))
-		}
-	}
-	return values, nil
-}
-
-// bytes is a tag's binary value; nil where the header has no such tag.
-func (h *header) bytes(tag uint32) ([]byte, error) {
-	t, ok := h.tags[tag]
-	if !ok {
-		return nil, nil
-	}
-	if t.kind != typeBin || len(t.data) < int(t.count) {
-		return nil, fmt.Errorf("tag %d: type %d, %d bytes of %d", tag, t.kind, len(t.data), t.count)
-	}
-	return t.data[:t.count], nil
+	h, err := rpmheader.Parse(raw.Bytes()[len(headerMagic())+4:]) // behind magic and reserved bytes
+	return &header{h, raw.Bytes()}, err
 }
 
 func (r *Reader) openRPM() error {
@@ -200,11 +109,11 @@ func (r *Reader) openRPM() error {
 		return fmt.Errorf("header: %w", err)
 	}
 
-	digests, err := h.strings(tagPayloadDigest)
+	digests, err := h.Strings(tagPayloadDigest)
 	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	algorithm, err := h.ints(tagPayloadDigestAlgo)
+	algorithm, err := h.Ints(tagPayloadDigestAlgo)
 	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
@@ -254,7 +163,7 @@ func (r *Reader) checkSignature(signature, h *header, at int64) error {
 		tag    uint32
 		digest hash.Hash
 	}{{sigSHA256, sha256.New()}, {sigSHA1, sha1.New()}} {
-		want, err := signature.string(check.tag)
+		want, err := signature.String(check.tag)
 		if err != nil {
 			return fmt.Errorf("signature header: %w", err)
 		}
@@ -268,7 +177,7 @@ func (r *Reader) checkSignature(signature, h *header, at int64) error {
 		name string
 		size int64
 	}{{sigRSA, "header", header}, {sigDSA, "header", header}, {sigPGP, "header and payload", all}, {sigGPG, "header and payload", all}} {
-		data, err := signature.bytes(place.tag)
+		data, err := signature.Bytes(place.tag)
 		if err != nil {
 			return fmt.Errorf("signature header: %w", err)
 		}
@@ -304,10 +213,10 @@ func (r *Reader) describe(h *header) error {
 		{tagPayloadCompressor, &r.Compression},
 	} {
 		var err error
-		*field.at, err = h.string(field.tag)
+		*field.at, err = h.String(field.tag)
 		errs = append(errs, err)
 	}
-	epoch, err := h.ints(tagEpoch)
+	epoch, err := h.Ints(tagEpoch)
 	if errs = append(errs, err); len(epoch) > 0 {
 		r.Epoch = fmt.Sprint(epoch[0])
 	}
@@ -333,7 +242,7 @@ func (r *Reader) describe(h *header) error {
 		"prein": 1023, "postin": 1024, "preun": 1025, "postun": 1026,
 		"verifyscript": 1079, "pretrans": 1151, "posttrans": 1152,
 	} {
-		script, err := h.string(tag)
+		script, err := h.String(tag)
 		if errs = append(errs, err); script != "" {
 			r.Scripts[word] = script
 		}
@@ -342,9 +251,9 @@ func (r *Reader) describe(h *header) error {
 }
 
 func (h *header) relations(tags [3]uint32) ([]string, error) {
-	names, err1 := h.strings(tags[0])
-	flags, err2 := h.ints(tags[1])
-	versions, err3 := h.strings(tags[2])
+	names, err1 := h.Strings(tags[0])
+	flags, err2 := h.Ints(tags[1])
+	versions, err3 := h.Strings(tags[2])
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
@@ -375,8 +284,8 @@ type listed struct {
 // files are the files that the header lists, in their order.
 func (h *header) files() ([]*listed, error) {
 	var errs []error
-	stringsOf := func(tag uint32) []string { v, err := h.strings(tag); errs = append(errs, err); return v }
-	intsOf := func(tag uint32) []int64 { v, err := h.ints(tag); errs = append(errs, err); return v }
+	stringsOf := func(tag uint32) []string { v, err := h.Strings(tag); errs = append(errs, err); return v }
+	intsOf := func(tag uint32) []int64 { v, err := h.Ints(tag); errs = append(errs, err); return v }
 
 	names, dirs, dirIndexes := stringsOf(tagBaseNames), stringsOf(tagDirNames), intsOf(tagDirIndexes)
 	users, groups, links, digests := stringsOf(tagFileUser), stringsOf(tagFileGroup), stringsOf(tagFileLinkTos), stringsOf(tagFileDigests)

@@ -1,0 +1,119 @@
+// Package rpmheader reads the headers of rpm: those of packages and those that
+// rpm's database keeps of installed packages. It doubts every number in them.
+package rpmheader
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Types of tags (rpm 4.18, include/rpm/rpmtag.h).
+const (
+	typeInt16, typeInt32, typeInt64             = 3, 4, 5
+	typeString, typeBin, typeStrings, typeI18nS = 6, 7, 8, 9
+)
+
+// A Header is the values of some tags.
+type Header struct {
+	tags map[uint32]tagged
+}
+
+type tagged struct {
+	kind, count uint32
+	data        []byte // from the value's first byte to the store's end
+}
+
+// Parse reads a header from the two numbers that begin it to its end: how many
+// tags, how many bytes, the index, the store (rpm 4.18, docs/manual/format.md).
+func Parse(blob []byte) (*Header, error) {
+	if len(blob) < 8 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	entries, size := int64(binary.BigEndian.Uint32(blob)), int64(binary.BigEndian.Uint32(blob[4:]))
+	rest := blob[8:]
+	if int64(len(rest)) < entries*16+size {
+		return nil, fmt.Errorf("%d tags and %d bytes do not fit into %d bytes", entries, size, len(rest))
+	}
+	h := &Header{tags: map[uint32]tagged{}}
+	index, store := rest[:entries*16], rest[entries*16:][:size]
+	for entry := range slices.Chunk(index, 16) {
+		word := func(i int) uint32 { return binary.BigEndian.Uint32(entry[4*i:]) }
+		tag, kind, offset, count := word(0), word(1), word(2), word(3)
+		if int64(offset) > size || int64(count) > size {
+			return nil, fmt.Errorf("tag %d: %d values at offset %d of %d bytes", tag, count, int32(offset), size)
+		}
+		h.tags[tag] = tagged{kind, count, store[offset:]}
+	}
+	return h, nil
+}
+
+// Strings is a tag's values; nil where the header has no such tag.
+func (h *Header) Strings(tag uint32) ([]string, error) {
+	t, ok := h.tags[tag]
+	if !ok {
+		return nil, nil
+	}
+	if t.kind != typeString && t.kind != typeStrings && t.kind != typeI18nS {
+		return nil, fmt.Errorf("tag %d: type %d is no string", tag, t.kind)
+	}
+	values := make([]string, 0, t.count)
+	for data := t.data; len(values) < int(t.count); {
+		value, rest, ok := bytes.Cut(data, []byte{0})
+		if !ok {
+			return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
+		}
+		values, data = append(values, string(value)), rest
+	}
+	return values, nil
+}
+
+// String is a tag's first value, "" where there is none.
+func (h *Header) String(tag uint32) (string, error) {
+	values, err := h.Strings(tag)
+	if len(values) == 0 {
+		return "", err
+	}
+	return values[0], err
+}
+
+// Ints is a tag's values; nil where the header has no such tag.
+func (h *Header) Ints(tag uint32) ([]int64, error) {
+	t, ok := h.tags[tag]
+	if !ok {
+		return nil, nil
+	}
+	width, ok := map[uint32]int{typeInt16: 2, typeInt32: 4, typeInt64: 8}[t.kind]
+	if !ok {
+		return nil, fmt.Errorf("tag %d: type %d is no number", tag, t.kind)
+	}
+	if len(t.data) < int(t.count)*width {
+		return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
+	}
+	values := make([]int64, t.count)
+	for i := range values {
+		switch at := t.data[i*width:]; width {
+		case 2:
+			values[i] = int64(binary.BigEndian.Uint16(at))
+		case 4:
+			values[i] = int64(binary.BigEndian.Uint32(at))
+		case 8:
+			values[i] = int64(binary.BigEndian.Uint64(at))
+		}
+	}
+	return values, nil
+}
+
+// Bytes is a tag's binary value; nil where the header has no such tag.
+func (h *Header) Bytes(tag uint32) ([]byte, error) {
+	t, ok := h.tags[tag]
+	if !ok {
+		return nil, nil
+	}
+	if t.kind != typeBin || len(t.data) < int(t.count) {
+		return nil, fmt.Errorf("tag %d: type %d, %d bytes of %d", tag, t.kind, len(t.data), t.count)
+	}
+	return t.data[:t.count], nil
+}

@@ -1,0 +1,190 @@
+// Package provenance says of what, how and with which tools a build's outputs
+// were made: an in-toto statement with SLSA's provenance as its predicate. It
+// claims what the build itself knows and no more: no time of day, no identity
+// that nobody gave, and nothing that makes the statement hard to forge; a
+// signature beside it does that.
+package provenance
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+
+	"pretag/build/archive"
+)
+
+// Name is the file name of the statement below OUT.
+const Name = "provenance.json"
+
+// Types of the statement and of its predicate (in-toto attestation framework
+// v1.1, spec/v1/statement.md; SLSA v1.1, provenance.md), and of what this
+// project builds, as docs/decisions/0008-accounted-for.md describes it.
+const (
+	statementType = "https://in-toto.io/Statement/v1"
+	predicateType = "https://slsa.dev/provenance/v1"
+	BuildType     = "pretag:packages/v1"
+)
+
+// Unidentified is the builder of a build that nobody vouches for.
+const Unidentified = "pretag:unidentified-builder"
+
+// A Build is what a statement is made of.
+type Build struct {
+	Outputs    map[string]string // sha256, in hex, of each file, by its path below OUT
+	Archives   []archive.File    // what was built in between, with its inputs
+	Parameters map[string]string // the variables that decide what is made, with their values
+	Tools      map[string]string // versions of what decides the bytes
+	Builder    string            // URI of who built; "" for Unidentified
+}
+
+// A Statement is an in-toto statement.
+type Statement struct {
+	Type          string     `json:"_type"`
+	Subject       []Resource `json:"subject"`
+	PredicateType string     `json:"predicateType"`
+	Predicate     Predicate  `json:"predicate"`
+}
+
+// A Resource is a file, by its digest (spec/v1/resource_descriptor.md).
+type Resource struct {
+	Name        string            `json:"name"`
+	Digest      map[string]string `json:"digest"` // algorithm: hex
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// A Predicate is SLSA's provenance.
+type Predicate struct {
+	BuildDefinition BuildDefinition `json:"buildDefinition"`
+	RunDetails      RunDetails      `json:"runDetails"`
+}
+
+// A BuildDefinition is what a build was asked for.
+type BuildDefinition struct {
+	BuildType            string            `json:"buildType"`
+	ExternalParameters   map[string]string `json:"externalParameters"`
+	ResolvedDependencies []Resource        `json:"resolvedDependencies"`
+}
+
+// RunDetails is who carried it out.
+type RunDetails struct {
+	Builder Builder `json:"builder"`
+}
+
+// A Builder is who built, and with what.
+type Builder struct {
+	ID      string            `json:"id"`
+	Version map[string]string `json:"version,omitempty"`
+}
+
+// Statement is the build as a statement. Equal builds have equal ones.
+func (b Build) Statement() Statement {
+	s := Statement{Type: statementType, PredicateType: predicateType, Predicate: Predicate{
+		BuildDefinition: BuildDefinition{BuildType: BuildType, ExternalParameters: b.Parameters},
+		RunDetails:      RunDetails{Builder{ID: cmp.Or(b.Builder, Unidentified), Version: b.Tools}},
+	}}
+	for _, name := range slices.Sorted(maps.Keys(b.Outputs)) {
+		s.Subject = append(s.Subject, Resource{Name: name, Digest: sha256(b.Outputs[name])})
+	}
+	inputs := map[string]Resource{}
+	for _, f := range b.Archives {
+		in := Resource{Name: f.Input.Name, Digest: sha256(f.Input.SHA256)}
+		for key, value := range map[string]string{"layout": f.Input.Layout, "imageDigest": f.Input.Digest, "source": f.Input.Source} {
+			if value == "" {
+				continue
+			}
+			if in.Annotations == nil {
+				in.Annotations = map[string]string{}
+			}
+			in.Annotations[key] = value
+		}
+		inputs[in.Name+" "+f.Input.SHA256] = in
+	}
+	dependencies := []Resource{}
+	for _, key := range slices.Sorted(maps.Keys(inputs)) {
+		dependencies = append(dependencies, inputs[key])
+	}
+	s.Predicate.BuildDefinition.ResolvedDependencies = dependencies
+	return s
+}
+
+func sha256(hex string) map[string]string { return map[string]string{"sha256": hex} }
+
+// JSON is the statement as it stands in a file.
+func (s Statement) JSON() ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	err := encoder.Encode(s)
+	return b.Bytes(), err
+}
+
+var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// Parse reads a statement that JSON wrote. What has no place in one is an error.
+func Parse(data []byte) (Statement, error) {
+	var s Statement
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&s); err != nil {
+		return s, err
+	}
+	if decoder.More() {
+		return s, errors.New("more than one statement")
+	}
+	var errs []error
+	for _, field := range [][3]string{
+		{"_type", s.Type, statementType},
+		{"predicateType", s.PredicateType, predicateType},
+		{"buildType", s.Predicate.BuildDefinition.BuildType, BuildType},
+	} {
+		if field[1] != field[2] {
+			errs = append(errs, fmt.Errorf("%s is %q, want %q", field[0], field[1], field[2]))
+		}
+	}
+	if s.Predicate.RunDetails.Builder.ID == "" {
+		errs = append(errs, errors.New("no builder"))
+	}
+	if len(s.Subject) == 0 {
+		errs = append(errs, errors.New("no subject"))
+	}
+	seen := map[string]bool{}
+	for _, r := range slices.Concat(s.Subject, s.Predicate.BuildDefinition.ResolvedDependencies) {
+		if r.Name == "" || !sha256Hex.MatchString(r.Digest["sha256"]) {
+			errs = append(errs, fmt.Errorf("%q has no name or no sha256", r.Name))
+		}
+	}
+	for _, r := range s.Subject {
+		if seen[r.Name] {
+			errs = append(errs, fmt.Errorf("subject %s stands twice", r.Name))
+		}
+		seen[r.Name] = true
+	}
+	return s, errors.Join(errs...)
+}
+
+// Check compares the statement with files as they are: the sha256, in hex, of
+// each by its path below OUT. Every difference is reported, with both sides.
+func (s Statement) Check(files map[string]string) error {
+	var errs []error
+	subjects := map[string]bool{}
+	for _, r := range s.Subject {
+		subjects[r.Name] = true
+		if got, ok := files[r.Name]; !ok {
+			errs = append(errs, fmt.Errorf("%s: is not there, the provenance names it", r.Name))
+		} else if want := r.Digest["sha256"]; got != want {
+			errs = append(errs, fmt.Errorf("%s: sha256 is %s, the provenance says %s", r.Name, got, want))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if !subjects[name] {
+			errs = append(errs, fmt.Errorf("%s: the provenance does not name it", name))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,252 @@
+package sbom_test
+
+import (
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+	"pretag/build/sbom"
+)
+
+// A root filesystem of Debian's own packages, some installed by dpkg inside it,
+// the others only extracted.
+func TestDebian(t *testing.T) {
+	mmdebstrap := require.Tool(t, "mmdebstrap")
+	rootfs := filepath.Join(t.TempDir(), "rootfs.tar")
+	cmd := exec.Command(mmdebstrap, "--variant=extract", "--include=base-files,coreutils,dash,dpkg,dumb-init,libc-bin,tar",
+		`--extract-hook=chroot "$1" sh -c "cd /var/cache/apt/archives && dpkg --force-all --unpack base-files_* dumb-init_* gcc-12-base_* libgcc-s1_*"`,
+		"bookworm", rootfs)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	data, err := os.ReadFile(rootfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := document(t, pack(t, data))
+	got := rows(d, "deb")
+	for _, want := range []string{
+		"pkg:deb/debian/base-files@", "pkg:deb/debian/dumb-init@", "pkg:deb/debian/gcc-12-base@", "pkg:deb/debian/libgcc-s1@",
+	} {
+		if !slices.ContainsFunc(got, func(row string) bool {
+			return strings.HasPrefix(row, want) && strings.Contains(row, "?arch=a") && strings.Contains(row, "&distro=debian-12")
+		}) {
+			t.Errorf("no %s in\n%s", want, strings.Join(got, "\n"))
+		}
+	}
+	if i := slices.IndexFunc(got, func(row string) bool { return strings.HasPrefix(row, "pkg:deb/debian/dumb-init@") }); i < 0 || !strings.HasSuffix(got[i], " MIT") {
+		t.Errorf("the licence of dumb-init is Expat, which SPDX calls MIT: %q", got)
+	}
+	status, err := exec.Command("tar", "-xOf", rootfs, "./var/lib/dpkg/status").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Count("\n"+string(status), "\nPackage: "); len(got) != want {
+		t.Errorf("%d packages, dpkg has %d", len(got), want)
+	}
+	unpackaged := d.Summary().Unpackaged
+	if slices.Contains(unpackaged, "/usr/bin/dumb-init") || !slices.Contains(unpackaged, "/bin/tar") {
+		t.Errorf("dpkg installed dumb-init and not tar, unpackaged are %q", unpackaged)
+	}
+}
+
+// The three forms of rpm's database, of small packages.
+func TestRPM(t *testing.T) {
+	require.Tool(t, "rpmbuild")
+	require.Tool(t, "rpm")
+	dir := t.TempDir()
+	spec := filepath.Join(dir, "small.spec")
+	// many files, so that headers span pages of the database
+	if err := os.WriteFile(spec, []byte(`Name: small
+Version: 1.2
+Release: 3
+Epoch: 4
+Summary: A small package
+License: %{words}
+Vendor: Example, Inc.
+URL: https://example.com/small
+BuildArch: noarch
+%description
+A small package.
+%package other
+Summary: Another
+License: MIT AND LicenseRef-Callaway-BSD
+%description other
+Another.
+%install
+mkdir -p %{buildroot}/usr/bin %{buildroot}/usr/share/small
+echo '#!/bin/sh' > %{buildroot}/usr/bin/small
+for n in $(seq 500); do : > %{buildroot}/usr/share/small/a-rather-long-name-of-file-$n; done
+%files
+%attr(755,root,root) /usr/bin/small
+/usr/share/small
+%files other
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "rpmbuild", "-bb", "--quiet", "--define", "_topdir "+dir, "--define", "words GPLv2+ and BSD", spec)
+	rpms, err := filepath.Glob(filepath.Join(dir, "RPMS/noarch/*.rpm"))
+	if err != nil || len(rpms) != 2 {
+		t.Fatal(rpms, err)
+	}
+	want := []string{
+		"pkg:rpm/redhat/small@1.2-3?arch=noarch&distro=rhel-9.4&epoch=4&upstream=small-1.2-3.src.rpm LicenseRef-GPLv2-and-BSD-",
+		"pkg:rpm/redhat/small-other@1.2-3?arch=noarch&distro=rhel-9.4&epoch=4&upstream=small-1.2-3.src.rpm MIT AND LicenseRef-Callaway-BSD",
+	}
+	sqlite := t.TempDir()
+	run(t, "rpm", append([]string{"--dbpath", sqlite, "--justdb", "--nodeps", "-i"}, rpms...)...)
+	sqlite = filepath.Join(sqlite, "rpmdb.sqlite")
+	for name, make := range map[string]func(t *testing.T, sqlite, path string){
+		"rpmdb.sqlite": func(t *testing.T, sqlite, path string) { run(t, "cp", sqlite, path) },
+		"Packages":     berkeley,
+		"Packages.db":  ndb,
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := t.TempDir()
+			make(t, sqlite, filepath.Join(db, name))
+			data, err := os.ReadFile(filepath.Join(db, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := document(t, pack(t, fixture.Tar(
+				t, fixture.File("etc/os-release", "ID=\"rhel\"\nVERSION_ID=\"9.4\"\n"),
+				fixture.File("var/lib/rpm/"+name, string(data)), executable("usr/bin/small", "#!/bin/sh\n"),
+			)))
+			got := rows(d, "rpm")
+			if len(got) != 2 || !strings.HasPrefix(got[0], want[0]) || got[1] != want[1] {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			if p := d.Packages[2]; p.Supplier != "Organization: Example, Inc." || p.Version != "4:1.2-3" || p.Homepage != "https://example.com/small" {
+				t.Errorf("%+v", p)
+			}
+			if len(d.ExtractedLicenses) != 2 || d.ExtractedLicenses[0].ID != "LicenseRef-Callaway-BSD" {
+				t.Errorf("licences that SPDX does not list: %v", d.ExtractedLicenses)
+			}
+			if unpackaged := d.Summary().Unpackaged; unpackaged != nil {
+				t.Errorf("rpm does not list %q", unpackaged)
+			}
+			damage(t, "var/lib/rpm/"+name, data)
+		})
+	}
+}
+
+func run(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+	return string(out)
+}
+
+// berkeley makes a Berkeley DB of the headers, as rpm up to 4.15 did. Today's
+// rpm still reads it.
+func berkeley(t *testing.T, sqlite, path string) {
+	require.Tool(t, "db5.3_load")
+	blobs := run(t, "python3", "-c", `
+import sqlite3, struct, sys
+print("VERSION=3\nformat=bytevalue\ntype=hash\nHEADER=END")
+print(" 00000000\n 02000000")
+for n, blob in sqlite3.connect(sys.argv[1]).execute("SELECT hnum, blob FROM Packages"):
+    print(" " + struct.pack("<I", n).hex() + "\n " + blob.hex())
+print("DATA=END")`, sqlite)
+	cmd := exec.Command("db5.3_load", path)
+	cmd.Stdin = strings.NewReader(blobs)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out := run(t, "rpm", "--dbpath", filepath.Dir(path), "--define", "_db_backend bdb_ro", "-qa")
+	if strings.Count(out, "small") != 2 {
+		t.Fatalf("rpm itself finds %q", out)
+	}
+}
+
+// ndb makes SUSE's form of the headers (rpm 4.18, lib/backend/ndb/rpmpkg.c),
+// which Debian's rpm is built without.
+func ndb(t *testing.T, sqlite, path string) {
+	data, err := os.ReadFile(sqlite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := sbom.Headers(data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := binary.LittleEndian.AppendUint32
+	slots := words(words(words(words([]byte("RpmP"), 0), 1), 1), 9)
+	slots = append(slots, make([]byte, 12)...)
+	var body []byte
+	for n, blob := range blobs {
+		size := (16 + len(blob) + 12 + 15) / 16
+		slots = words(words(words(append(slots, "Slot"...), uint32(n+1)), uint32(256+len(body)/16)), uint32(size))
+		block := append(words(words(words([]byte("BlbS"), uint32(n+1)), 1), uint32(len(blob))), blob...)
+		block = append(block, make([]byte, 16*size-12-len(block))...)
+		body = append(words(words(append(body, block...), 0), uint32(len(blob))), "BlbE"...)
+	}
+	for len(slots) < 4096 {
+		slots = append(append(slots, "Slot"...), make([]byte, 12)...)
+	}
+	if err := os.WriteFile(path, append(slots, body...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A database whose last changes stand in the write-ahead log, as a container
+// that was stopped leaves it.
+func TestRPMNotClosed(t *testing.T) {
+	require.Tool(t, "python3")
+	dir := t.TempDir()
+	run(t, "python3", "-c", `
+import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1] + "/db")
+c.execute("PRAGMA journal_mode=WAL")
+c.execute("CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)")
+c.execute("INSERT INTO Packages (blob) VALUES (?)", (b"x" * 10,))
+c.commit()
+c.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+for n in range(50):
+    c.execute("INSERT INTO Packages (blob) VALUES (?)", (b"y" * 5000,))
+    c.commit()
+c.execute("INSERT INTO Packages (blob) VALUES (?)", (b"not committed",))
+os._exit(0)`, dir)
+	db, err := os.ReadFile(filepath.Join(dir, "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wal, err := os.ReadFile(filepath.Join(dir, "db-wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, wal := range map[int][]byte{1: nil, 51: wal, 50: wal[:len(wal)-100]} {
+		blobs, err := sbom.Headers(db, wal)
+		if err != nil || len(blobs) != want {
+			t.Errorf("%d headers, %v, want %d", len(blobs), err, want)
+		}
+	}
+	for i := range 200 {
+		bad := slices.Clone(wal)
+		bad[i] ^= 0xff
+		_, _ = sbom.Headers(db, bad)
+	}
+}
+
+// damage changes a database in many places: it is read or refused, and a cut
+// one refused always.
+func damage(t *testing.T, name string, data []byte) {
+	t.Helper()
+	for i := 0; i < len(data); i += max(1, len(data)/200) {
+		bad := slices.Clone(data)
+		bad[i] ^= 0xff
+		bad[len(bad)-1-i/2] ^= 0x40
+		_, _ = sbom.Headers(bad, nil)
+		if _, err := sbom.Headers(data[:i], nil); err == nil && i > 0 {
+			t.Fatalf("%s: no error for %d of %d bytes", name, i, len(data))
+		}
+	}
+}

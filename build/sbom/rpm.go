@@ -1,0 +1,83 @@
+package sbom
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"pretag/build/internal/rpmheader"
+)
+
+// Tags of a header (rpm 4.18, include/rpm/rpmtag.h).
+const (
+	tagName, tagVersion, tagRelease, tagEpoch = 1000, 1001, 1002, 1003
+	tagVendor, tagLicense, tagURL, tagArch    = 1011, 1014, 1020, 1022
+	tagSource                                 = 1044
+	tagDirIndexes, tagBaseNames, tagDirNames  = 1116, 1117, 1118
+)
+
+// parseRPM reads the packages of an rpm database.
+func parseRPM(database string, db, wal []byte, l *licences) ([]software, error) {
+	blobs, err := rpmHeaders(db, wal)
+	if err != nil {
+		return nil, err
+	}
+	var all []software
+	for n, blob := range blobs {
+		s, words, err := rpmPackage(blob)
+		if err != nil {
+			return nil, fmt.Errorf("header %d: %w", n+1, err)
+		}
+		if s.name == "gpg-pubkey" { // a key that rpm was given to trust
+			continue
+		}
+		s.license, s.database = l.expression(words), database
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+func rpmPackage(blob []byte) (s software, license string, err error) {
+	h, err := rpmheader.Parse(blob)
+	if err != nil {
+		return s, "", err
+	}
+	s.kind = "rpm"
+	var release string
+	var bases, dirs []string
+	var indexes, epoch []int64
+	var errs []error
+	for tag, at := range map[uint32]*string{
+		tagName: &s.name, tagVersion: &s.version, tagRelease: &release, tagArch: &s.arch,
+		tagVendor: &s.supplier, tagLicense: &license, tagURL: &s.homepage, tagSource: &s.source,
+	} {
+		*at, err = h.String(tag)
+		errs = append(errs, err)
+	}
+	for tag, at := range map[uint32]*[]string{tagBaseNames: &bases, tagDirNames: &dirs} {
+		*at, err = h.Strings(tag)
+		errs = append(errs, err)
+	}
+	for tag, at := range map[uint32]*[]int64{tagDirIndexes: &indexes, tagEpoch: &epoch} {
+		*at, err = h.Ints(tag)
+		errs = append(errs, err)
+	}
+	if s.name == "" || s.version == "" || len(indexes) != len(bases) {
+		errs = append(errs, errors.New("no name, no version, or files without folders"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return s, "", err
+	}
+	s.version += "-" + release
+	if len(epoch) > 0 {
+		s.epoch = fmt.Sprint(epoch[0])
+	}
+	for i, base := range bases {
+		if indexes[i] >= int64(len(dirs)) {
+			return s, "", fmt.Errorf("%s: folder %d of %d", base, indexes[i], len(dirs))
+		}
+		s.files = append(s.files, strings.Trim(path.Join(dirs[indexes[i]], base), "/"))
+	}
+	return s, license, nil
+}

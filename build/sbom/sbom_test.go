@@ -1,0 +1,326 @@
+package sbom_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdxlib"
+	"github.com/spdx/tools-golang/tagvalue"
+
+	"pretag/build/archive"
+	"pretag/build/internal/fixture"
+	"pretag/build/sbom"
+)
+
+// pack makes an archive of the layers, bottom up.
+func pack(t testing.TB, layers ...[]byte) archive.File {
+	t.Helper()
+	spec := archive.Spec{
+		RepoTag: fixture.Repository + ":x86_64-v" + fixture.Version,
+		Config:  func([]v1.Hash) ([]byte, error) { return []byte(`{"os":"linux","architecture":"amd64"}`), nil },
+		Time:    fixture.Created(),
+	}
+	for _, layer := range layers {
+		spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
+	}
+	w := archive.Writer{Compression: archive.Compression{Method: "zstd", Level: "fastest"}}
+	f, err := w.Write(t.Context(), filepath.Join(t.TempDir(), "a"), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Helper, f.Name, f.Tool = "alpine-x86_64", "prebuilt-alpine-x86_64.docker.tar.zst", "pretag/1"
+	f.Input = archive.Input{Name: "alpine-x86_64.tar", SHA256: strings.Repeat("0", 64)}
+	return f
+}
+
+// document describes the archive and has SPDX's own tools judge that: they read
+// it as JSON, resolve its relationships, and take it back from the tag-value
+// form, whose reader refuses what the specification does not allow.
+func document(t testing.TB, f archive.File) *sbom.Document {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), sbom.Name(f.Name))
+	d, err := sbom.Write(t.Context(), path, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := spdxjson.Read(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spdxlib.ValidateDocument(foreign); err != nil {
+		t.Error(err)
+	}
+	described, err := spdxlib.GetDescribedPackageIDs(foreign)
+	if err != nil || len(described) != 1 || described[0] != "Image" {
+		t.Errorf("the document describes %v %v, want the image", described, err)
+	}
+	var text bytes.Buffer
+	if err := tagvalue.Write(foreign, &text); err != nil {
+		t.Fatal(err)
+	}
+	again, err := tagvalue.Read(&text)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text.String())
+	}
+	if len(again.Packages) != len(d.Packages) || len(again.Files) != len(d.Files) || len(again.Relationships) != len(d.Relationships) {
+		t.Errorf("SPDX's tools see %d packages, %d files, %d relationships, want %d, %d, %d",
+			len(again.Packages), len(again.Files), len(again.Relationships), len(d.Packages), len(d.Files), len(d.Relationships))
+	}
+	t.Logf("%s: %d bytes, %s; SPDX tools: valid %s", f.Name, len(data), d.Summary(), foreign.SPDXVersion)
+
+	parsed, err := sbom.Parse(data)
+	if diff := cmp.Diff(d, parsed); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	if err := sbom.Check(t.Context(), path, f); err != nil {
+		t.Error(err)
+	}
+	return d
+}
+
+// rows are the packages of a kind: purl and licence.
+func rows(d *sbom.Document, kind string) []string {
+	var all []string
+	for _, p := range d.Packages {
+		for _, ref := range p.ExternalRefs {
+			if strings.HasPrefix(ref.Locator, "pkg:"+kind+"/") {
+				all = append(all, ref.Locator+" "+p.LicenseDeclared)
+			}
+		}
+	}
+	return all
+}
+
+func has(d *sbom.Document, from, how, to string) bool {
+	return slices.ContainsFunc(d.Relationships, func(r sbom.Relationship) bool {
+		return strings.HasPrefix(r.From, from) && r.Type == how && strings.HasPrefix(r.To, to)
+	})
+}
+
+func executable(name, body string) fixture.Entry {
+	e := fixture.File(name, body)
+	e.Header.Mode = 0o755
+	return e
+}
+
+// apkDatabase is as apk-tools 2.14 writes it (src/database.c, apk_db_write_fdb).
+const apkDatabase = `C:Q1qKcZ+j23xssAXmgQhkOO8dHnbWw=
+P:busybox
+V:1.37.0-r12
+A:x86_64
+S:509600
+I:962560
+T:Size optimized toolbox of many common UNIX utilities
+U:https://busybox.net/
+L:GPL-2.0-only
+o:busybox
+m:Natanael Copa <ncopa@alpinelinux.org>
+t:1736000000
+c:0123456789abcdef0123456789abcdef01234567
+D:so:libc.musl-x86_64.so.1
+p:cmd:busybox=1.37.0-r12
+F:bin
+R:busybox
+a:0:0:755
+Z:Q1pGkyZ1eRmcjjSbVzy9fUJeuDN6U=
+F:etc
+M:0:0:755
+
+C:Q1xx
+P:libcrypto3
+V:3.3.3-r0
+A:x86_64
+L:Apache-2.0 AND custom thing
+o:openssl
+F:
+F:usr/lib
+
+C:Q1yy
+P:git-lfs
+V:3.6.0-r2
+A:x86_64
+L:mit
+F:usr/bin
+R:git-lfs
+Z:Q1zz
+
+`
+
+func alpine(t testing.TB) []byte {
+	t.Helper()
+	at, err := exec.Command("go", "tool", "-n", "gofumpt").Output() // a Go program of several modules
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(strings.TrimSpace(string(at)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixture.Tar(
+		t, fixture.File("lib/apk/db/installed", apkDatabase),
+		fixture.File("usr/lib/os-release", "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.21.2\nPRETTY_NAME=\"Alpine Linux v3.21\"\n"),
+		executable("bin/busybox", "\x7fELF"), executable("usr/bin/git-lfs", string(program)),
+		executable("usr/bin/gitlab-runner-helper", string(program)), executable("entrypoint", "#!/bin/sh\n"),
+	)
+}
+
+func TestAlpine(t *testing.T) {
+	f := pack(t, alpine(t))
+	d := document(t, f)
+	want := []string{
+		"pkg:apk/alpine/busybox@1.37.0-r12?arch=x86_64&distro=alpine-3.21.2 GPL-2.0-only",
+		"pkg:apk/alpine/git-lfs@3.6.0-r2?arch=x86_64&distro=alpine-3.21.2 MIT",
+		"pkg:apk/alpine/libcrypto3@3.3.3-r0?arch=x86_64&distro=alpine-3.21.2&upstream=openssl LicenseRef-Apache-2.0-AND-custom-thing-57aba06e",
+	}
+	if diff := cmp.Diff(want, rows(d, "apk")); diff != "" {
+		t.Error(diff)
+	}
+	modules := rows(d, "golang")
+	if !slices.ContainsFunc(modules, func(row string) bool {
+		return strings.HasPrefix(row, "pkg:golang/golang.org/x/tools@v")
+	}) || !slices.ContainsFunc(modules, func(row string) bool { return strings.HasPrefix(row, "pkg:golang/stdlib@1.") }) {
+		t.Errorf("modules of the helper binary: %q", modules)
+	}
+	for _, r := range []sbom.Relationship{
+		{"SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-Image"},
+		{"SPDXRef-Image", "CONTAINS", "SPDXRef-apk-busybox"},
+		{"SPDXRef-Image", "CONTAINS", "SPDXRef-File-gitlab-runner-helper"},
+		{"SPDXRef-Image", "CONTAINS", "SPDXRef-File-entrypoint"},
+		{"SPDXRef-apk-git-lfs", "CONTAINS", "SPDXRef-File-git-lfs"},
+		{"SPDXRef-File-gitlab-runner-helper", "GENERATED_FROM", "SPDXRef-golang-mvdan.cc-gofumpt"},
+		{"SPDXRef-File-gitlab-runner-helper", "STATIC_LINK", "SPDXRef-golang-stdlib"},
+	} {
+		if !has(d, r.From, r.Type, r.To) {
+			t.Errorf("no %v", r)
+		}
+	}
+	summary := d.Summary()
+	if diff := cmp.Diff([]string{"/entrypoint", "/usr/bin/gitlab-runner-helper"}, summary.Unpackaged); diff != "" {
+		t.Error(diff)
+	}
+	if summary.System != "alpine 3.21.2" || summary.Packages["apk"] != 3 {
+		t.Errorf("%+v", summary)
+	}
+	overview := string(d.Licences())
+	for _, want := range []string{"apk     busybox", "  GPL-2.0-only\n", "Apache-2.0 AND custom thing\n", "file    /entrypoint"} {
+		if !strings.Contains(overview, want) {
+			t.Errorf("no %q in\n%s", want, overview)
+		}
+	}
+}
+
+// Equal archives have equal documents, wherever they stand and whenever that is.
+func TestDeterministic(t *testing.T) {
+	rootfs := alpine(t)
+	var documents [][]byte
+	for _, zone := range []*time.Location{time.UTC, time.FixedZone("elsewhere", 3600)} {
+		local := time.Local
+		time.Local = zone
+		d, err := sbom.Of(t.Context(), pack(t, rootfs))
+		time.Local = local
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := d.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, data)
+	}
+	if diff := cmp.Diff(string(documents[0]), string(documents[1])); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(string(documents[0]), `"created": "2023-11-14T22:13:20Z"`) {
+		t.Error("created is not the archive's time")
+	}
+}
+
+// Upper layers replace, hide and move what lower ones have.
+func TestLayers(t *testing.T) {
+	upper := strings.Replace(apkDatabase, "1.37.0-r12", "1.37.0-r13", 2)
+	hardlink := fixture.Entry{Header: tar.Header{Name: "etc/os-release", Typeflag: tar.TypeLink, Linkname: "usr/lib/os-release"}}
+	for name, row := range map[string]struct {
+		upper   []fixture.Entry
+		want    string // version of busybox; "" for none
+		scripts int
+	}{
+		"replaced":         {[]fixture.Entry{fixture.File("lib/apk/db/installed", upper)}, "1.37.0-r13", 2},
+		"hidden":           {[]fixture.Entry{fixture.File("lib/apk/db/.wh.installed", ""), fixture.File("entrypoint", "no program")}, "", 1},
+		"folder hidden":    {[]fixture.Entry{fixture.File("lib/.wh.apk", "")}, "", 2},
+		"opaque":           {[]fixture.Entry{fixture.File("lib/apk/.wh..wh..opq", "")}, "", 2},
+		"all opaque":       {[]fixture.Entry{fixture.File(".wh..wh..opq", "")}, "", 0},
+		"opaque, refilled": {[]fixture.Entry{fixture.File("lib/apk/db/installed", upper), fixture.File("lib/apk/.wh..wh..opq", "")}, "1.37.0-r13", 2},
+		"no folder now":    {[]fixture.Entry{{Header: tar.Header{Name: "lib/apk", Typeflag: tar.TypeSymlink, Linkname: "/"}}}, "", 2},
+		"linked":           {[]fixture.Entry{fixture.File("usr/lib/os-release", "ID=a\n"), hardlink}, "1.37.0-r12", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lower := fixture.Tar(
+				t, fixture.File("lib/apk/db/installed", apkDatabase), executable("bin/busybox", "x"),
+				executable("entrypoint", "#!"), executable("usr/bin/gitlab-runner-helper", "x"),
+			)
+			d := document(t, pack(t, lower, fixture.Tar(t, row.upper...)))
+			got := ""
+			for _, p := range d.Packages {
+				if p.Name == "busybox" {
+					got = p.Version
+				}
+			}
+			unpackaged := slices.DeleteFunc(d.Summary().Unpackaged, func(name string) bool { return name == "/bin/busybox" })
+			if got != row.want || len(unpackaged) != row.scripts {
+				t.Errorf("got %q and %v, want %q and %d", got, unpackaged, row.want, row.scripts)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	f := pack(t, alpine(t))
+	path := filepath.Join(t.TempDir(), "d")
+	d, err := sbom.Write(t.Context(), path, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := d.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for old, row := range map[string][2]string{
+		"busybox@1.37.0-r12":       {"busybox@1.37.0-r13", "lists pkg:apk/alpine/busybox@1.37.0-r13?arch=x86_64&distro=alpine-3.21.2, which"},
+		"git-lfs@3.6.0":            {"git-lfs@3.6.1", "lacks pkg:apk/alpine/git-lfs@3.6.0-r2?arch=x86_64"},
+		`"licenseDeclared": "MIT"`: {`"licenseDeclared": "ISC"`, "sha256 is "},
+		"SPDX-2.3":                 {"SPDX-2.2", `spdxVersion is "SPDX-2.2", want "SPDX-2.3"`},
+		`"SPDXRef-Image",`:         {`"SPDXRef-Other",`, "the first package is not the image"},
+		`"name"`:                   {`"nome"`, `unknown field "nome"`},
+		"{":                        {"", "cannot unmarshal"},
+	} {
+		bad := bytes.Replace(good, []byte(old), []byte(row[0]), 1)
+		if err := os.WriteFile(path, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := sbom.Check(t.Context(), path, f); err == nil || !strings.Contains(err.Error(), row[1]) {
+			t.Errorf("%s: got %v, want %s", old, err, row[1])
+		}
+	}
+	if err := sbom.Check(t.Context(), path+"x", f); err == nil {
+		t.Error("no error for a document that is not there")
+	}
+}
+
+func linkTo(name, target string) tar.Header {
+	return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target}
+}
