@@ -22,28 +22,32 @@ import (
 	"pretag/build/image"
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
+	"pretag/build/provenance"
+	"pretag/build/sbom"
 	"pretag/build/sign"
 	"pretag/build/source"
 )
 
 // An Inspection is what a file was found to hold.
 type Inspection struct {
-	File        string     `json:"file"`
-	Helper      string     `json:"helper,omitempty"` // by the file's name
-	Layout      string     `json:"layout"`           // rootfs, oci-archive, docker-archive, rpm, deb
-	Size        int64      `json:"size"`             // bytes
-	SHA256      string     `json:"sha256"`
-	Compression string     `json:"compression,omitempty"`
-	RepoTags    []string   `json:"repoTags,omitempty"`
-	Platform    string     `json:"platform,omitempty"`
-	ImageID     string     `json:"imageID,omitempty"`
-	Digest      string     `json:"digest,omitempty"` // of the manifest of an oci-archive
-	Source      string     `json:"source,omitempty"` // where the tarball came from, as its side file or record says
-	DiffIDs     []string   `json:"diffIDs,omitempty"`
-	Unpacked    int64      `json:"unpackedSize,omitempty"` // sum of the plain layers, bytes
-	Config      *v1.Config `json:"config,omitempty"`
-	Package     *Contained `json:"package,omitempty"` // of an rpm or deb
-	Problems    []string   `json:"problems"`
+	File        string                `json:"file"`
+	Helper      string                `json:"helper,omitempty"` // by the file's name
+	Layout      string                `json:"layout"`           // rootfs, oci-archive, docker-archive, rpm, deb
+	Size        int64                 `json:"size"`             // bytes
+	SHA256      string                `json:"sha256"`
+	Compression string                `json:"compression,omitempty"`
+	RepoTags    []string              `json:"repoTags,omitempty"`
+	Platform    string                `json:"platform,omitempty"`
+	ImageID     string                `json:"imageID,omitempty"`
+	Digest      string                `json:"digest,omitempty"` // of the manifest of an oci-archive
+	Source      string                `json:"source,omitempty"` // where the tarball came from, as its side file or record says
+	DiffIDs     []string              `json:"diffIDs,omitempty"`
+	Unpacked    int64                 `json:"unpackedSize,omitempty"` // sum of the plain layers, bytes
+	Config      *v1.Config            `json:"config,omitempty"`
+	Package     *Contained            `json:"package,omitempty"`    // of an rpm or deb
+	Contents    *sbom.Summary         `json:"contents,omitempty"`   // of the image, or of the images of a package
+	Provenance  *provenance.Statement `json:"provenance,omitempty"` // that names this file, from the folder above
+	Problems    []string              `json:"problems"`
 }
 
 // Contained is what an rpm or a deb says and holds.
@@ -57,6 +61,9 @@ type Contained struct {
 // text or as JSON. A file in which something is wrong is an error.
 func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) error {
 	found, err := inspect(ctx, c.Catalogue, file)
+	if err == nil {
+		found.Provenance, err = provenanceOf(file, found.SHA256)
+	}
 	if err != nil {
 		return err
 	}
@@ -95,7 +102,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 		found.Helper = h.String()
 	}
 	if img.Layout == source.DockerArchive {
-		return found, found.dockerArchive(h, known)
+		return found, found.dockerArchive(ctx, h, known)
 	}
 	if err := found.tarball(ctx, img, h, known); err != nil {
 		found.problem(err)
@@ -125,6 +132,29 @@ func (i *Inspection) problem(err error) {
 	for _, err := range unjoin(err) {
 		i.Problems = append(i.Problems, strings.TrimPrefix(err.Error(), i.File+": "))
 	}
+}
+
+// provenanceOf is the statement in the folder above the file's, as a build leaves
+// it, if it names the file by this sha256; else nil.
+func provenanceOf(file, sum string) (*provenance.Statement, error) {
+	path := filepath.Join(filepath.Dir(file), "..", provenance.Name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	statement, err := provenance.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, subject := range statement.Subject {
+		if subject.Digest["sha256"] == sum {
+			return &statement, nil
+		}
+	}
+	return nil, nil
 }
 
 // tarball reads the layers of a root filesystem or an oci-archive.
@@ -158,7 +188,7 @@ func (i *Inspection) tarball(ctx context.Context, img *source.Image, h catalogue
 }
 
 // dockerArchive reads a docker-archive as engines do, and doubts it.
-func (i *Inspection) dockerArchive(h catalogue.Helper, known bool) error {
+func (i *Inspection) dockerArchive(ctx context.Context, h catalogue.Helper, known bool) error {
 	c, err := archive.Read(i.File)
 	if err != nil {
 		return err
@@ -229,6 +259,19 @@ func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*I
 				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
 			}
 			records[strings.TrimSuffix(entry.Path, archive.InfoSuffix)] = f
+		case strings.HasSuffix(base, sbom.Suffix):
+			data, err := io.ReadAll(entry.Body)
+			if err != nil {
+				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
+				continue
+			}
+			document, err := sbom.Parse(data)
+			if err != nil {
+				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
+				continue
+			}
+			summary := document.Summary()
+			found.Contents = &summary
 		}
 	}
 	for _, inner := range found.Package.Archives {
@@ -287,6 +330,16 @@ func (i *Inspection) writeText(w io.Writer) error {
 	}
 	if i.Package != nil {
 		i.Package.write(line)
+	}
+	if i.Contents != nil {
+		line("contents", strings.Split(i.Contents.String(), "\n")...)
+	}
+	if i.Provenance != nil {
+		build := i.Provenance.Predicate
+		line("provenance", provenance.Name+", by "+build.RunDetails.Builder.ID)
+		for _, input := range build.BuildDefinition.ResolvedDependencies {
+			line("  made of", input.Name+" sha256:"+input.Digest["sha256"])
+		}
 	}
 	line("PROBLEM", i.Problems...)
 	_, err := w.Write(b.Bytes())

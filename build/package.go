@@ -2,20 +2,29 @@ package build
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/internal/atomicfile"
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
+	"pretag/build/provenance"
+	"pretag/build/sbom"
 	"pretag/build/sign"
 	"pretag/packaging"
 )
 
-// Package makes the archives and their packages, manifest.json and SHA256SUMS.
+// Package makes the archives, a bill of materials of each, their packages, and
+// what tells of all of it: provenance.json, manifest.json and SHA256SUMS.
 // Archives of which OUT has the record need no tarball: other machines may
 // have made them.
 func Package(ctx context.Context, c Config, ui *UI) error {
@@ -32,7 +41,11 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	packages, err := c.packages(ctx, archives, signer, ui)
+	documents, err := c.documents(ctx, archives)
+	if err != nil {
+		return err
+	}
+	packages, err := c.packages(ctx, archives, documents, signer, ui)
 	if err != nil {
 		return err
 	}
@@ -45,11 +58,84 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		Archives: archives,
 		Packages: packages,
 	}
-	if err := manifest.Write(c.Out, m, signer, nil); err != nil {
+	if err := c.deliver(m, documents, signer); err != nil {
 		return err
 	}
 	ui.Packages(packages)
 	return nil
+}
+
+// deliver writes what tells of the rest: provenance, manifest and sums.
+func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Document, signer *sign.Signer) error {
+	extra := []string{provenance.Name}
+	for _, f := range m.Archives {
+		for _, document := range documents[f.Name] {
+			extra = append(extra, path.Join(sbom.Folder, filepath.Base(document.Path)))
+		}
+	}
+	outputs := map[string]string{}
+	for _, file := range append(m.Files()[1:], extra[1:]...) { // all but those that tell of outputs
+		sum, err := manifest.Sum(filepath.Join(c.Out, file))
+		if err != nil {
+			return err
+		}
+		outputs[file] = sum
+	}
+	statement, err := provenance.Build{Outputs: outputs, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools}.Statement().JSON()
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.WriteBytes(filepath.Join(c.Out, provenance.Name), statement); err != nil {
+		return err
+	}
+	return manifest.Write(c.Out, m, signer, extra)
+}
+
+// parameters are the variables that decide what is made, but for paths.
+func (c Config) parameters() map[string]string {
+	var helpers []string
+	for _, h := range c.Helpers {
+		helpers = append(helpers, h.String())
+	}
+	parameters := map[string]string{
+		"RUNNER_VERSION":      c.Version.String(),
+		"PACKAGES_ITERATION":  strconv.Itoa(c.Release),
+		"HELPERS":             strings.Join(helpers, ","),
+		"IMAGE_REPOSITORY":    c.Repository,
+		"ARCHIVE_COMPRESSION": c.Compression.String(),
+		"FORMATS":             strings.Join(c.Formats, ","),
+		"PACKAGE_LAYOUT":      c.Layout,
+		"PACKAGE_MAINTAINER":  c.Maintainer,
+		"PACKAGE_VENDOR":      c.Vendor,
+		"PACKAGE_HOMEPAGE":    c.Homepage,
+		"SOURCE_DATE_EPOCH":   strconv.FormatInt(c.Time.Unix(), 10),
+	}
+	if revision := c.Version.Revision(); revision != "" {
+		parameters["RUNNER_REVISION"] = revision
+	}
+	return parameters
+}
+
+// documents writes what is known of the contents of each archive.
+func (c Config) documents(ctx context.Context, archives []archive.File) (map[string][]linuxpkg.Document, error) {
+	dir := filepath.Join(c.Out, sbom.Folder)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	documents := map[string][]linuxpkg.Document{}
+	for _, f := range archives {
+		bill := filepath.Join(dir, sbom.Name(f.Name))
+		document, err := sbom.Write(ctx, bill, f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Helper, err)
+		}
+		licences := filepath.Join(dir, strings.TrimSuffix(f.Name, catalogue.Suffix)+".licences.txt")
+		if err := atomicfile.WriteBytes(licences, document.Licences()); err != nil {
+			return nil, err
+		}
+		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bill}, {Kind: linuxpkg.Licences, Path: licences}}
+	}
+	return documents, nil
 }
 
 // signer is nil where no key is given.
@@ -66,7 +152,7 @@ func (c Config) signer(ui *UI) (*sign.Signer, error) {
 	return signer, err
 }
 
-func (c Config) packages(ctx context.Context, archives []archive.File, signer *sign.Signer, ui *UI) ([]linuxpkg.Package, error) {
+func (c Config) packages(ctx context.Context, archives []archive.File, documents map[string][]linuxpkg.Document, signer *sign.Signer, ui *UI) ([]linuxpkg.Package, error) {
 	options := linuxpkg.Options{
 		Files:      packaging.Files,
 		Formats:    c.Formats,
@@ -79,6 +165,7 @@ func (c Config) packages(ctx context.Context, archives []archive.File, signer *s
 		Maintainer: c.Maintainer,
 		Vendor:     c.Vendor,
 		Homepage:   c.Homepage,
+		Documents:  documents,
 	}
 	if signer != nil {
 		options.Sign = signer.Sign

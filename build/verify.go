@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
+	"pretag/build/provenance"
+	"pretag/build/sbom"
 	"pretag/build/sign"
 	"pretag/build/verify"
 )
@@ -39,7 +42,7 @@ func (c Config) verify(ctx context.Context, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage, More: c.signatures(m)}
+	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage, More: append(c.signatures(m), c.accounts(ctx, m, sums)...)}
 	for _, p := range m.Packages {
 		delivery.Packages = append(delivery.Packages, verify.Package(p))
 	}
@@ -78,6 +81,32 @@ func readPackage(path string, visit func(name string, content io.Reader) error) 
 		}
 	}
 	return nil
+}
+
+// accounts checks that bills of materials and provenance tell of these files.
+func (c Config) accounts(ctx context.Context, m manifest.Manifest, sums map[string]string) []verify.Check {
+	checks := []verify.Check{{Subject: provenance.Name, Name: "provenance", Do: func() error {
+		data, err := os.ReadFile(filepath.Join(c.Out, provenance.Name))
+		if err != nil {
+			return err
+		}
+		statement, err := provenance.Parse(data)
+		if err != nil {
+			return err
+		}
+		outputs := maps.Clone(sums)
+		for _, name := range []string{manifest.Name, manifest.KeyName, provenance.Name} { // these tell of the others
+			delete(outputs, name)
+		}
+		return statement.Check(outputs)
+	}}}
+	for _, f := range m.Archives {
+		name := path.Join(sbom.Folder, sbom.Name(f.Name))
+		checks = append(checks, verify.Check{Subject: name, Name: "sbom", Do: func() error {
+			return sbom.Check(ctx, filepath.Join(c.Out, name), f)
+		}})
+	}
+	return checks
 }
 
 // signatures checks each signature of a signed delivery by the key that came

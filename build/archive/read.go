@@ -173,14 +173,17 @@ func (m *members) layer(r io.Reader) (layer, error) {
 }
 
 func (m *members) readSmall(r io.Reader) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
-	m.read += len(body)
-	switch {
-	case err != nil:
-	case len(body) > maxJSON:
-		err = fmt.Errorf("more than %d bytes", maxJSON)
-	case m.read > maxSmall:
+	body, err := readSmall(r)
+	if m.read += len(body); err == nil && m.read > maxSmall {
 		err = fmt.Errorf("more than %d bytes together with those before it", maxSmall)
+	}
+	return body, err
+}
+
+func readSmall(r io.Reader) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
+	if err == nil && len(body) > maxJSON {
+		err = fmt.Errorf("more than %d bytes", maxJSON)
 	}
 	return body, err
 }

@@ -30,11 +30,12 @@ const templateSuffix = ".tmpl"
 // archives where they are, everything else in dir. Owner, group, mode and time
 // are set on each, so that neither umask nor clock nor checkout has a say.
 type stager struct {
-	files  fs.FS
-	rows   []row
-	values values
-	mtime  time.Time
-	dir    string
+	files     fs.FS
+	rows      []row
+	documents map[string][]Document
+	values    values
+	mtime     time.Time
+	dir       string
 
 	contents files.Contents
 	size     int64 // of all contents, bytes
@@ -81,6 +82,8 @@ func (s *stager) add(c *files.Content) error {
 		return nil
 	case c.Type == files.TypeTree && c.Source == archivesTree:
 		return s.addArchives(*c)
+	case c.Type == files.TypeTree && (c.Source == SBOM || c.Source == Licences):
+		return s.addDocuments(*c)
 	case c.Type == files.TypeTree:
 		return s.addTree(*c)
 	}
@@ -116,6 +119,31 @@ func (s *stager) addArchives(tree files.Content) error {
 	return nil
 }
 
+// addDocuments adds the documents of one kind about the package's archives.
+func (s *stager) addDocuments(tree files.Content) error {
+	for _, r := range s.rows {
+		for _, document := range s.documents[r.file.Name] {
+			if document.Kind != tree.Source {
+				continue
+			}
+			data, err := os.ReadFile(document.Path)
+			if err != nil {
+				return fmt.Errorf("%s: %w", r.helper, err)
+			}
+			staged, err := s.write(data)
+			if err != nil {
+				return err
+			}
+			c := tree
+			c.Type, c.Destination = "", path.Join(tree.Destination, filepath.Base(document.Path))
+			s.mark(&c)
+			s.put(c, staged, 0o644)
+			s.size += int64(len(data))
+		}
+	}
+	return nil
+}
+
 func (s *stager) addTree(tree files.Content) error {
 	return fs.WalkDir(s.files, tree.Source, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || entry.Name() == ".gitkeep" {
@@ -139,15 +167,7 @@ func (s *stager) addFile(c files.Content) error {
 	case "bin", "sbin", "libexec":
 		mode = 0o755
 	}
-	switch {
-	case c.Type != "":
-	case under("/etc/"):
-		c.Type = files.TypeConfigNoReplace
-	case s.values.Format == RPM && under("/usr/share/licenses/"):
-		c.Type = files.TypeRPMLicense
-	case s.values.Format == RPM && (under("/usr/share/doc/") || under("/usr/share/man/")):
-		c.Type = files.TypeRPMDoc
-	}
+	s.mark(&c)
 	if under("/usr/share/man/") && path.Ext(c.Destination) != ".gz" {
 		c.Destination += ".gz"
 	}
@@ -158,6 +178,20 @@ func (s *stager) addFile(c files.Content) error {
 	s.size += size
 	s.put(c, source, mode)
 	return nil
+}
+
+// mark says what a file is, by its destination.
+func (s *stager) mark(c *files.Content) {
+	under := func(dir string) bool { return strings.HasPrefix(c.Destination, dir) }
+	switch {
+	case c.Type != "":
+	case under("/etc/"):
+		c.Type = files.TypeConfigNoReplace
+	case s.values.Format == RPM && under("/usr/share/licenses/"):
+		c.Type = files.TypeRPMLicense
+	case s.values.Format == RPM && (under("/usr/share/doc/") || under("/usr/share/man/")):
+		c.Type = files.TypeRPMDoc
+	}
 }
 
 func (s *stager) put(c files.Content, source string, mode fs.FileMode) {

@@ -52,10 +52,26 @@ type Options struct {
 	Vendor     string
 	Homepage   string // URL
 
+	// Documents are files about an archive, by the archive's base name, that
+	// lie beside the texts of its package. Nil: none.
+	Documents map[string][]Document
+
 	// Sign makes a binary detached OpenPGP signature of all it reads. Equal
 	// packages need equal signatures of equal bytes. Nil: unsigned.
 	Sign func(io.Reader) ([]byte, error)
 }
+
+// A Document is a file about an archive.
+type Document struct {
+	Kind string // SBOM, Licences: the src of the tree that takes it
+	Path string
+}
+
+// The kinds of documents.
+const (
+	SBOM     = "sbom"     // what is in the image
+	Licences = "licences" // what its parts are licensed under
+)
 
 // A Package is one package that was written.
 type Package struct {

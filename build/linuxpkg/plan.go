@@ -227,7 +227,7 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 		return planned{}, err
 	}
 	stager := stager{
-		files: opts.Files, rows: i.rows, values: i.values, mtime: opts.MTime,
+		files: opts.Files, rows: i.rows, documents: opts.Documents, values: i.values, mtime: opts.MTime,
 		dir: path.Join(stage, i.values.Format, info.Name+"."+info.Arch),
 	}
 	stager.values.Name = info.Name

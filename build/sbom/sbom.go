@@ -33,7 +33,10 @@ const Folder = "sbom"
 const archiveSuffix = ".docker.tar.zst"
 
 // Name is the file name of the document for the archive of that name.
-func Name(archive string) string { return strings.TrimSuffix(archive, archiveSuffix) + ".spdx.json" }
+func Name(archive string) string { return strings.TrimSuffix(archive, archiveSuffix) + Suffix }
+
+// Suffix ends the file name of a document.
+const Suffix = ".spdx.json"
 
 // Write writes the document for the archive at f.Path to path.
 func Write(ctx context.Context, path string, f archive.File) (*Document, error) {
