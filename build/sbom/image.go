@@ -67,8 +67,8 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 		i.hide(path.Join(dir, hidden), layer)
 		return nil
 	}
-	if h.Typeflag == tar.TypeDir {
-		delete(i.links, name)
+	if h.Typeflag == tar.TypeDir { // in a lower layer's place, unless that is a folder too
+		i.forget(name)
 		return nil
 	}
 	i.hide(name, layer)
@@ -85,7 +85,7 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 		i.layers[name] = layer
 		target := clean(h.Linkname)
 		if data, ok := i.kept[target]; ok {
-			i.kept[name] = data
+			i.kept[name], i.size = data, i.size+int64(len(data))
 		}
 	case h.Typeflag != tar.TypeReg:
 	case wanted(name):
@@ -110,13 +110,17 @@ func (i *image) hide(name string, layer int) {
 	}
 	for at, from := range i.layers {
 		if from < layer && (at == name || strings.HasPrefix(at, name+"/") || name == ".") {
-			i.size -= int64(len(i.kept[at]))
-			delete(i.layers, at)
-			delete(i.kept, at)
-			delete(i.links, at)
-			delete(i.programs, at)
+			i.forget(at)
 		}
 	}
+}
+
+func (i *image) forget(name string) {
+	i.size -= int64(len(i.kept[name]))
+	delete(i.layers, name)
+	delete(i.kept, name)
+	delete(i.links, name)
+	delete(i.programs, name)
 }
 
 func (i *image) keep(body io.Reader) ([]byte, error) {
