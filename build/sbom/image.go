@@ -60,18 +60,18 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 	dir = path.Clean(dir)
 	// whiteouts hide what is below them (image-spec v1.1, layer.md)
 	if base == ".wh..wh..opq" {
-		i.hide(dir, layer, true)
+		i.hide(dir, layer)
 		return nil
 	}
 	if hidden, ok := strings.CutPrefix(base, ".wh."); ok {
-		i.hide(path.Join(dir, hidden), layer, false)
+		i.hide(path.Join(dir, hidden), layer)
 		return nil
 	}
-	if h.Typeflag == tar.TypeDir {
-		delete(i.links, name)
+	if h.Typeflag == tar.TypeDir { // in a lower layer's place, unless that is a folder too
+		i.forget(name)
 		return nil
 	}
-	i.hide(name, layer, false)
+	i.hide(name, layer)
 	var err error
 	switch {
 	case h.Typeflag == tar.TypeSymlink && (dir == docs || dir == "."):
@@ -85,7 +85,7 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 		i.layers[name] = layer
 		target := clean(h.Linkname)
 		if data, ok := i.kept[target]; ok {
-			i.kept[name] = data
+			i.kept[name], i.size = data, i.size+int64(len(data))
 		}
 	case h.Typeflag != tar.TypeReg:
 	case wanted(name):
@@ -103,20 +103,24 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 
 func clean(name string) string { return strings.TrimPrefix(path.Join("/", name), "/") }
 
-// hide forgets what lower layers have at a path, or only below it.
-func (i *image) hide(name string, layer int, below bool) {
+// hide forgets what lower layers have at a path and below it.
+func (i *image) hide(name string, layer int) {
 	if layer == 0 {
 		return
 	}
 	for at, from := range i.layers {
-		if from < layer && (at == name && !below || strings.HasPrefix(at, name+"/") || name == ".") {
-			i.size -= int64(len(i.kept[at]))
-			delete(i.layers, at)
-			delete(i.kept, at)
-			delete(i.links, at)
-			delete(i.programs, at)
+		if from < layer && (at == name || strings.HasPrefix(at, name+"/") || name == ".") {
+			i.forget(at)
 		}
 	}
+}
+
+func (i *image) forget(name string) {
+	i.size -= int64(len(i.kept[name]))
+	delete(i.layers, name)
+	delete(i.kept, name)
+	delete(i.links, name)
+	delete(i.programs, name)
 }
 
 func (i *image) keep(body io.Reader) ([]byte, error) {

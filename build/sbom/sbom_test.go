@@ -266,6 +266,7 @@ func TestLayers(t *testing.T) {
 		"all opaque":       {[]fixture.Entry{fixture.File(".wh..wh..opq", "")}, "", 0},
 		"opaque, refilled": {[]fixture.Entry{fixture.File("lib/apk/db/installed", upper), fixture.File("lib/apk/.wh..wh..opq", "")}, "1.37.0-r13", 2},
 		"no folder now":    {[]fixture.Entry{{Header: tar.Header{Name: "lib/apk", Typeflag: tar.TypeSymlink, Linkname: "/"}}}, "", 2},
+		"a folder now":     {[]fixture.Entry{fixture.Dir("entrypoint/")}, "1.37.0-r12", 1},
 		"linked":           {[]fixture.Entry{fixture.File("usr/lib/os-release", "ID=a\n"), hardlink}, "1.37.0-r12", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
