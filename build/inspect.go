@@ -195,13 +195,22 @@ func (i *Inspection) dockerArchive(ctx context.Context, h catalogue.Helper, know
 	}
 	i.archive(c, h, known)
 	f, err := readRecord(i.File)
-	switch {
-	case err == nil:
-		i.problem(archive.Compare(c, f))
-		i.Source = f.Input.Source
-	case !errors.Is(err, fs.ErrNotExist):
-		i.problem(err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
+	if err != nil {
+		i.problem(err)
+		return nil
+	}
+	i.problem(archive.Compare(c, f))
+	i.Source = f.Input.Source
+	document, err := sbom.Of(ctx, f)
+	if err != nil {
+		i.problem(err)
+		return nil
+	}
+	summary := document.Summary()
+	i.Contents = &summary
 	return nil
 }
 
@@ -336,10 +345,7 @@ func (i *Inspection) writeText(w io.Writer) error {
 	}
 	if i.Provenance != nil {
 		build := i.Provenance.Predicate
-		line("provenance", provenance.Name+", by "+build.RunDetails.Builder.ID)
-		for _, input := range build.BuildDefinition.ResolvedDependencies {
-			line("  made of", input.Name+" sha256:"+input.Digest["sha256"])
-		}
+		line("provenance", fmt.Sprintf("%s of %d inputs, by %s", provenance.Name, len(build.BuildDefinition.ResolvedDependencies), build.RunDetails.Builder.ID))
 	}
 	line("PROBLEM", i.Problems...)
 	_, err := w.Write(b.Bytes())

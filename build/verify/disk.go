@@ -132,7 +132,7 @@ func (d Delivery) checkPackage(p Package) []string {
 	}
 	err = d.Read(p.Path, func(name string, content io.Reader) error {
 		base := path.Base(name)
-		if !strings.HasPrefix(base, "prebuilt-") {
+		if !strings.HasSuffix(strings.TrimSuffix(base, archive.InfoSuffix), ".docker.tar.zst") && path.Dir(name) != hostFolder {
 			return nil
 		}
 		if !missing[base] {
