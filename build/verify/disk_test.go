@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,8 +44,8 @@ func delivery(t *testing.T) Delivery {
 	}
 	packed["/usr/share/doc/helpers/copyright"] = []byte("not an archive")
 	var body bytes.Buffer
-	for name, content := range packed {
-		body.WriteString(name + "\x00" + string(content) + "\x00\x00\x00\x00\x00\x00\x00\x00\n")
+	for _, name := range slices.Sorted(maps.Keys(packed)) {
+		body.WriteString(name + "\x00" + string(packed[name]) + "\x00\x00\x00\x00\x00\x00\x00\x00\n")
 	}
 	write(t, p.Path, body.Bytes())
 	write(t, filepath.Join(d.Dir, "manifest.json"), []byte("{}"))
