@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -169,9 +168,6 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 		return f, kept, err
 	}
 	path := w.config.archivePath(in.helper)
-	if err := os.Remove(path + archive.InfoSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return f, false, err
-	}
 	if w.last.path == in.path {
 		f, err = w.writer.Retag(path, w.last.file, w.spec(in.helper, w.last.config))
 		f.Input = w.last.file.Input
@@ -198,19 +194,25 @@ func (w *worker) read(ctx context.Context, in input, path string, progress func(
 	img.Progress = progress
 	spec := w.spec(in.helper, img.Config)
 	spec.Rootfs = img.Layout == source.Rootfs
+	origin := archive.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
+	config := spec.Config
+	spec.Config = func(diffIDs []v1.Hash) (_ []byte, err error) {
+		// All has been read: if it changed meanwhile, what stands at path stays.
+		if origin.Size, origin.SHA256, err = img.Sum(); err != nil {
+			return nil, err
+		}
+		if origin.Source, err = inputSource(in.path, origin); err != nil {
+			return nil, err
+		}
+		return config(diffIDs)
+	}
 	for _, layer := range img.Layers {
 		spec.Layers = append(spec.Layers, archive.Opener(layer))
 	}
 	if f, err = w.writer.Write(ctx, path, spec); err != nil {
 		return f, fmt.Errorf("%s: %w", in.path, err)
 	}
-	f.Input = archive.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
-	if f.Input.Size, f.Input.SHA256, err = img.Sum(); err != nil {
-		return f, errors.Join(err, os.Remove(path))
-	}
-	if f.Input.Source, err = inputSource(in.path, f.Input); err != nil {
-		return f, errors.Join(err, os.Remove(path))
-	}
+	f.Input = origin
 	w.last = made{in.path, img.Config, f}
 	return f, nil
 }

@@ -108,7 +108,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 		found.problem(err)
 	}
 	if found.Size, found.SHA256, err = img.Sum(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	found.Source, err = inputSource(file, archive.Input{SHA256: found.SHA256, Digest: found.Digest})
 	found.problem(err)

@@ -17,7 +17,7 @@ import (
 const (
 	maxNames = 64 << 20 // all names together, bytes
 	maxName  = 4096     // one name, bytes (PATH_MAX of Linux, limits.h)
-	maxPaths = 1 << 20  // of all layers, with the folders that they lead through
+	maxPaths = 1 << 18  // of all layers, with the folders that they lead through
 )
 
 // An entryCheck looks at the tar entries of an image's layers and refuses what engines unpack wrongly, into foreign places or not at all.

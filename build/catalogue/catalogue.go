@@ -3,10 +3,8 @@
 package catalogue
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path"
 	"regexp"
@@ -14,7 +12,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"go.yaml.in/yaml/v3"
+
+	"pretag/build/internal/strictyaml"
 )
 
 // DefaultFlavor is the flavor that tags leave out
@@ -184,15 +183,20 @@ type flavor struct {
 	Config  *Config  `yaml:"config"` // in place of the common one
 }
 
-// word is what a flavor or an arch may be: it stands in file names, in tags and
-// in the names of rpm and deb packages, which are lower case (Debian Policy 5.6.1).
-var word = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,40}$`)
+// A flavor stands in file names, in tags and in the names of rpm and deb packages,
+// which are lower case and have no underscore (Debian Policy 5.6.1); an arch in
+// file names and tags; what a platform is made of in the names of packages.
+var (
+	flavorForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,39}$`)
+	archForm     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,39}$`)
+	platformForm = regexp.MustCompile(`^linux/[a-z0-9]{1,16}(/[a-z0-9]{1,16})?$`)
+)
 
 // Parse reads a catalogue; file prefixes its errors. An unknown key is an error
-// with its line; all rows that cannot be are reported together.
+// with its line and the nearest key; all rows that cannot be are reported together.
 func Parse(file string, data []byte) (*Catalogue, error) {
-	doc, err := decode(data)
-	if err != nil {
+	var doc document
+	if err := strictyaml.Decode(data, &doc); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	c, errs := doc.catalogue()
@@ -200,22 +204,6 @@ func Parse(file string, data []byte) (*Catalogue, error) {
 		errs[i] = fmt.Errorf("%s: %w", file, err)
 	}
 	return c, errors.Join(errs...)
-}
-
-func decode(data []byte) (document, error) {
-	var doc document
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return doc, errors.New("empty")
-		}
-		return doc, err
-	}
-	if err := decoder.Decode(new(document)); !errors.Is(err, io.EOF) {
-		return doc, errors.New("more than one YAML document")
-	}
-	return doc, nil
 }
 
 // catalogue spreads the rows out and doubts them.
@@ -230,8 +218,8 @@ func (doc document) catalogue() (*Catalogue, []error) {
 	platforms := map[string]v1.Platform{}
 	for _, arch := range slices.Sorted(maps.Keys(doc.Arches)) {
 		row := doc.Arches[arch]
-		if !word.MatchString(arch) {
-			reject("arch %q: not of the form %s", arch, word)
+		if !archForm.MatchString(arch) {
+			reject("arch %q: not of the form %s", arch, archForm)
 		}
 		platform, err := parsePlatform(row.Platform)
 		if err != nil {
@@ -246,8 +234,8 @@ func (doc document) catalogue() (*Catalogue, []error) {
 	}
 
 	for _, f := range doc.Flavors {
-		if !word.MatchString(f.Name) {
-			reject("flavor %q: not of the form %s", f.Name, word)
+		if !flavorForm.MatchString(f.Name) {
+			reject("flavor %q: not of the form %s", f.Name, flavorForm)
 			continue
 		}
 		config := doc.Config
@@ -288,7 +276,14 @@ func (doc document) catalogue() (*Catalogue, []error) {
 			}
 		}
 	}
+	names := map[string]Helper{}
 	for _, h := range c.helpers {
+		for _, name := range []string{"tag " + h.Tag(Version{}), "package " + h.PackageSuffix()} {
+			if other, twice := names[name]; twice {
+				reject("%s and %s would have one %s", other, h, name)
+			}
+			names[name] = h
+		}
 		if h.StandIn != "" && (!seen[h.StandIn] || h.StandIn == h.String()) {
 			reject("%s: its stand-in %s is no other row", h, h.StandIn)
 		}
@@ -300,12 +295,12 @@ func (doc document) catalogue() (*Catalogue, []error) {
 }
 
 func parsePlatform(s string) (v1.Platform, error) {
+	if !platformForm.MatchString(s) {
+		return v1.Platform{}, errors.New("want linux/arch or linux/arch/variant")
+	}
 	p, err := v1.ParsePlatform(s)
 	if err != nil {
 		return v1.Platform{}, err
-	}
-	if p.OS != "linux" || p.Architecture == "" || p.OSVersion != "" {
-		return v1.Platform{}, errors.New("want linux/arch or linux/arch/variant")
 	}
 	return *p, nil
 }

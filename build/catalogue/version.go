@@ -28,7 +28,9 @@ type Version struct {
 }
 
 var (
-	versionForm  = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+)([-~+][0-9A-Za-z.~+-]+)?$`)
+	// Bounded, as a tag has at most 128 characters (OCI distribution-spec v1.1)
+	// and a file name 255.
+	versionForm  = regexp.MustCompile(`^v?([0-9]{1,5}\.[0-9]{1,5}\.[0-9]{1,5})([-~+][0-9A-Za-z][0-9A-Za-z.~+-]{0,62})?$`)
 	revisionForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
 )
 

@@ -28,9 +28,11 @@ const (
 
 // Bounds of what an archive may claim.
 const (
-	maxJSON    = 8 << 20 // a config, a manifest, an index, bytes
-	maxMembers = 10_000
-	maxDepth   = 4 // indexes in indexes
+	maxJSON    = 8 << 20  // a config, a manifest, an index, bytes
+	maxMembers = 10_000   // manifests of an index
+	maxEntries = 1 << 18  // of a tarball; a root filesystem has some 10,000
+	maxNames   = 64 << 20 // their names, bytes
+	maxDepth   = 4        // indexes in indexes
 )
 
 // members locates the members of a plain tarball.
@@ -47,6 +49,7 @@ type extent struct{ offset, size int64 }
 func index(r *io.SectionReader) (*members, error) {
 	m := &members{r: r, at: map[string]extent{}, link: map[string]string{}}
 	tr := tarball.NewReader(r)
+	names := 0
 	for n := 1; ; n++ {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -60,6 +63,9 @@ func index(r *io.SectionReader) (*members, error) {
 				err = fmt.Errorf("entry %d: %w", n, err)
 			}
 			return nil, err
+		}
+		if names += len(header.Name) + len(header.Linkname); n > maxEntries || names > maxNames {
+			return nil, fmt.Errorf("entry %d: more than %d entries, or %d bytes of names", n, maxEntries, maxNames)
 		}
 		offset, err := r.Seek(0, io.SeekCurrent)
 		if err != nil {

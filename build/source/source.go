@@ -117,7 +117,7 @@ func (img *Image) Sum() (int64, string, error) {
 		return 0, "", err
 	}
 	if after.Size() != img.before.Size() || !after.ModTime().Equal(img.before.ModTime()) || !os.SameFile(img.before, after) {
-		return 0, "", fmt.Errorf("%s: changed while it was read", img.file.Name())
+		return 0, "", errors.New("changed while it was read")
 	}
 	if img.sum == "" {
 		sum := sha256.New()

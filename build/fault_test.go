@@ -1,0 +1,468 @@
+package build_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	mathrand "math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+)
+
+// A program is pretag as a process of its own, with folders to work in: in
+// (inputs), out and tmp.
+type program struct {
+	path, dir string
+	pairs     []string // NAME=value, beside those of the folders
+	wrap      []string // what it is started through
+}
+
+// compile makes the program that mage runs, with tiny inputs for two helpers.
+func compile(t *testing.T) *program {
+	t.Helper()
+	p := &program{path: filepath.Join(t.TempDir(), "pretag"), dir: t.TempDir()}
+	command := exec.Command("go", "tool", "mage", "-compile", p.path)
+	command.Dir = ".."
+	if text, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	for _, name := range []string{"in", "out", "tmp"} {
+		if err := os.Mkdir(filepath.Join(p.dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.pairs = []string{
+		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
+		"HELPERS=alpine-x86_64,ubuntu-x86_64", "JOBS=2",
+	}
+	p.input(t, "alpine-x86_64", fixture.Rootfs(t, "alpine"))
+	p.input(t, "ubuntu-x86_64", fixture.Rootfs(t, "ubuntu"))
+	return p
+}
+
+func (p *program) folder(name string) string { return filepath.Join(p.dir, name) }
+
+func (p *program) input(t *testing.T, helper string, body []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(p.folder("in"), helper+".tar"), body, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// incompressible is a root filesystem of about size bytes.
+func incompressible(t *testing.T, size int) []byte {
+	t.Helper()
+	body := make([]byte, size)
+	if _, err := rand.Read(body); err != nil {
+		t.Fatal(err)
+	}
+	return fixture.Tar(t, fixture.File("usr/noise", string(body)))
+}
+
+// command is a target, not yet started. Its environment has no HOME.
+func (p *program) command(t *testing.T, target string, pairs ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	argv := append(append([]string{}, p.wrap...), p.path, target)
+	c := exec.Command(argv[0], argv[1:]...)
+	c.Dir = p.dir
+	c.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.folder("tmp"), "HELPER_IMAGES=" + p.folder("in"), "OUT=" + p.folder("out"),
+	}, append(p.pairs, pairs...)...)
+	var text bytes.Buffer
+	c.Stdout, c.Stderr = &text, &text
+	return c, &text
+}
+
+// run runs a target to its end and returns its exit status and all that it says.
+func (p *program) run(t *testing.T, target string, pairs ...string) (int, string) {
+	t.Helper()
+	c, text := p.command(t, target, pairs...)
+	if err := c.Run(); err != nil && c.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return c.ProcessState.ExitCode(), text.String()
+}
+
+func (p *program) must(t *testing.T, target string, pairs ...string) map[string]string {
+	t.Helper()
+	if status, text := p.run(t, target, pairs...); status != 0 {
+		t.Fatalf("%s: status %d: %s", target, status, text)
+	}
+	p.clean(t)
+	return tree(t, p.folder("out"))
+}
+
+// clean reports what a run has left of its work.
+func (p *program) clean(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"out", "in"} {
+		err := filepath.WalkDir(p.folder(name), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && strings.Contains(d.Name(), ".pretag-tmp") {
+				t.Errorf("left behind: %s", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// fails runs a target that cannot succeed: its status is 1, it says why, it
+// leaves nothing, and all that was in OUT is there as it was.
+func (p *program) fails(t *testing.T, target string, want []string, pairs ...string) {
+	t.Helper()
+	before := tree(t, p.folder("out"))
+	status, text := p.run(t, target, pairs...)
+	if status != 1 {
+		t.Errorf("%s: status %d, want 1", target, status)
+	}
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			t.Errorf("%s says\n%s\nwant %q in it", target, text, w)
+		}
+	}
+	p.clean(t)
+	after := tree(t, p.folder("out"))
+	for name := range before {
+		if after[name] != before[name] {
+			t.Errorf("%s: %s is not what it was", target, name)
+		}
+	}
+}
+
+func asRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		require.Missing(t, "root", "to mount file systems")
+	}
+}
+
+// mount puts a tmpfs of that size at a folder of the program.
+func (p *program) mount(t *testing.T, name, options string) func(options string) {
+	t.Helper()
+	asRoot(t)
+	mount, umount := require.Tool(t, "mount"), require.Tool(t, "umount")
+	do := func(program string, args ...string) {
+		t.Helper()
+		if text, err := exec.Command(program, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s %q: %v: %s", program, args, err, text)
+		}
+	}
+	do(mount, "-t", "tmpfs", "-o", options, "tmpfs", p.folder(name))
+	t.Cleanup(func() { do(umount, p.folder(name)) })
+	return func(options string) { do(mount, "-o", "remount,"+options, p.folder(name)) }
+}
+
+func TestDiskFull(t *testing.T) {
+	p := compile(t)
+	remount := p.mount(t, "out", "size=2m")
+	p.must(t, "package")
+	small := fixture.Rootfs(t, "small again")
+	p.input(t, "alpine-x86_64", incompressible(t, 3<<20))
+	for _, target := range []string{"archives", "package"} {
+		p.fails(t, target, []string{"alpine-x86_64: ", "no space left on device"})
+	}
+	p.input(t, "alpine-x86_64", incompressible(t, 900<<10)) // the archive fits in, its packages do not
+	if status, text := p.run(t, "package"); status != 1 || !strings.Contains(text, "no space left on device") {
+		t.Errorf("status %d: %s", status, text)
+	}
+	p.clean(t)
+	remount("size=64m")
+	p.must(t, "package")
+	p.input(t, "alpine-x86_64", small)
+	p.must(t, "package")
+}
+
+// As a quota does, the limit ends a write in its middle.
+func TestFileSizeLimit(t *testing.T) {
+	p := compile(t)
+	p.must(t, "package")
+	p.input(t, "alpine-x86_64", incompressible(t, 1<<20))
+	p.wrap = []string{require.Tool(t, "prlimit"), "--fsize=500000"}
+	p.fails(t, "archives", []string{"alpine-x86_64: ", "file too large"})
+	p.fails(t, "package", []string{"alpine-x86_64: ", "file too large"})
+}
+
+func TestTemporaryFolder(t *testing.T) {
+	p := compile(t)
+	p.must(t, "archives")
+	remount := p.mount(t, "tmp", "size=4k")
+	p.must(t, "archives", "SOURCE_DATE_EPOCH=1") // needs none
+	remount("size=4k,ro")
+	p.must(t, "archives", "SOURCE_DATE_EPOCH=2")
+}
+
+func TestFolders(t *testing.T) {
+	p := compile(t)
+	p.must(t, "archives")
+	p.fails(t, "archives", []string{p.folder("none") + ": no tarball for 1 of 1 helpers"}, "HELPER_IMAGES="+p.folder("none"), "HELPERS=ubuntu-arm")
+	p.fails(t, "archives", []string{"not a directory"}, "OUT="+filepath.Join(p.path, "out"))
+	p.fails(t, "archives", []string{"in/ubuntu-arm.tar: not a tar file"}, "HELPERS=ubuntu-arm", "HELPER_IMAGES="+p.htmlFor(t, "ubuntu-arm"))
+	remount := p.mount(t, "out", "size=2m")
+	p.must(t, "archives")
+	remount("size=2m,ro")
+	p.fails(t, "archives", []string{"read-only file system"}, "SOURCE_DATE_EPOCH=1")
+	remount("size=2m,rw")
+	p.must(t, "archives", "SOURCE_DATE_EPOCH=1")
+}
+
+// htmlFor is a folder of inputs in which one is an error page.
+func (p *program) htmlFor(t *testing.T, helper string) string {
+	t.Helper()
+	p.input(t, helper, []byte("<!DOCTYPE html><html>"+strings.Repeat("x", 600)))
+	return p.folder("in")
+}
+
+// An input that is bad keeps the archive of the good one before it, and its record.
+func TestKeepsWhatWasGood(t *testing.T) {
+	p := compile(t)
+	p.must(t, "package")
+	good := fixture.Rootfs(t, "other")
+	for _, bad := range [][]byte{good[:len(good)-1024], nil, []byte("<html>"), fixture.Tar(t, fixture.File("../evil", ""))} {
+		p.input(t, "alpine-x86_64", bad)
+		p.fails(t, "package", []string{"alpine-x86_64: "})
+	}
+	if err := os.Remove(filepath.Join(p.folder("in"), "alpine-x86_64.tar")); err != nil {
+		t.Fatal(err)
+	}
+	p.must(t, "package") // of what was good
+}
+
+func TestInputChanges(t *testing.T) {
+	p := compile(t)
+	p.must(t, "archives")
+	p.input(t, "alpine-x86_64", incompressible(t, 64<<20))
+	stop, stopped := make(chan bool), make(chan bool)
+	go func() {
+		defer close(stopped)
+		for n := int64(1); ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				if err := os.Chtimes(filepath.Join(p.folder("in"), "alpine-x86_64.tar"), time.Time{}, time.Unix(n, 0)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	p.fails(t, "archives", []string{"alpine-x86_64.tar: changed while it was read"})
+	close(stop)
+	<-stopped
+	p.must(t, "archives")
+}
+
+// started waits until a run has begun to write.
+func (p *program) started(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if found, _ := filepath.Glob(filepath.Join(p.folder("out"), "helper-images", ".*.pretag-tmp")); len(found) > 0 {
+			return
+		}
+	}
+	t.Fatal("nothing was begun")
+}
+
+func TestSignals(t *testing.T) {
+	p := compile(t)
+	p.must(t, "archives")
+	p.input(t, "alpine-x86_64", incompressible(t, 64<<20))
+	for signal, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		for _, target := range []string{"archives", "package"} {
+			before := tree(t, p.folder("out"))
+			c, text := p.command(t, target, "ARCHIVE_COMPRESSION=zstd:best")
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			p.started(t)
+			if err := c.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Wait() // the state tells
+			if got := c.ProcessState.ExitCode(); got != want || !strings.Contains(text.String(), "ended by signal: "+signal.String()) {
+				t.Errorf("%s, %v: status %d, want %d: %s", target, signal, got, want, text)
+			}
+			p.clean(t)
+			for name, body := range before {
+				// the other helper's may be done by then
+				if strings.Contains(name, "alpine") && tree(t, p.folder("out"))[name] != body {
+					t.Errorf("%s, %v: %s is not what it was", target, signal, name)
+				}
+			}
+		}
+	}
+}
+
+func TestTwoBuilds(t *testing.T) {
+	p := compile(t)
+	p.input(t, "alpine-x86_64", incompressible(t, 64<<20))
+	c, text := p.command(t, "archives", "ARCHIVE_COMPRESSION=zstd:best")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.started(t)
+	for _, target := range []string{"archives", "package", "clean"} {
+		if status, says := p.run(t, target); status != 1 || !strings.Contains(says, "lock "+p.folder("out")+": another pretag writes there") {
+			t.Errorf("%s: status %d: %s", target, status, says)
+		}
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("the first: %v: %s", err, text)
+	}
+	p.clean(t)
+}
+
+// Wherever a run is killed, each file is what it was or what it was to be, and
+// the next run makes everything as if nothing had happened.
+func TestKilledAnywhere(t *testing.T) {
+	for target, kills := range map[string]int{"archives": 60, "package": 50} {
+		t.Run(target, func(t *testing.T) {
+			p := compile(t)
+			settings := [2]string{"SOURCE_DATE_EPOCH=1700000000", "SOURCE_DATE_EPOCH=1700000001"}
+			var want [2]map[string]string
+			want[0] = p.must(t, target, settings[0])
+			began := time.Now()
+			want[1] = p.must(t, target, settings[1])
+			took := time.Since(began)
+			killed := 0
+			for n := range kills {
+				next := n % 2
+				c, _ := p.command(t, target, settings[next])
+				if err := c.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Duration(mathrand.Int64N(int64(took))))
+				if err := c.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+					t.Fatal(err)
+				}
+				if err := c.Wait(); err != nil {
+					killed++
+				}
+				for name, body := range tree(t, p.folder("out")) {
+					if !strings.Contains(name, ".pretag-tmp") && body != want[0][name] && body != want[1][name] {
+						t.Errorf("kill %d: %s is neither the old nor the new one", n, name)
+					}
+				}
+				for name := range want[0] {
+					if _, err := os.Stat(filepath.Join(p.folder("out"), name)); err != nil {
+						t.Errorf("kill %d: %v", n, err)
+					}
+				}
+				if n%4 == 3 || t.Failed() { // a kill may follow on kills
+					got := p.must(t, target, settings[next])
+					for name := range want[next] {
+						if got[name] != want[next][name] {
+							t.Errorf("after kill %d: %s is not what a build makes", n, name)
+						}
+					}
+					if len(got) != len(want[next]) {
+						t.Errorf("after kill %d: %d files, want %d", n, len(got), len(want[next]))
+					}
+				}
+				if t.Failed() {
+					return
+				}
+			}
+			t.Logf("%d runs, %d killed before their end, of %v each", kills, killed, took)
+		})
+	}
+}
+
+// The bytes are the same whoever builds, and with whatever umask and clock.
+func TestSurroundings(t *testing.T) {
+	p := compile(t)
+	want := p.must(t, "package")
+	again := func(what string, wrap []string, pairs ...string) {
+		t.Helper()
+		for _, name := range []string{"out", "tmp"} {
+			if err := errors.Join(os.RemoveAll(p.folder(name)), os.Mkdir(p.folder(name), 0o755), os.Chmod(p.folder(name), 0o777)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q := *p
+		q.wrap = wrap
+		got := q.must(t, "package", pairs...)
+		for name := range want {
+			if got[name] != want[name] {
+				t.Errorf("%s: %s differs", what, name)
+			}
+		}
+		err := filepath.WalkDir(p.folder("out"), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || path == p.folder("out") {
+				return err
+			}
+			info, err := d.Info()
+			if err == nil && (info.Mode().Perm()&0o022 != 0 || d.Type().IsRegular() && info.Mode().Perm() != 0o644) {
+				t.Errorf("%s: %s has mode %v", what, path, info.Mode())
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, umask := range []string{"077", "000"} {
+		again("umask "+umask, []string{"/bin/sh", "-c", "umask " + umask + `; exec "$@"`, "sh"})
+	}
+	again("wrong HOME and time zone", nil, "HOME=/nonexistent", "TZ=Pacific/Kiritimati", "LC_ALL=tr_TR.UTF-8")
+	for _, year := range []int{1970, 2100} {
+		mtime := time.Date(year, 1, 1, 0, 0, 1, 0, time.UTC)
+		for _, name := range []string{"in/alpine-x86_64.tar", "in/ubuntu-x86_64.tar", "in"} {
+			if err := os.Chtimes(p.folder(name), mtime, mtime); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again(fmt.Sprintf("inputs of %d", year), nil)
+	}
+	if os.Geteuid() == 0 {
+		for dir := p.folder("out"); dir != os.TempDir(); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(filepath.Dir(p.path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		again("a user without a name", []string{require.Tool(t, "setpriv"), "--reuid=12345", "--regid=12345", "--clear-groups"})
+	}
+	for _, limit := range []string{"--nofile=20", "--as=4000000000", "--stack=1000000", "--nproc=200"} {
+		again(limit, []string{require.Tool(t, "prlimit"), limit})
+	}
+	for _, epoch := range []string{"0", "4102444800"} { // 1970 and 2100
+		p.must(t, "package", "SOURCE_DATE_EPOCH="+epoch)
+	}
+}
+
+// Too little of something is an error or a crash, and costs nothing that was there.
+func TestLowLimits(t *testing.T) {
+	p := compile(t)
+	p.must(t, "package")
+	for _, limit := range []string{"--nofile=6", "--nofile=9", "--data=100000000", "--as=700000000"} {
+		before := tree(t, p.folder("out"))
+		p.wrap = []string{require.Tool(t, "prlimit"), limit}
+		status, text := p.run(t, "archives", "SOURCE_DATE_EPOCH=1", "ARCHIVE_COMPRESSION=zstd:best")
+		t.Logf("%s: status %d: %.150s", limit, status, text)
+		p.wrap = nil
+		if status == 0 {
+			p.must(t, "package")
+			continue
+		}
+		for name, body := range tree(t, p.folder("out")) {
+			if !strings.Contains(name, ".pretag-tmp") && before[name] != body {
+				t.Errorf("%s: %s is not what it was", limit, name)
+			}
+		}
+		p.must(t, "package")
+	}
+}

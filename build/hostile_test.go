@@ -1,0 +1,350 @@
+package build_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"pretag/build"
+	"pretag/build/archive"
+	"pretag/build/image"
+	"pretag/build/internal/decompress"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/ociarchive"
+	"pretag/build/internal/require"
+	"pretag/build/linuxpkg"
+	"pretag/build/manifest"
+	"pretag/build/source"
+	"pretag/build/verify"
+)
+
+// filter runs a program over b.
+func filter(t *testing.T, b []byte, program string, args ...string) []byte {
+	t.Helper()
+	command := exec.Command(require.Tool(t, program), args...)
+	command.Stdin = bytes.NewReader(b)
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", program, err)
+	}
+	return out
+}
+
+// compressions are b in every compression, in one stream and in two.
+func compressions(t *testing.T, b []byte) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{"none": b}
+	for _, row := range [][]string{{"gzip"}, {"xz", "--block-size=2048"}, {"zstd"}, {"bzip2"}} {
+		args := append(row[1:], "-c")
+		all[row[0]] = filter(t, b, row[0], args...)
+		all[row[0]+" twice"] = append(filter(t, b[:1024], row[0], args...), filter(t, b[1024:], row[0], args...)...)
+	}
+	return all
+}
+
+// layouts are one small image in every layout.
+func layouts(t *testing.T) map[string][]byte {
+	t.Helper()
+	rootfs := fixture.Rootfs(t, "x")
+	docker, err := os.ReadFile(fixture.ArchivesOf(t, t.TempDir(), fixture.Version, archive.Compression{Method: "none"}, "alpine-x86_64")[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(rootfs, types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OS, config.Architecture = "linux", "amd64"
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	var oci bytes.Buffer
+	if err := ociarchive.Write(&oci, img, "x", fixture.Created()); err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{"rootfs": rootfs, "docker-archive": docker, "oci-archive": oci.Bytes()}
+}
+
+// examine reads the tarball at path as the archives target does, and gives the
+// layers' diff IDs.
+func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Hash, error) {
+	h, _ := fixture.Catalogue(t).Lookup("alpine-x86_64")
+	img, err := source.Open(path, h.Platform, filepath.Dir(path), decoders)
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	spec := archive.Spec{Rootfs: img.Layout == source.Rootfs, GoArch: h.GoArch()}
+	for _, layer := range img.Layers {
+		spec.Layers = append(spec.Layers, archive.Opener(layer))
+	}
+	diffIDs, _, err := archive.Examine(context.Background(), spec)
+	if err == nil && img.Config != nil {
+		_, err = image.Keep(img.Config, h, diffIDs)
+	}
+	return diffIDs, err
+}
+
+// Of each layout in each compression: cut anywhere it is refused, and with a bit
+// changed anywhere it is refused or the same image, where anything tells.
+func TestDamagedAnywhere(t *testing.T) {
+	var decoders decompress.Decoders
+	cut, flipped := 0, 0
+	for layout, plain := range layouts(t) {
+		for compression, whole := range compressions(t, plain) {
+			path := filepath.Join(t.TempDir(), "input")
+			try := func(b []byte) ([]v1.Hash, error) {
+				t.Helper()
+				if err := os.WriteFile(path, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return examine(t, path, &decoders)
+			}
+			want, err := try(whole)
+			if err != nil {
+				t.Fatalf("%s, %s: %v", layout, compression, err)
+			}
+			step := 1 + len(whole)/100
+			for at := 0; at < len(whole); at += step {
+				cut++
+				if _, err := try(whole[:at]); err == nil {
+					t.Errorf("%s, %s: cut at %d of %d: accepted", layout, compression, at, len(whole))
+				}
+				if compression == "none" {
+					continue // a tar file has no checksum over its bodies
+				}
+				flipped++
+				damaged := bytes.Clone(whole)
+				damaged[at] ^= 1 << (at % 8)
+				if got, err := try(damaged); err == nil && !slices.Equal(got, want) {
+					t.Errorf("%s, %s: byte %d: accepted as another image", layout, compression, at)
+				}
+			}
+			for what, b := range map[string][]byte{
+				"text behind it": append(bytes.Clone(whole), "trailing garbage"...), "itself behind it": append(bytes.Clone(whole), whole...),
+				"compressed twice": filter(t, filter(t, whole, "zstd", "-c"), "xz", "-c"), "zip": append([]byte("PK\x03\x04"), whole...),
+			} {
+				if _, err := try(b); err == nil {
+					t.Errorf("%s, %s: %s: accepted", layout, compression, what)
+				}
+			}
+		}
+	}
+	t.Logf("%d cuts, %d flips", cut, flipped)
+}
+
+// What is small and would cost much: the whole program stays below a bound of
+// memory, says which file is wrong, and leaves nothing.
+func TestHostileInputs(t *testing.T) {
+	p := compile(t)
+	zeros := make([]byte, 16<<20)
+	rootfs := fixture.Rootfs(t, "x")
+	open := rootfs[:len(rootfs)-1024] // without its end marker
+	file := func(size int64) []byte { // the header of a file of zeros
+		var b bytes.Buffer
+		if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "usr/zeros", Mode: 0o644, Size: size}); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	type row struct {
+		input []byte
+		want  string
+	}
+	rows := map[string]row{
+		"xz dictionary of 1.5 GiB": {filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 128 MiB of history"},
+		"zstd window of 2 GiB":     {filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 128 MiB of history"},
+		"git-lfs pointer":          {[]byte("version https://git-lfs.github.com/spec/v1\n"), "git-lfs"},
+	}
+	for program, args := range map[string][]string{"gzip": {"-c"}, "xz": {"-1", "-c"}, "zstd": {"-c"}, "bzip2": {"-c"}} {
+		c := func(b []byte) []byte { return filter(t, b, program, args...) }
+		many := bytes.Repeat(c(zeros), 640) // 10 GB
+		const bomb = "times its size"
+		rows[program+": 10 GB of zeros"] = row{many, "no entries"}
+		rows[program+": 10 GB of padding"] = row{append(c(rootfs), many...), bomb}
+		rows[program+": a file of 8 GB of zeros"] = row{append(c(append(bytes.Clone(open), file(8<<30-1<<20)...)), many...), bomb}
+		rows[program+": a file of 10 GB of zeros"] = row{append(c(append(bytes.Clone(open), file(10<<30)...)), many...), "claim more than"}
+		rows[program+": docker-archive with 10 GB of padding"] = row{append(c(layouts(t)["docker-archive"]), many...), bomb}
+		rows[program+": oci-archive with 10 GB of padding"] = row{append(c(layouts(t)["oci-archive"]), many...), bomb}
+	}
+	names := tarOfNames(t, 300_000)
+	docker := append(slices.Clip(fixture.Tar(t, fixture.File("manifest.json", "[]"))[:1024]), names...)
+	rows["300,000 files"] = row{filter(t, names, "zstd", "-c"), "more than 262144 paths"}
+	rows["docker-archive of 300,000 files"] = row{filter(t, docker, "zstd", "-c"), "more than 262144 entries"}
+	rows["docker-archive of 300,000 files, plain"] = row{docker, "more than 262144 entries"}
+
+	p.pairs = append(p.pairs, "HELPERS=alpine-x86_64")
+	const bound = 512 << 10 // kB
+	var peak int64
+	var slowest time.Duration
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			p.input(t, "alpine-x86_64", row.input)
+			c, text := p.command(t, "archives")
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			defer context.AfterFunc(ctx, func() { c.Process.Kill() })()
+			began := time.Now()
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			used := memory(c.Process.Pid)
+			_ = c.Wait() // the state tells
+			took := time.Since(began)
+			peak, slowest = max(peak, used), max(slowest, took)
+			t.Logf("%d bytes: %.1f s, %d MiB: %.200s", len(row.input), took.Seconds(), used>>10, text)
+			if c.ProcessState.ExitCode() != 1 || !strings.Contains(text.String(), row.want) || !strings.Contains(text.String(), "alpine-x86_64.tar: ") {
+				t.Errorf("status %d, want 1 and %q: %s", c.ProcessState.ExitCode(), row.want, text)
+			}
+			if used > bound {
+				t.Errorf("%d kB of memory, at most %d", used, bound)
+			}
+			p.clean(t)
+			if files := tree(t, p.folder("out")); len(files) > 0 {
+				t.Errorf("left behind: %d files", len(files))
+			}
+		})
+	}
+	t.Logf("%d rows: at most %d MiB and %.1f s", len(rows), peak>>10, slowest.Seconds())
+}
+
+// memory waits for the end of a process that nobody has waited for, and tells
+// the most memory that it had, in kB. A Rusage would tell of this process as
+// well: the kernel counts what a child shares with its parent before it becomes
+// another program.
+func memory(pid int) (highest int64) {
+	for ; ; time.Sleep(time.Millisecond) {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		_, line, found := strings.Cut(string(status), "VmHWM:")
+		if err != nil || !found { // a zombie has no memory
+			return highest
+		}
+		var now int64
+		fmt.Sscan(line, &now)
+		highest = max(highest, now)
+	}
+}
+
+// tarOfNames is a tar file of n empty files.
+func tarOfNames(t *testing.T, n int) []byte {
+	t.Helper()
+	one := fixture.Tar(t, fixture.File("usr/0000000", ""))[:512]
+	var b bytes.Buffer
+	for i := range n {
+		header := bytes.Clone(one)
+		copy(header[4:], fmt.Sprintf("%07d", i))
+		sum := 0
+		for at, c := range header {
+			if at >= 148 && at < 156 {
+				c = ' '
+			}
+			sum += int(c)
+		}
+		copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
+		b.Write(header)
+	}
+	return append(b.Bytes(), make([]byte, 1024)...)
+}
+
+// One changed byte every few kB of an archive, an rpm and a deb: verify reports
+// each. With sums made to fit, it still reports each change of what is packed.
+func TestVerifyReportsEveryFlip(t *testing.T) {
+	b := newBench(t)
+	noise := make([]byte, 1<<20)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	b.input(t, "alpine-x86_64.tar", fixture.Tar(t, fixture.File("usr/noise", string(noise))))
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "PACKAGE_LAYOUT=single"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Read(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := func(forge bool) (failed bool) {
+		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: map[string]string{}, Read: readPackage}
+		for _, p := range m.Packages {
+			if forge {
+				if p.SHA256, err = manifest.Sum(p.Path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.Packages = append(d.Packages, verify.Package(p))
+		}
+		results, err := verify.Disk(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(results, func(r verify.Result) bool { return r.Status == verify.Failed })
+	}
+	if report(false) || report(true) {
+		t.Fatal("the good one fails")
+	}
+	for _, path := range []string{m.Archives[0].Path, m.Packages[0].Path, m.Packages[1].Path} {
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flips, missed, unseen := 0, 0, 0
+		for at := 0; at < len(whole); at += 1 + len(whole)/80 {
+			damaged := bytes.Clone(whole)
+			damaged[at] ^= 0x10
+			if err := os.WriteFile(path, damaged, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			flips++
+			if !report(false) {
+				missed++
+			}
+			if !report(true) {
+				unseen++
+				t.Logf("%s: byte %d of %d: seen by its sum alone", filepath.Base(path), at, len(whole))
+			}
+		}
+		if err := os.WriteFile(path, whole, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d flips", filepath.Base(path), flips)
+		if missed > 0 || unseen > 3 {
+			t.Errorf("%s: of %d flips %d were not reported, %d only because of the manifest", filepath.Base(path), flips, missed, unseen)
+		}
+	}
+}
+
+func readPackage(path string, visit func(string, io.Reader) error) error {
+	p, err := linuxpkg.Open(path)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for entry, err := range p.Contents() {
+		if err == nil && entry.Mode.IsRegular() {
+			err = visit(entry.Path, entry.Body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

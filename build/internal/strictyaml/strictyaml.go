@@ -1,0 +1,109 @@
+// Package strictyaml reads YAML that people write: what is not understood is an
+// error that says where it stands and what may have been meant.
+package strictyaml
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Decode reads the one document of data into v, a pointer. An unknown key is an
+// error with its line and the nearest key that there is.
+func Decode(data []byte, v any) error {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	err := decoder.Decode(v)
+	var mismatch *yaml.TypeError
+	switch {
+	case errors.Is(err, io.EOF):
+		return errors.New("empty")
+	case errors.As(err, &mismatch):
+		known := map[string][]string{}
+		keys(reflect.TypeOf(v), known)
+		for i, text := range mismatch.Errors {
+			mismatch.Errors[i] = suggest(text, known)
+		}
+		return err
+	case err != nil:
+		return err
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("more than one YAML document")
+	}
+	return nil
+}
+
+// unknownField is how yaml v3.0.4 (decode.go, mappingStruct) says it.
+var unknownField = regexp.MustCompile(`^(.*field (\S+) not found) in type ((?s).*)$`)
+
+func suggest(text string, known map[string][]string) string {
+	field := unknownField.FindStringSubmatch(text)
+	if field == nil || len(known[field[3]]) == 0 {
+		return text
+	}
+	nearest := slices.MinFunc(known[field[3]], func(a, b string) int { return distance(field[2], a) - distance(field[2], b) })
+	return field[1] + "; the nearest key is " + nearest
+}
+
+// keys notes the keys of each struct type that t leads to, by the type's name.
+func keys(t reflect.Type, known map[string][]string) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		keys(t.Elem(), known)
+	case reflect.Struct:
+		if _, seen := known[t.String()]; seen {
+			return
+		}
+		own := map[string]bool{}
+		known[t.String()] = nil // may lead to itself
+		for _, field := range reflect.VisibleFields(t) {
+			name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+			if !field.IsExported() || name == "-" {
+				continue
+			}
+			keys(field.Type, known)
+			if options == "inline" {
+				for _, key := range known[field.Type.String()] {
+					own[key] = true
+				}
+				continue
+			}
+			if name == "" {
+				name = strings.ToLower(field.Name)
+			}
+			if len(field.Index) == 1 {
+				own[name] = true
+			}
+		}
+		known[t.String()] = slices.Sorted(maps.Keys(own))
+	}
+}
+
+// distance is how many letters must be added, removed or changed (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			changed := diagonal
+			if a[i] != b[j] {
+				changed++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
