@@ -47,12 +47,13 @@ type host struct {
 	settings []string // lines of helper-images.conf
 	env      []string
 	shell    string // "" is the script's own
+	loader   string
 }
 
 func newHost(tb testing.TB, settings ...string) *host {
 	tb.Helper()
 	dir := tempDir(tb)
-	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: os.Environ()}
+	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: os.Environ(), loader: loader}
 	if err := os.Mkdir(h.archives, 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func (h *host) command(args ...string) *exec.Cmd {
 	if err := os.WriteFile(conf, []byte(strings.Join(h.settings, "\n")+"\n"), 0o644); err != nil {
 		h.tb.Fatal(err)
 	}
-	args = append([]string{loader}, append(args, "--config", conf)...)
+	args = append([]string{h.loader}, append(args, "--config", conf)...)
 	if h.shell != "" {
 		args = append(strings.Fields(h.shell), args...)
 	}
@@ -375,11 +376,18 @@ func needRoot(tb testing.TB) {
 	}
 }
 
-// inEachEngine runs a test in each engine, in an empty store.
+// inEachEngine runs a test in each engine, in an empty store, all at once.
 func inEachEngine(t *testing.T, test func(*testing.T, engine)) {
-	t.Run("podman", func(t *testing.T) { test(t, podman(t)) })
-	t.Run("rootless", func(t *testing.T) { test(t, rootless(t)) })
+	t.Run("podman", func(t *testing.T) {
+		t.Parallel()
+		test(t, podman(t))
+	})
+	t.Run("rootless", func(t *testing.T) {
+		t.Parallel()
+		test(t, rootless(t))
+	})
 	t.Run("docker", func(t *testing.T) {
+		t.Parallel()
 		e, start := docker(t)
 		start(t)
 		test(t, e)
