@@ -66,7 +66,7 @@ func layers(img *source.Image) (all [][]byte, err error) {
 }
 
 // compress runs a program over b.
-func compress(t *testing.T, b []byte, program string, args ...string) []byte {
+func compress(t testing.TB, b []byte, program string, args ...string) []byte {
 	t.Helper()
 	command := exec.Command(require.Tool(t, program), args...)
 	command.Stdin = bytes.NewReader(b)
