@@ -44,6 +44,7 @@ type Config struct {
 	Passphrase  string   // path of the file with its passphrase
 	Engines     []string // that verify must use; nil for every one found
 	Jobs        int
+	BenchRounds int // how often each way is measured
 }
 
 // A Need says what a target cannot do without.
@@ -70,18 +71,19 @@ const (
 func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	e := env{getenv: getenv}
 	c := Config{
-		Inputs:     e.text("HELPER_IMAGES", DefaultInputs),
-		Out:        e.text("OUT", DefaultOut),
-		Repository: e.text("IMAGE_REPOSITORY", DefaultRepository),
-		Maintainer: e.text("PACKAGE_MAINTAINER", DefaultMaintainer),
-		Vendor:     e.text("PACKAGE_VENDOR", DefaultVendor),
-		Homepage:   e.text("PACKAGE_HOMEPAGE", DefaultHomepage),
-		Release:    e.positive("PACKAGES_ITERATION", 1),
-		Jobs:       e.positive("JOBS", runtime.NumCPU()),
-		Formats:    e.subset("FORMATS", []string{"rpm", "deb"}),
-		Engines:    e.list("ENGINES"),
-		Key:        e.file("GPG_KEY_PATH"),
-		Passphrase: e.file("GPG_PASSPHRASE_PATH"),
+		Inputs:      e.text("HELPER_IMAGES", DefaultInputs),
+		Out:         e.text("OUT", DefaultOut),
+		Repository:  e.text("IMAGE_REPOSITORY", DefaultRepository),
+		Maintainer:  e.text("PACKAGE_MAINTAINER", DefaultMaintainer),
+		Vendor:      e.text("PACKAGE_VENDOR", DefaultVendor),
+		Homepage:    e.text("PACKAGE_HOMEPAGE", DefaultHomepage),
+		Release:     e.positive("PACKAGES_ITERATION", 1),
+		Jobs:        e.positive("JOBS", runtime.NumCPU()),
+		BenchRounds: e.positive("BENCH_ROUNDS", 3),
+		Formats:     e.subset("FORMATS", []string{"rpm", "deb"}),
+		Engines:     e.list("ENGINES"),
+		Key:         e.file("GPG_KEY_PATH"),
+		Passphrase:  e.file("GPG_PASSPHRASE_PATH"),
 	}
 	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")
 	c.readVersion(&e, need)

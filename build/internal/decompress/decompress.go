@@ -29,8 +29,9 @@ const (
 )
 
 // MaxWindow is the largest history, in bytes, that an input may ask for: an xz
-// dictionary or a zstd window. 7-Zip's -mx8 and zstd's --long=27 need as much.
-const MaxWindow = 128 << 20
+// dictionary or a zstd window. 7-Zip's -mx8 takes as much for root filesystems
+// above 192 MiB (7-Zip 26.02, C/LzmaEnc.c, LzmaEncProps_Normalize).
+const MaxWindow = 256 << 20
 
 // A stream may grow to maxGrowth times its size once it is above freeGrowth
 // bytes. Root filesystems grow to some 4 times, zeros in gzip to 1,000 times and

@@ -1,0 +1,7 @@
+#!/bin/sh
+# xz -dc; sha256sum; pretag's encoder alone
+# needs: xz sha256sum
+set -eu
+xz -dc "$INPUT" >rootfs.tar
+sha256sum rootfs.tar
+"$ENCODE" <rootfs.tar >result

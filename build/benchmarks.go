@@ -1,0 +1,39 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"pretag/build/bench"
+	"pretag/build/internal/atomicfile"
+)
+
+// Bench runs the Go benchmarks, and then compares whole builds with the ways in
+// which others make the same. The table goes to Out, and as Markdown into
+// OUT/bench/table.md.
+func Bench(ctx context.Context, c Config, ui *UI) error {
+	if err := ui.run(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem", "./build/..."); err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(c.Out, "bench")
+	report, err := bench.Compare(ctx, bench.Options{
+		Dir:       dir,
+		Program:   program,
+		Rounds:    c.BenchRounds,
+		Catalogue: c.Catalogue,
+		Say:       ui.Say,
+	})
+	if err != nil {
+		return err
+	}
+	ui.Table(report.Table())
+	for _, missing := range report.Missing {
+		ui.Say("not measured: %s", missing)
+	}
+	return atomicfile.WriteBytes(filepath.Join(dir, "table.md"), []byte(report.Markdown()))
+}

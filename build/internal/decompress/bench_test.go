@@ -1,0 +1,74 @@
+package decompress_test
+
+import (
+	"bytes"
+	"io"
+	"os/exec"
+	"testing"
+
+	"github.com/ulikunitz/xz"
+
+	"pretag/build/internal/decompress"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+)
+
+// BenchmarkDecode decodes each format as a build does, and xz in the other ways
+// that there are.
+func BenchmarkDecode(b *testing.B) {
+	plain := fixture.Large(b, 64<<20)
+	xzipped := pipe(b, plain, "xz", "-6", "-T1")
+	for name, compressed := range map[string][]byte{
+		"xz":    xzipped,
+		"gzip":  pipe(b, plain, "gzip"),
+		"zstd":  pipe(b, plain, "zstd"),
+		"bzip2": pipe(b, plain, "bzip2"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(plain)))
+			var decoders decompress.Decoders
+			for b.Loop() {
+				r, err := decoders.NewReader(bytes.NewReader(compressed))
+				drain(b, r, err)
+				if err := r.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("xz by ulikunitz", func(b *testing.B) {
+		b.SetBytes(int64(len(plain)))
+		for b.Loop() {
+			r, err := xz.NewReader(bytes.NewReader(xzipped))
+			drain(b, r, err)
+		}
+	})
+	b.Run("xz by the xz program", func(b *testing.B) {
+		b.SetBytes(int64(len(plain)))
+		for b.Loop() {
+			pipe(b, xzipped, "xz", "-dc")
+		}
+	})
+}
+
+// pipe runs a program on input.
+func pipe(tb testing.TB, input []byte, program string, args ...string) []byte {
+	tb.Helper()
+	command := exec.Command(require.Tool(tb, program), args...)
+	command.Stdin = bytes.NewReader(input)
+	out, err := command.Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
+func drain(b *testing.B, r io.Reader, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		b.Fatal(err)
+	}
+}

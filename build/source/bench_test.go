@@ -1,0 +1,54 @@
+package source_test
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pretag/build/internal/decompress"
+	"pretag/build/internal/fixture"
+	"pretag/build/source"
+)
+
+// BenchmarkOpen reads a tarball of each layout to its end, with its sum.
+func BenchmarkOpen(b *testing.B) {
+	rootfs := fixture.Large(b, 64<<20)
+	for name, tarball := range map[string][]byte{
+		"rootfs":    rootfs,
+		"rootfs.xz": compress(b, rootfs, "xz", "-6", "-c"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "tarball")
+			if err := os.WriteFile(path, tarball, 0o644); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(len(rootfs)))
+			var decoders decompress.Decoders
+			for b.Loop() {
+				img, err := source.Open(path, amd64(), b.TempDir(), &decoders)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, layer := range img.Layers {
+					r, err := layer()
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.Copy(io.Discard, r); err != nil {
+						b.Fatal(err)
+					}
+					if err := r.Close(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if _, _, err := img.Sum(); err != nil {
+					b.Fatal(err)
+				}
+				if err := img.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
