@@ -65,13 +65,11 @@ func TestScriptlets(t *testing.T) {
 		running, enabled bool
 		want             string
 	}{
-		{"deb/helper-postinstall.sh", "configure", true, true, asks + start},
-		{"deb/helper-postinstall.sh", "configure", true, false, asks},
-		{"deb/helper-postinstall.sh", "configure", false, true, ""},
-		{"deb/helper-postinstall.sh", "abort-upgrade", true, true, ""},
 		{"deb/loader-postinstall.sh", "configure", true, true, reload + asks + start},
 		{"deb/loader-postinstall.sh", "configure", true, false, reload + asks},
 		{"deb/loader-postinstall.sh", "configure", false, true, ""},
+		{"deb/loader-postinstall.sh", "triggered", true, true, asks + start},
+		{"deb/loader-postinstall.sh", "triggered", false, true, ""},
 		{"deb/loader-preremove.sh", "remove", true, true, "systemctl stop gitlab-runner-helper-images.service\n"},
 		{"deb/loader-preremove.sh", "upgrade", true, true, ""},
 		{"deb/loader-preremove.sh", "remove", false, true, ""},

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Enables the unit on the first installation, as deb-systemd-helper(1) decides,
-# and has the images loaded in the background where systemd runs.
+# and has the images loaded in the background where systemd runs: not in a
+# chroot or an image build. "triggered" follows on archives of other packages.
 set -e
 unit=gitlab-runner-helper-images.service
 case $1 in
@@ -13,12 +14,12 @@ configure | abort-upgrade | abort-deconfigure | abort-remove)
 			deb-systemd-helper update-state "$unit" >/dev/null || true
 		fi
 	fi
-	if [ -d /run/systemd/system ]; then
-		systemctl --system daemon-reload || true
-		if systemctl --quiet is-enabled "$unit" 2>/dev/null; then
-			systemctl --no-block start "$unit" || true
-		fi
-	fi
 	;;
 esac
+if [ -d /run/systemd/system ]; then
+	[ "$1" = triggered ] || systemctl --system daemon-reload || true
+	if systemctl --quiet is-enabled "$unit" 2>/dev/null; then
+		systemctl --no-block start "$unit" || true
+	fi
+fi
 exit 0
