@@ -47,12 +47,13 @@ type host struct {
 	settings []string // lines of helper-images.conf
 	env      []string
 	shell    string // "" is the script's own
+	loader   string
 }
 
 func newHost(tb testing.TB, settings ...string) *host {
 	tb.Helper()
 	dir := tempDir(tb)
-	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: os.Environ()}
+	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: os.Environ(), loader: loader}
 	if err := os.Mkdir(h.archives, 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func (h *host) command(args ...string) *exec.Cmd {
 	if err := os.WriteFile(conf, []byte(strings.Join(h.settings, "\n")+"\n"), 0o644); err != nil {
 		h.tb.Fatal(err)
 	}
-	args = append([]string{loader}, append(args, "--config", conf)...)
+	args = append([]string{h.loader}, append(args, "--config", conf)...)
 	if h.shell != "" {
 		args = append(strings.Fields(h.shell), args...)
 	}

@@ -1,0 +1,356 @@
+package loader_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pretag/packaging"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/internal/fixture"
+	"pretag/build/internal/require"
+	"pretag/build/linuxpkg"
+)
+
+const (
+	unit      = "gitlab-runner-helper-images.service"
+	stateFile = "var/lib/gitlab-runner-helper-images/images"
+	confFile  = "etc/gitlab-runner/helper-images.conf"
+)
+
+// A release is what one host installs of a build.
+type release struct {
+	file     archive.File
+	packages []linuxpkg.Package
+}
+
+// newRelease builds the packages of a Runner version for this machine.
+func newRelease(tb testing.TB, version string, compression archive.Compression) release {
+	tb.Helper()
+	h := newHost(tb)
+	r := release{file: h.write(version, hostHelper(), compression, fixture.Rootfs(tb, "helper "+version))}
+	v, err := catalogue.ParseVersion(version, "12335144")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	result, err := linuxpkg.Build(tb.Context(), linuxpkg.Options{
+		Files: packaging.Files, Formats: []string{linuxpkg.RPM, linuxpkg.Deb}, Layout: linuxpkg.Split,
+		Version: v, Release: 1, MTime: fixture.Created(), Out: filepath.Dir(h.archives), Helpers: fixture.Catalogue(tb).Helpers(),
+		Maintainer: "Pat Packager <pat@example.com>", Vendor: "Example", Homepage: "https://example.com/pretag",
+	}, []archive.File{r.file})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r.packages = slices.DeleteFunc(result.Packages, func(p linuxpkg.Package) bool { return strings.HasSuffix(p.Name, "-all") })
+	return r
+}
+
+// A root is a small Debian of its own, without an init system and without
+// mounts. In place of systemctl and the engines it has programs that write down
+// what they are asked; only is-enabled is answered, by the links of the unit.
+type root struct {
+	testing.TB
+	dir string
+}
+
+func newRoot(t *testing.T) root {
+	needRoot(t)
+	for _, tool := range []string{"mmdebstrap", "dpkg", "chroot", "rpm", "systemctl"} {
+		require.Tool(t, tool)
+	}
+	r := root{t, filepath.Join(tempDir(t), "root")}
+	r.run("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd", "bookworm", r.dir)
+	for name, body := range map[string]string{
+		"systemctl": "case $* in *is-enabled*) exec test -e /etc/systemd/system/multi-user.target.wants/" + unit + " ;; esac; exit 5",
+		"podman":    "exit 5",
+		"docker":    "exit 5",
+	} {
+		r.write("usr/bin/"+name, "#!/bin/sh\necho "+name+" \"$@\" >>/asked\n"+body+"\n", 0o755)
+	}
+	return r
+}
+
+func (r root) run(program string, args ...string) string {
+	r.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		r.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func (r root) path(name string) string { return filepath.Join(r.dir, name) }
+
+func (r root) write(name, text string, mode fs.FileMode) {
+	r.Helper()
+	if err := os.MkdirAll(filepath.Dir(r.path(name)), 0o755); err != nil {
+		r.Fatal(err)
+	}
+	if err := os.WriteFile(r.path(name), []byte(text), mode); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r root) has(name string) bool {
+	_, err := os.Lstat(r.path(name))
+	return err == nil
+}
+
+// install installs or upgrades packages of a release in one call: all of them,
+// or those that are named.
+func (r root) install(format string, rel release, names ...string) {
+	r.Helper()
+	var paths []string
+	for _, p := range rel.packages {
+		if p.Format != format || len(names) > 0 && !slices.Contains(names, p.Name) {
+			continue
+		}
+		data, err := os.ReadFile(p.Path)
+		if err != nil {
+			r.Fatal(err)
+		}
+		r.write("packages/"+p.File, string(data), 0o644)
+		paths = append(paths, "/packages/"+p.File)
+	}
+	if format == linuxpkg.Deb {
+		r.run("chroot", append([]string{r.dir, "dpkg", "-i"}, paths...)...)
+		return
+	}
+	for i := range paths {
+		paths[i] = r.path(paths[i])
+	}
+	out := r.run("rpm", append([]string{"--root", r.dir, "-U", "--replacepkgs", "--nodeps", "--nosignature"}, paths...)...)
+	if out != "" { // rpm goes on after a scriptlet that failed
+		r.Errorf("rpm said:\n%s", out)
+	}
+}
+
+// asked is what the programs of the root were asked since the last time.
+func (r root) asked(want ...string) {
+	r.Helper()
+	text, err := os.ReadFile(r.path("asked"))
+	if err == nil {
+		err = os.Remove(r.path("asked"))
+	} else if os.IsNotExist(err) {
+		err = nil
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Join(want, "\n"), strings.TrimSpace(string(text))); diff != "" {
+		r.Errorf("asked (-want +got):\n%s", diff)
+	}
+}
+
+func (r root) enabled(want bool) {
+	r.Helper()
+	for _, by := range []string{"multi-user.target", "gitlab-runner.service", "docker.service", "podman.socket"} {
+		if got := r.has("etc/systemd/system/" + by + ".wants/" + unit); got != want {
+			r.Errorf("enabled for %s: %t, want %t", by, got, want)
+		}
+	}
+}
+
+// holds checks the installed files, and that the loader likes its archives.
+func (r root) holds(rel release) {
+	r.Helper()
+	archivePath := "usr/lib/gitlab-runner/helper-images/" + rel.file.Name
+	for name, mode := range map[string]fs.FileMode{
+		"usr/bin/gitlab-runner-helper-images":                                 0o755,
+		"usr/lib/systemd/system/" + unit:                                      0o644,
+		"usr/lib/systemd/system-preset/80-gitlab-runner-helper-images.preset": 0o644,
+		"usr/share/man/man8/gitlab-runner-helper-images.8.gz":                 0o644,
+		"usr/share/doc/gitlab-runner-helper-images-loader/README.md":          0o644,
+		confFile:                         0o644,
+		archivePath:                      0o644,
+		archivePath + archive.InfoSuffix: 0o644,
+	} {
+		if info, err := os.Stat(r.path(name)); err != nil {
+			r.Error(err)
+		} else if info.Mode() != mode {
+			r.Errorf("%s: mode %v, want %v", name, info.Mode(), mode)
+		}
+	}
+	r.run("chroot", r.dir, "gitlab-runner-helper-images", "verify")
+	if page := r.run("sh", "-c", `zcat "$0" | mandoc -T ascii`, r.path("usr/share/man/man8/gitlab-runner-helper-images.8.gz")); !strings.Contains(page, "so that no job needs a registry") {
+		r.Errorf("the manual page reads:\n%s", page)
+	}
+	if info, err := os.ReadFile(r.path(archivePath + archive.InfoSuffix)); err != nil || !bytes.Equal(info, rel.file.Info()) {
+		r.Errorf("record: %v\n%s", err, info)
+	}
+}
+
+// TestPackages installs, upgrades, removes and installs again the real packages,
+// in a chroot and where systemd runs, and has the installed loader serve what
+// Runners look up.
+func TestPackages(t *testing.T) {
+	require.Tool(t, "mandoc")
+	r := newRoot(t)
+	// Docker 20.10 takes the second one's file by itself, too.
+	first, second := newRelease(t, "15.8.0", zstd), newRelease(t, "19.3.0", archive.Compression{Method: "gzip"})
+	helper := "gitlab-runner-helper-images-alpine-" + runtime.GOARCH
+	all := []string{"gitlab-runner-helper-images", "gitlab-runner-helper-images-loader", helper}
+	const (
+		asks  = "systemctl --quiet is-enabled " + unit
+		start = "systemctl --no-block start " + unit
+	)
+	systemd := r.path("run/systemd/system")
+	boot := func() {
+		t.Helper()
+		if err := os.MkdirAll(systemd, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shutDown := func() {
+		t.Helper()
+		if err := os.Remove(systemd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step := func(name string, f func(r root)) {
+		if !t.Run(name, func(t *testing.T) { f(root{t, r.dir}) }) {
+			t.FailNow()
+		}
+	}
+
+	step("deb, fresh, in a chroot", func(r root) {
+		r.install(linuxpkg.Deb, first)
+		r.asked()
+		r.enabled(true)
+		r.holds(first)
+	})
+	step("15.8.0 looks up", func(r root) {
+		inEachEngine(r.TB.(*testing.T), func(t *testing.T, e engine) {
+			h := r.host(t, e)
+			runner := apiRunner{t, e.api(t)}
+			if got := runner.inspect(first.file.RepoTag); got != "" {
+				t.Fatalf("the store is not empty: %s", got)
+			}
+			t.Log("before:\n" + h.want(tryAgain, []string{"missing"}, "status"))
+			t.Log(h.want(allPresent, []string{"loaded"}, "load"))
+			t.Log("after:\n" + h.want(allPresent, []string{"present"}, "status"))
+			if got := runner.inspect(first.file.RepoTag); got != imageID(first.file) {
+				t.Errorf("image ID %q, want %s", got, imageID(first.file))
+			}
+		})
+	})
+	step("deb, upgrade, with systemd", func(r root) {
+		boot()
+		r.write(confFile, "PRUNE=yes\n", 0o644)
+		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+		r.install(linuxpkg.Deb, second)
+		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, start)
+		r.enabled(true)
+		r.holds(second)
+		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
+			r.Errorf("configuration: %v %q", err, text)
+		}
+	})
+	step("17.9.0 and later look up", func(r root) {
+		inEachEngine(r.TB.(*testing.T), func(t *testing.T, e engine) {
+			runner := apiRunner{t, e.api(t)}
+			if got := runner.inspect(second.file.RepoTag); got != "" {
+				t.Fatalf("the store is not empty: %s", got)
+			}
+			installed := second.file
+			installed.Path = r.path("usr/lib/gitlab-runner/helper-images/" + second.file.Name)
+			runner.load(installed)
+			if got := runner.inspect(second.file.RepoTag); got != imageID(second.file) {
+				t.Errorf("image ID %q, want %s", got, imageID(second.file))
+			}
+			r.host(t, e).want(allPresent, []string{"present"}, "load")
+		})
+	})
+	step("deb, archive alone", func(r root) {
+		r.install(linuxpkg.Deb, second, helper)
+		r.asked(asks, start)
+	})
+	step("deb, switched off", func(r root) {
+		for _, link := range glob(r, "etc/systemd/system/*.wants/"+unit) {
+			if err := os.Remove(link); err != nil {
+				r.Fatal(err)
+			}
+		}
+		r.install(linuxpkg.Deb, second)
+		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks)
+		r.enabled(false)
+	})
+	step("deb, remove", func(r root) {
+		r.run("chroot", append([]string{r.dir, "dpkg", "-r"}, all...)...)
+		r.asked("systemctl stop "+unit, "systemctl --system daemon-reload")
+		if !r.has(confFile) || !r.has(stateFile) || r.has("usr/bin/gitlab-runner-helper-images") || r.has("usr/lib/gitlab-runner") {
+			r.Error("want configuration and state left, and nothing else")
+		}
+	})
+	step("deb, purge and again", func(r root) {
+		shutDown()
+		r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, all...)...)
+		if left := append(glob(r, "etc/gitlab-runner*"), glob(r, "var/lib/*/*gitlab-runner*")...); r.has(filepath.Dir(stateFile)) || len(left) > 0 {
+			r.Errorf("left: %v", left)
+		}
+		r.install(linuxpkg.Deb, second)
+		r.enabled(true)
+		r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, all...)...)
+		r.asked()
+	})
+
+	step("rpm, fresh, in a chroot", func(r root) {
+		r.install(linuxpkg.RPM, first)
+		r.asked("systemctl --no-reload preset " + unit)
+		r.run("systemctl", "--root="+r.dir, "preset", unit) // the real one, for the recorder
+		r.enabled(true)
+		r.holds(first)
+	})
+	step("rpm, upgrade, with systemd", func(r root) {
+		boot()
+		r.write(confFile, "PRUNE=yes\n", 0o644)
+		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+		r.install(linuxpkg.RPM, second)
+		// %posttrans of both; systemd merges requests for what is starting.
+		r.asked("systemctl daemon-reload", asks, start, "systemctl daemon-reload", asks, start)
+		r.holds(second)
+		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
+			r.Errorf("configuration: %v %q", err, text)
+		}
+	})
+	step("rpm, remove and again", func(r root) {
+		shutDown()
+		r.run("rpm", append([]string{"--root", r.dir, "-e", "--nodeps"}, all...)...)
+		r.asked("systemctl --no-reload disable " + unit)
+		if !r.has(confFile+".rpmsave") || r.has(confFile) || r.has(filepath.Dir(stateFile)) || r.has("usr/lib/gitlab-runner") {
+			r.Error("want the changed configuration saved, and nothing else left")
+		}
+		r.install(linuxpkg.RPM, second)
+		r.asked("systemctl --no-reload preset " + unit)
+		r.holds(second)
+	})
+}
+
+// host is the installed loader and its archives, for an engine of the machine.
+func (r root) host(tb testing.TB, e engine) *host {
+	h := newHost(tb, e.settings...)
+	h.loader = r.path("usr/bin/gitlab-runner-helper-images")
+	h.settings = append(h.settings, "ARCHIVES="+r.path("usr/lib/gitlab-runner/helper-images"))
+	return h
+}
+
+func glob(r root, pattern string) []string {
+	r.Helper()
+	paths, err := filepath.Glob(r.path(pattern))
+	if err != nil {
+		r.Fatal(err)
+	}
+	return paths
+}
