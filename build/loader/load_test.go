@@ -305,6 +305,27 @@ func TestTogether(t *testing.T) {
 	})
 }
 
+// TestExchanged notices archives that came while it was loading: systemd counts
+// a start that was asked for meanwhile as done.
+func TestExchanged(t *testing.T) {
+	e := podman(t)
+	h := newHost(t, e.settings...)
+	h.install("19.3.0", hostHelper())
+	ready := newHost(t)
+	ready.install("19.4.0", hostHelper())
+	// podman comes to the store just when a package manager exchanges the archive.
+	bin := t.TempDir()
+	program := fmt.Sprintf("#!/bin/sh\n[ \"$1\" != load ] || mv %s/* %s 2>/dev/null\nexec %s \"$@\"\n", ready.archives, h.archives, require.Tool(t, "podman"))
+	if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	if out := h.want(allPresent, nil, "load"); strings.Count(out, ": loaded") != 2 {
+		t.Errorf("want both versions loaded:\n%s", out)
+	}
+	h.want(allPresent, []string{"present", "v19.4.0"}, "status")
+}
+
 // TestArchitecture loads what fits the host, and with --all the rest.
 func TestArchitecture(t *testing.T) {
 	e := podman(t)
@@ -443,7 +464,17 @@ func TestNoSession(t *testing.T) {
 	}
 	h := newHost(t, e.settings...)
 	f := h.install("19.3.0", hostHelper())[0]
-	h.want(allPresent, []string{"loaded"}, "load")
+	load := h.command("load")
+	if load.Path, err = filepath.Abs(loader); err != nil {
+		t.Fatal(err)
+	}
+	load.Dir = t.TempDir() // which the user may not enter
+	if err := os.Chmod(load.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := output(t, load); code != allPresent || !strings.Contains(out, "loaded") {
+		t.Fatalf("exit %d: %s", code, out)
+	}
 	h.want(allPresent, []string{"present"}, "status")
 	if pids := processes(t, u.Uid); len(pids) > 0 {
 		t.Errorf("processes %v of the user are left", pids)
@@ -470,7 +501,7 @@ func TestNoSession(t *testing.T) {
 // TestOwnStore is a user who loads for themselves, without root.
 func TestOwnStore(t *testing.T) {
 	e := rootless(t)
-	h := newHost(t, "ENGINE=podman")
+	h := newHost(t, "ENGINE=podman", "USERS=root") // which is root's to set
 	f := h.install("19.3.0", hostHelper())[0]
 	script, err := os.ReadFile(loader)
 	if err != nil {

@@ -376,11 +376,18 @@ func needRoot(tb testing.TB) {
 	}
 }
 
-// inEachEngine runs a test in each engine, in an empty store.
+// inEachEngine runs a test in each engine, in an empty store, all at once.
 func inEachEngine(t *testing.T, test func(*testing.T, engine)) {
-	t.Run("podman", func(t *testing.T) { test(t, podman(t)) })
-	t.Run("rootless", func(t *testing.T) { test(t, rootless(t)) })
+	t.Run("podman", func(t *testing.T) {
+		t.Parallel()
+		test(t, podman(t))
+	})
+	t.Run("rootless", func(t *testing.T) {
+		t.Parallel()
+		test(t, rootless(t))
+	})
 	t.Run("docker", func(t *testing.T) {
+		t.Parallel()
 		e, start := docker(t)
 		start(t)
 		test(t, e)

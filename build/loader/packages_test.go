@@ -57,7 +57,8 @@ func newRelease(tb testing.TB, version string, compression archive.Compression) 
 
 // A root is a small Debian of its own, without an init system and without
 // mounts. In place of systemctl and the engines it has programs that write down
-// what they are asked; only is-enabled is answered, by the links of the unit.
+// what they are asked. Of systemctl what needs no manager is done; what asks the
+// manager fails, and must not fail a scriptlet.
 type root struct {
 	testing.TB
 	dir string
@@ -65,18 +66,20 @@ type root struct {
 
 func newRoot(t *testing.T) root {
 	needRoot(t)
-	for _, tool := range []string{"mmdebstrap", "dpkg", "chroot", "rpm", "systemctl"} {
+	for _, tool := range []string{"mmdebstrap", "dpkg", "chroot", "rpm"} {
 		require.Tool(t, tool)
 	}
 	r := root{t, filepath.Join(tempDir(t), "root")}
-	r.run("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd", "bookworm", r.dir)
-	for name, body := range map[string]string{
-		"systemctl": "case $* in *is-enabled*) exec test -e /etc/systemd/system/multi-user.target.wants/" + unit + " ;; esac; exit 5",
-		"podman":    "exit 5",
-		"docker":    "exit 5",
-	} {
-		r.write("usr/bin/"+name, "#!/bin/sh\necho "+name+" \"$@\" >>/asked\n"+body+"\n", 0o755)
-	}
+	r.run("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd,systemd", "bookworm", r.dir)
+	r.run("mv", r.path("usr/bin/systemctl"), r.path("usr/bin/systemctl-real"))
+	const record = "#!/bin/sh\necho ${0##*/} \"$@\" >>/asked\n"
+	r.write("usr/bin/podman", record, 0o755)
+	r.write("usr/bin/docker", record, 0o755)
+	r.write("usr/bin/systemctl", `#!/bin/sh
+case $* in *--root=*) ;; *) echo systemctl "$@" >>/asked ;; esac
+case $* in *preset* | *is-enabled* | *disable*) SYSTEMD_OFFLINE=1 exec systemctl-real "$@" ;; esac
+exit 5
+`, 0o755)
 	return r
 }
 
@@ -132,7 +135,7 @@ func (r root) install(format string, rel release, names ...string) {
 		paths[i] = r.path(paths[i])
 	}
 	out := r.run("rpm", append([]string{"--root", r.dir, "-U", "--replacepkgs", "--nodeps", "--nosignature"}, paths...)...)
-	if out != "" { // rpm goes on after a scriptlet that failed
+	if strings.Contains(out, "scriptlet failed") { // rpm goes on after it
 		r.Errorf("rpm said:\n%s", out)
 	}
 }
@@ -309,7 +312,6 @@ func TestPackages(t *testing.T) {
 	step("rpm, fresh, in a chroot", func(r root) {
 		r.install(linuxpkg.RPM, first)
 		r.asked("systemctl --no-reload preset " + unit)
-		r.run("systemctl", "--root="+r.dir, "preset", unit) // the real one, for the recorder
 		r.enabled(true)
 		r.holds(first)
 	})
@@ -329,6 +331,7 @@ func TestPackages(t *testing.T) {
 		shutDown()
 		r.run("rpm", append([]string{"--root", r.dir, "-e", "--nodeps"}, all...)...)
 		r.asked("systemctl --no-reload disable " + unit)
+		r.enabled(false)
 		if !r.has(confFile+".rpmsave") || r.has(confFile) || r.has(filepath.Dir(stateFile)) || r.has("usr/lib/gitlab-runner") {
 			r.Error("want the changed configuration saved, and nothing else left")
 		}
