@@ -313,9 +313,9 @@ func TestExchanged(t *testing.T) {
 	h.install("19.3.0", hostHelper())
 	ready := newHost(t)
 	ready.install("19.4.0", hostHelper())
-	// podman comes to the store just when a package manager exchanges the archive.
+	// A podman at whose first load a package manager exchanges the archive.
 	bin := t.TempDir()
-	program := fmt.Sprintf("#!/bin/sh\n[ \"$1\" != load ] || mv %s/* %s 2>/dev/null\nexec %s \"$@\"\n", ready.archives, h.archives, require.Tool(t, "podman"))
+	program := fmt.Sprintf("#!/bin/sh\n%s \"$@\"\ncode=$?\n[ \"$1\" != load ] || mv %s/* %s 2>/dev/null\nexit $code\n", require.Tool(t, "podman"), ready.archives, h.archives)
 	if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -321,7 +321,7 @@ func TestPackages(t *testing.T) {
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
 		r.install(linuxpkg.RPM, second)
 		// %posttrans of both; systemd merges requests for what is starting.
-		r.asked("systemctl daemon-reload", asks, start, "systemctl daemon-reload", asks, start)
+		r.asked("systemctl daemon-reload", "systemctl daemon-reload", asks, start, asks, start)
 		r.holds(second)
 		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
 			r.Errorf("configuration: %v %q", err, text)
