@@ -70,3 +70,8 @@ func Reproduce(ctx context.Context) error {
 		return build.Reproduce(ctx, c, os.Getenv, ui)
 	})
 }
+
+// Bench runs the benchmarks, beside the ways of today that are installed.
+func Bench(ctx context.Context) error {
+	return build.Run(ctx, os.Getenv, build.Folders, build.Bench)
+}

@@ -172,8 +172,8 @@ func TestHostileInputs(t *testing.T) {
 		want  string
 	}
 	rows := map[string]row{
-		"xz dictionary of 1.5 GiB": {filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 128 MiB of history"},
-		"zstd window of 2 GiB":     {filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 128 MiB of history"},
+		"xz dictionary of 1.5 GiB": {filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 256 MiB of history"},
+		"zstd window of 2 GiB":     {filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
 		"git-lfs pointer":          {[]byte("version https://git-lfs.github.com/spec/v1\n"), "git-lfs"},
 	}
 	for program, args := range map[string][]string{"gzip": {"-c"}, "xz": {"-1", "-c"}, "zstd": {"-c"}, "bzip2": {"-c"}} {
