@@ -105,9 +105,9 @@ func (p *program) must(t *testing.T, target string, pairs ...string) map[string]
 // clean reports what a run has left of its work.
 func (p *program) clean(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"out", "in"} {
+	for _, name := range []string{"out", "tmp", "in"} {
 		err := filepath.WalkDir(p.folder(name), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && strings.Contains(d.Name(), ".pretag-tmp") {
+			if err == nil && (strings.Contains(d.Name(), ".pretag-tmp") || name == "tmp" && path != p.folder("tmp")) {
 				t.Errorf("left behind: %s", path)
 			}
 			return err
@@ -198,9 +198,9 @@ func TestTemporaryFolder(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
 	remount := p.mount(t, "tmp", "size=4k")
-	p.must(t, "archives", "SOURCE_DATE_EPOCH=1") // needs none
+	p.must(t, "package", "SOURCE_DATE_EPOCH=1") // needs none
 	remount("size=4k,ro")
-	p.must(t, "archives", "SOURCE_DATE_EPOCH=2")
+	p.must(t, "package", "SOURCE_DATE_EPOCH=2")
 }
 
 func TestFolders(t *testing.T) {
