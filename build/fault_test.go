@@ -466,3 +466,71 @@ func TestLowLimits(t *testing.T) {
 		p.must(t, "package")
 	}
 }
+
+// The passphrase and the secret key stand in no argument, on no screen and in no
+// file but their own: not when all goes well, not when the key cannot be opened.
+func TestSecrets(t *testing.T) {
+	p := compile(t)
+	gpg := newGPG(t)
+	const passphrase = "correct-horse-battery-staple"
+	key := gpg.key("secrets", "ed25519", passphrase, "never")
+	secret, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Split(string(secret), "\n")[3] // a line of the armored key
+	for what, row := range map[string]struct {
+		content, more string
+		want          int
+	}{
+		"right":  {passphrase + "\n", "", 0},
+		"wrong":  {passphrase + "-wrong\n", "", 1},
+		"binary": {"\x00" + passphrase + "\xff", "", 1},
+		"killed": {passphrase + "\n", "SOURCE_DATE_EPOCH=1700000002", -1},
+	} {
+		c, text := p.command(t, "package", "GPG_KEY_PATH="+key, "GPG_PASSPHRASE_PATH="+gpg.file("passphrase", row.content), row.more)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if row.want < 0 {
+			time.Sleep(300 * time.Millisecond)
+			if err := c.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended := make(chan bool)
+		go func() { _ = c.Wait(); close(ended) }() // the state tells
+		arguments := ""
+		for running := true; running; {
+			select {
+			case <-ended:
+				running = false
+			case <-time.After(2 * time.Millisecond):
+				files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well formed
+				for _, file := range files {
+					if text, err := os.ReadFile(file); err == nil && !bytes.Contains(text, []byte("gpg")) {
+						arguments += string(text)
+					}
+				}
+			}
+		}
+		if got := c.ProcessState.ExitCode(); got != row.want {
+			t.Errorf("%s: status %d, want %d: %s", what, got, row.want, text)
+		}
+		for _, needle := range []string{passphrase, line} {
+			if strings.Contains(arguments, needle) {
+				t.Errorf("%s: a secret in the arguments of a process", what)
+			}
+			if strings.Contains(text.String(), needle) {
+				t.Errorf("%s: a secret is said: %s", what, text)
+			}
+			for _, folder := range []string{"out", "tmp", "in"} {
+				for name, body := range tree(t, p.folder(folder)) {
+					if strings.Contains(body, needle) {
+						t.Errorf("%s: a secret in %s", what, name)
+					}
+				}
+			}
+		}
+	}
+}
