@@ -198,9 +198,10 @@ func TestTemporaryFolder(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
 	remount := p.mount(t, "tmp", "size=4k")
-	p.must(t, "package", "SOURCE_DATE_EPOCH=1") // needs none
+	p.must(t, "package", "SOURCE_DATE_EPOCH=1")
 	remount("size=4k,ro")
-	p.must(t, "package", "SOURCE_DATE_EPOCH=2")
+	p.must(t, "archives", "SOURCE_DATE_EPOCH=2")
+	p.fails(t, "package", []string{p.folder("tmp"), "read-only file system"}, "SOURCE_DATE_EPOCH=2")
 }
 
 func TestFolders(t *testing.T) {
