@@ -105,9 +105,9 @@ func (p *program) must(t *testing.T, target string, pairs ...string) map[string]
 // clean reports what a run has left of its work.
 func (p *program) clean(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"out", "in"} {
+	for _, name := range []string{"out", "tmp", "in"} {
 		err := filepath.WalkDir(p.folder(name), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && strings.Contains(d.Name(), ".pretag-tmp") {
+			if err == nil && (strings.Contains(d.Name(), ".pretag-tmp") || name == "tmp" && path != p.folder("tmp")) {
 				t.Errorf("left behind: %s", path)
 			}
 			return err
@@ -198,9 +198,10 @@ func TestTemporaryFolder(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
 	remount := p.mount(t, "tmp", "size=4k")
-	p.must(t, "archives", "SOURCE_DATE_EPOCH=1") // needs none
+	p.must(t, "package", "SOURCE_DATE_EPOCH=1")
 	remount("size=4k,ro")
 	p.must(t, "archives", "SOURCE_DATE_EPOCH=2")
+	p.fails(t, "package", []string{p.folder("tmp"), "read-only file system"}, "SOURCE_DATE_EPOCH=2")
 }
 
 func TestFolders(t *testing.T) {
@@ -464,5 +465,73 @@ func TestLowLimits(t *testing.T) {
 			}
 		}
 		p.must(t, "package")
+	}
+}
+
+// The passphrase and the secret key stand in no argument, on no screen and in no
+// file but their own: not when all goes well, not when the key cannot be opened.
+func TestSecrets(t *testing.T) {
+	p := compile(t)
+	gpg := newGPG(t)
+	const passphrase = "correct-horse-battery-staple"
+	key := gpg.key("secrets", "ed25519", passphrase, "never")
+	secret, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Split(string(secret), "\n")[3] // a line of the armored key
+	for what, row := range map[string]struct {
+		content, more string
+		want          int
+	}{
+		"right":  {passphrase + "\n", "", 0},
+		"wrong":  {passphrase + "-wrong\n", "", 1},
+		"binary": {"\x00" + passphrase + "\xff", "", 1},
+		"killed": {passphrase + "\n", "SOURCE_DATE_EPOCH=1700000002", -1},
+	} {
+		c, text := p.command(t, "package", "GPG_KEY_PATH="+key, "GPG_PASSPHRASE_PATH="+gpg.file("passphrase", row.content), row.more)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if row.want < 0 {
+			time.Sleep(300 * time.Millisecond)
+			if err := c.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended := make(chan bool)
+		go func() { _ = c.Wait(); close(ended) }() // the state tells
+		arguments := ""
+		for running := true; running; {
+			select {
+			case <-ended:
+				running = false
+			case <-time.After(2 * time.Millisecond):
+				files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well formed
+				for _, file := range files {
+					if text, err := os.ReadFile(file); err == nil && !bytes.Contains(text, []byte("gpg")) {
+						arguments += string(text)
+					}
+				}
+			}
+		}
+		if got := c.ProcessState.ExitCode(); got != row.want {
+			t.Errorf("%s: status %d, want %d: %s", what, got, row.want, text)
+		}
+		for _, needle := range []string{passphrase, line} {
+			if strings.Contains(arguments, needle) {
+				t.Errorf("%s: a secret in the arguments of a process", what)
+			}
+			if strings.Contains(text.String(), needle) {
+				t.Errorf("%s: a secret is said: %s", what, text)
+			}
+			for _, folder := range []string{"out", "tmp", "in"} {
+				for name, body := range tree(t, p.folder(folder)) {
+					if strings.Contains(body, needle) {
+						t.Errorf("%s: a secret in %s", what, name)
+					}
+				}
+			}
+		}
 	}
 }

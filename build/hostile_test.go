@@ -282,6 +282,7 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var first string // of the problems
 	report := func(forge bool) (failed bool) {
 		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: map[string]string{}, Read: readPackage}
 		for _, p := range m.Packages {
@@ -296,10 +297,13 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return slices.ContainsFunc(results, func(r verify.Result) bool { return r.Status == verify.Failed })
+		return slices.ContainsFunc(results, func(r verify.Result) bool {
+			first = fmt.Sprint(r)
+			return r.Status == verify.Failed
+		})
 	}
 	if report(false) || report(true) {
-		t.Fatal("the good one fails")
+		t.Fatalf("the good one fails: %s", first)
 	}
 	for _, path := range []string{m.Archives[0].Path, m.Packages[0].Path, m.Packages[1].Path} {
 		whole, err := os.ReadFile(path)

@@ -161,6 +161,7 @@ func (c Config) packages(ctx context.Context, archives []archive.File, documents
 		Release:    c.Release,
 		MTime:      c.Time,
 		Out:        c.Out,
+		Temp:       c.Out, // where the next run removes what a killed one left
 		Helpers:    c.Helpers,
 		Maintainer: c.Maintainer,
 		Vendor:     c.Vendor,

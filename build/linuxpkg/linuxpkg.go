@@ -38,7 +38,7 @@ const (
 	Single = "single"
 )
 
-// Options is what packages are made with. All of it is required but Sign.
+// Options is what packages are made with. All of it is required but Temp and Sign.
 type Options struct {
 	Files      fs.FS              // the definitions and what they name: packaging.Files
 	Formats    []string           // RPM, Deb
@@ -47,6 +47,7 @@ type Options struct {
 	Release    int                // of the packages, above 0
 	MTime      time.Time          // of every file in the packages, and when they were built
 	Out        string             // folder; a package lands in its subfolder <format>
+	Temp       string             // folder for unfinished files, "" for the system's
 	Helpers    []catalogue.Helper // rows for the archives' helpers; more do no harm
 	Maintainer string             // Name <mail@example.com>
 	Vendor     string
@@ -102,7 +103,7 @@ const maxContents = math.MaxInt32 - 16<<20
 // the order of the definitions' file names. Everything is checked before the
 // first is written; a package that fails leaves no file.
 func Build(ctx context.Context, opts Options, archives []archive.File) (Result, error) {
-	stage, err := os.MkdirTemp("", "packages-")
+	stage, err := os.MkdirTemp(opts.Temp, ".packages.*.pretag-tmp")
 	if err != nil {
 		return Result{}, err
 	}

@@ -20,7 +20,8 @@ import (
 
 // What a package may claim before it is called a lie.
 const (
-	maxEntries  = 1 << 20  // files
+	maxEntries  = 1 << 18  // files; Runner's own packages have some 100
+	maxPath     = 4096     // bytes of a file's path (PATH_MAX of Linux, limits.h)
 	maxUnpacked = 64 << 30 // bytes of all files
 	maxMetadata = 64 << 20 // bytes of an rpm header, of a deb's control files
 )
@@ -155,6 +156,8 @@ func admit(e *Entry, seen map[string]bool, total *int64) error {
 		}
 	}
 	switch {
+	case len(e.Path) > maxPath:
+		return fmt.Errorf("%.200s...: a path of %d bytes, at most %d", clean, len(e.Path), maxPath)
 	case e.Size < 0:
 		return fmt.Errorf("%s: %d bytes", clean, e.Size)
 	case seen[clean]:

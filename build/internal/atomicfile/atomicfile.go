@@ -47,17 +47,20 @@ func WriteBytes(path string, data []byte) error {
 	})
 }
 
-// Clean removes what a killed process left unfinished below dir. Call it only
-// where nobody else writes.
+// Clean removes what a killed process left unfinished below dir: files and
+// folders that are named as unfinished. Call it only where nobody else writes.
 func Clean(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err == nil && d.Type().IsRegular() && strings.HasPrefix(d.Name(), ".") && strings.HasSuffix(d.Name(), tempSuffix) {
-			err = os.Remove(path)
+		if err != nil || !strings.HasPrefix(d.Name(), ".") || !strings.HasSuffix(d.Name(), tempSuffix) {
+			return err
 		}
-		return err
+		if err := os.RemoveAll(path); err != nil || !d.IsDir() {
+			return err
+		}
+		return fs.SkipDir
 	})
 }
 

@@ -10,6 +10,10 @@ import (
 	"slices"
 )
 
+// maxValues is the most values that a tag is read with; the largest packages have
+// some 100,000 files.
+const maxValues = 1 << 18
+
 // Types of tags (rpm 4.18, include/rpm/rpmtag.h).
 const (
 	typeInt16, typeInt32, typeInt64             = 3, 4, 5
@@ -44,6 +48,9 @@ func Parse(blob []byte) (*Header, error) {
 		tag, kind, offset, count := word(0), word(1), word(2), word(3)
 		if int64(offset) > size || int64(count) > size {
 			return nil, fmt.Errorf("tag %d: %d values at offset %d of %d bytes", tag, count, int32(offset), size)
+		}
+		if kind != typeBin && count > maxValues { // what costs a byte there costs 16 in memory
+			return nil, fmt.Errorf("tag %d: %d values, at most %d", tag, count, maxValues)
 		}
 		h.tags[tag] = tagged{kind, count, store[offset:]}
 	}
