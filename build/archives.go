@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sync/errgroup"
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
@@ -56,36 +56,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 		return nil, err
 	}
 
-	// The heap is a few large buffers that live as long as their worker: collect
-	// what little else there is early, so that peak memory stays near their sum.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
-
-	queue := make(chan []int, len(inputs))
-	for _, alike := range byTarball(inputs) {
-		queue <- alike
-	}
-	close(queue)
-	results := make([]Result, len(inputs))
-	tasks := ui.Tasks(len(inputs))
-	var group errgroup.Group
-	for range min(c.Jobs, len(inputs)) {
-		group.Go(func() error {
-			w := worker{config: c, writer: archive.Writer{Compression: c.Compression}, decoders: &decompress.Decoders{}}
-			for alike := range queue {
-				for _, i := range alike {
-					started := time.Now() // for the table; reaches no output
-					task := tasks.Begin(inputs[i].helper.String(), inputs[i].size)
-					file, kept, err := w.archive(ctx, inputs[i], task.Read)
-					results[i] = Result{file, kept, time.Since(started), err}
-					task.End(results[i])
-				}
-			}
-			return nil
-		})
-	}
-	if err := errors.Join(group.Wait(), tasks.Close()); err != nil {
-		return nil, err
-	}
+	results := c.work(ctx, inputs, ui)
 	var files []archive.File
 	var errs []error
 	for i, result := range results {
@@ -99,6 +70,39 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	}
 	ui.Archives(results)
 	return files, nil
+}
+
+// work makes the archives, JOBS at once, and returns a result for each input.
+func (c Config) work(ctx context.Context, inputs []input, ui *UI) []Result {
+	// The heap is a few large buffers that live as long as their worker: collect
+	// what little else there is early, so that peak memory stays near their sum.
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
+
+	queue := make(chan []int, len(inputs))
+	for _, alike := range byTarball(inputs) {
+		queue <- alike
+	}
+	close(queue)
+	results := make([]Result, len(inputs))
+	tasks := ui.Tasks(len(inputs))
+	defer tasks.Close()
+	var workers sync.WaitGroup
+	for range min(c.Jobs, len(inputs)) {
+		workers.Go(func() {
+			w := worker{config: c, writer: archive.Writer{Compression: c.Compression}, decoders: &decompress.Decoders{}}
+			for alike := range queue {
+				for _, i := range alike {
+					started := time.Now() // for the table; reaches no output
+					task := tasks.Begin(inputs[i].helper.String(), inputs[i].size)
+					file, kept, err := w.archive(ctx, inputs[i], task.Read)
+					results[i] = Result{file, kept, time.Since(started), err}
+					task.End(results[i])
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return results
 }
 
 // A Result is how one helper's archive came out.

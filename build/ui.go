@@ -104,11 +104,10 @@ func (ui *UI) Tasks(total int) *Tasks {
 }
 
 // Close waits until everything is shown.
-func (t *Tasks) Close() error {
+func (t *Tasks) Close() {
 	if t.bars != nil {
 		t.bars.Wait()
 	}
-	return nil
 }
 
 // A Task is work on one helper.
