@@ -63,6 +63,9 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 		if result.Err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", inputs[i].helper, result.Err))
 		}
+		for _, warning := range result.File.Warnings {
+			ui.Warn("%s: %s", inputs[i].helper, warning)
+		}
 		files = append(files, result.File)
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -466,3 +466,52 @@ func TestShippedNames(t *testing.T) {
 		}
 	}
 }
+
+// verify reports a bill of materials of another image, and a provenance that
+// tells of other files.
+func TestAccountsAreChecked(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar")
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm64"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t, build.CheckMore); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(b.path("out", "sbom", "prebuilt-alpine-arm64.spdx.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path("out", "sbom", "prebuilt-alpine-x86_64.spdx.json"), other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	provenance, err := os.ReadFile(b.path("out", "provenance.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path("out", "provenance.json"), bytes.Replace(provenance, []byte("alpine-amd64"), []byte("alpine-amd46"), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err = b.run(t, build.CheckMore)
+	for _, want := range []string{"sbom/prebuilt-alpine-x86_64.spdx.json: ", "provenance.json: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that holds %q", err, want)
+		}
+	}
+}
+
+// A root filesystem without Runner's helper program is taken, and said so; what
+// a file is called cannot write to the terminal.
+func TestWarnings(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar", "stray\x1b[31m.tar")
+	b.input(t, "alpine-arm.tar", fixture.Tar(t, fixture.File("etc/os-release", "ID=x\n")))
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm"); err != nil {
+		t.Fatal(err)
+	}
+	want := "warning: alpine-arm: has no /usr/bin/gitlab-runner-helper, which GitLab Runner calls\n"
+	if got := b.err.String(); !strings.Contains(got, want) || strings.Contains(got, "alpine-x86_64: has no") {
+		t.Errorf("told:\n%s", got)
+	}
+	if got := b.err.String(); strings.Contains(got, "\x1b") || !strings.Contains(got, `stray\x1b[31m.tar: no helper`) {
+		t.Errorf("told:\n%q", got)
+	}
+}

@@ -8,14 +8,19 @@ import (
 	"pretag/build/manifest"
 )
 
-// CheckSignatures is the part of Verify that needs no engine.
-func CheckSignatures(_ context.Context, c Config, _ *UI) error {
+// CheckMore is the part of Verify that checks signatures, bills of materials and
+// provenance.
+func CheckMore(ctx context.Context, c Config, _ *UI) error {
 	m, err := manifest.Read(c.Out)
 	if err != nil {
 		return err
 	}
+	sums, err := manifest.ReadSums(c.Out)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, check := range c.signatures(m) {
+	for _, check := range append(c.signatures(m), c.accounts(ctx, m, sums)...) {
 		if err := check.Do(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", check.Subject, err))
 		}

@@ -44,6 +44,7 @@ func TestUnpackThenArchives(t *testing.T) {
 		"DEBIAN/control": []byte("Package: gitlab-runner\nVersion: 15.8.0-3\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n"),
 		"usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": fixture.Rootfs(t, "arm"),
 		"usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        fixture.Rootfs(t, "unknown"),
+
 		"usr/bin/gitlab-runner": []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 "),
 	} {
 		file := filepath.Join(folder, name)

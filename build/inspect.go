@@ -348,7 +348,7 @@ func (i *Inspection) writeText(w io.Writer) error {
 		line("provenance", fmt.Sprintf("%s of %d inputs, by %s", provenance.Name, len(build.BuildDefinition.ResolvedDependencies), build.RunDetails.Builder.ID))
 	}
 	line("PROBLEM", i.Problems...)
-	_, err := w.Write(b.Bytes())
+	_, err := io.WriteString(w, visible(b.String()))
 	return err
 }
 

@@ -40,6 +40,9 @@ func Run(ctx context.Context, getenv func(string) string, need Need, stage Stage
 	if interrupted := (Interrupted{}); errors.As(context.Cause(ctx), &interrupted) {
 		return interrupted
 	}
+	if err != nil && visible(err.Error()) != err.Error() {
+		return errors.New(visible(err.Error()))
+	}
 	return err
 }
 

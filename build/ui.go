@@ -8,6 +8,7 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -21,6 +22,8 @@ import (
 //   - On a terminal there is a bar for each helper at work; elsewhere a line
 //     for each one that is done. Nothing else moves.
 //   - Sizes are in units of 1000, times in seconds.
+//   - What comes out of a file may hold anything: control characters are
+//     spelled out, so that no file writes to the terminal.
 
 // A UI is where the user is told what happens.
 type UI struct {
@@ -35,12 +38,12 @@ func Terminal() *UI {
 
 // Warn tells of something that the user may want to mend.
 func (ui *UI) Warn(format string, args ...any) {
-	fmt.Fprintf(ui.Err, "warning: "+format+"\n", args...)
+	fmt.Fprintln(ui.Err, visible(fmt.Sprintf("warning: "+format, args...)))
 }
 
 // Say tells one line of the course of work.
 func (ui *UI) Say(format string, args ...any) {
-	fmt.Fprintf(ui.Err, format+"\n", args...)
+	fmt.Fprintln(ui.Err, visible(fmt.Sprintf(format, args...)))
 }
 
 // Archives prints the table of archives.
@@ -63,9 +66,26 @@ func (ui *UI) Archives(results []Result) {
 func (ui *UI) Table(rows [][]string) {
 	tw := tabwriter.NewWriter(ui.Out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(tw, strings.Join(row, "\t"))
+		fmt.Fprintln(tw, visible(strings.Join(row, "\t")))
 	}
 	tw.Flush()
+}
+
+// visible spells out the control characters in s, but for line breaks and tabs.
+func visible(s string) string {
+	control := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
+	if !strings.ContainsFunc(s, control) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if control(r) {
+			fmt.Fprintf(&b, "\\x%02x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // Bytes spells a size for people.

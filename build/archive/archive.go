@@ -86,7 +86,7 @@ func (w *Writer) Retag(path string, from File, spec Spec) (File, error) {
 			return err
 		}
 		defer in.Close()
-		f.DiffIDs, f.UnpackedSize = from.DiffIDs, from.UnpackedSize
+		f.DiffIDs, f.UnpackedSize, f.Warnings = from.DiffIDs, from.UnpackedSize, from.Warnings
 		_, err = io.CopyN(out, in, layers)
 		return err
 	})
@@ -134,6 +134,7 @@ func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *Fi
 		f.UnpackedSize += size
 		f.DiffIDs = append(f.DiffIDs, diffID.String())
 	}
+	f.Warnings = entries.warnings()
 	return entries.end()
 }
 

@@ -201,6 +201,18 @@ func (c *entryCheck) hardLink(target string) error {
 	return fmt.Errorf("dangling hard link to %q", target)
 }
 
+// helperProgram is what GitLab Runner calls in a helper image
+// (v15.8.0 and v19.3.0, dockerfiles/runner-helper).
+const helperProgram = "usr/bin/gitlab-runner-helper"
+
+// warnings tells of what is odd in the image, but an engine takes.
+func (c *entryCheck) warnings() []string {
+	if !c.all[helperProgram] {
+		return []string{"has no /" + helperProgram + ", which GitLab Runner calls"}
+	}
+	return nil
+}
+
 // end judges what only all layers together can tell.
 func (c *entryCheck) end() error {
 	for _, target := range c.pending {

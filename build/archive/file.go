@@ -13,7 +13,8 @@ import (
 // form stands in manifest.json, its text form (Info) beside the archive, in
 // OUT and in the packages, where the loader reads it.
 type File struct {
-	Path string `json:"-"` // where it is on this machine; recorded nowhere
+	Path     string   `json:"-"` // where it is on this machine; recorded nowhere
+	Warnings []string `json:"-"` // what was odd in the image when it was written
 
 	Helper       string   `json:"helper"`                   // alpine-x86_64
 	Name         string   `json:"file"`                     // base name
