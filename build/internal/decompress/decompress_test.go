@@ -11,7 +11,7 @@ import (
 // 7-Zip's -mx8 asks for up to 256 MiB of history.
 func TestLargestDictionary(t *testing.T) {
 	want := []byte("a root filesystem")
-	compressed := pipe(t, want, "xz", "--lzma2=dict=256MiB")
+	compressed := pipe(t, want, "xz", "--lzma2=preset=0,dict=256MiB")
 	r, err := decompress.NewReader(bytes.NewReader(compressed))
 	if err != nil {
 		t.Fatal(err)
