@@ -77,10 +77,10 @@ func govulncheck(ctx context.Context, ui *UI) error {
 	return nil
 }
 
-// shellScripts lists the files below .ci and packaging that begin like a shell script.
+// shellScripts lists the files below .ci, build and packaging that begin like a shell script.
 func shellScripts() ([]string, error) {
 	var scripts []string
-	for _, dir := range []string{".ci", "packaging"} {
+	for _, dir := range []string{".ci", "build", "packaging"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return err
