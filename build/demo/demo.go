@@ -76,7 +76,7 @@ func compile(ctx context.Context, platform v1.Platform) ([]byte, error) {
 // sample writes one helper's tarball.
 func sample(dir string, h catalogue.Helper, program []byte, mtime time.Time) error {
 	if h.Flavor == OCIFlavor {
-		img, err := oci(h, mtime, layer(mtime, system(h)), layer(mtime, helper(program)))
+		img, err := oci(h, mtime, system(h), helper(program))
 		if err != nil {
 			return err
 		}
@@ -84,12 +84,16 @@ func sample(dir string, h catalogue.Helper, program []byte, mtime time.Time) err
 			return ociarchive.Write(f, img, h.String(), mtime)
 		})
 	}
+	flat, err := layer(mtime, append(system(h), helper(program)...))
+	if err != nil {
+		return err
+	}
 	return atomicfile.Write(filepath.Join(dir, "prebuilt-"+h.String()+".tar.xz"), func(f *os.File) error {
 		z, err := xz.NewWriter(f)
 		if err != nil {
 			return err
 		}
-		if _, err := z.Write(layer(mtime, append(system(h), helper(program)...))); err != nil {
+		if _, err := z.Write(flat); err != nil {
 			return err
 		}
 		return z.Close()
@@ -125,27 +129,25 @@ type entry struct {
 	body   []byte
 }
 
-// layer makes a tar file. Into memory and of names known to fit, so it cannot fail.
-func layer(mtime time.Time, entries []entry) []byte {
+// layer makes a tar file.
+func layer(mtime time.Time, entries []entry) ([]byte, error) {
 	var buf bytes.Buffer
 	tw := tar.NewWriter(&buf)
 	for _, e := range entries {
 		e.header.Size, e.header.ModTime, e.header.Format = int64(len(e.body)), mtime, tar.FormatUSTAR
 		if err := tw.WriteHeader(&e.header); err != nil {
-			panic(err)
+			return nil, err
 		}
 		if _, err := tw.Write(e.body); err != nil {
-			panic(err)
+			return nil, err
 		}
 	}
-	if err := tw.Close(); err != nil {
-		panic(err)
-	}
-	return buf.Bytes()
+	err := tw.Close()
+	return buf.Bytes(), err
 }
 
 // oci makes an image with the config that a real one has.
-func oci(h catalogue.Helper, created time.Time, layers ...[]byte) (v1.Image, error) {
+func oci(h catalogue.Helper, created time.Time, layers ...[]entry) (v1.Image, error) {
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		OS: h.Platform.OS, Architecture: h.Platform.Architecture, Variant: h.Platform.Variant,
 		Created: v1.Time{Time: created},
@@ -157,7 +159,11 @@ func oci(h catalogue.Helper, created time.Time, layers ...[]byte) (v1.Image, err
 	if err != nil {
 		return nil, err
 	}
-	for _, body := range layers {
+	for _, entries := range layers {
+		body, err := layer(created, entries)
+		if err != nil {
+			return nil, err
+		}
 		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil })
 		if err != nil {
 			return nil, err
