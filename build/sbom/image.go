@@ -50,7 +50,10 @@ func readImage(ctx context.Context, file string) (i *image, err error) {
 	if i.scratch, err = os.CreateTemp("", "pretag-sbom-*"); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, i.scratch.Close(), os.Remove(i.scratch.Name())) }()
+	defer func() { err = errors.Join(err, i.scratch.Close()) }()
+	if err := os.Remove(i.scratch.Name()); err != nil { // at once, so that no kill leaves it behind
+		return nil, err
+	}
 	return i, archive.Walk(ctx, file, i.entry)
 }
 
