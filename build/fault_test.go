@@ -535,3 +535,21 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 }
+
+// A system call that fails where a file is made whole ends the run with its
+// name, and what was good stays: writing, patching a header, mode, sync, rename.
+func TestSystemCallsFail(t *testing.T) {
+	strace := require.Tool(t, "strace")
+	for call, fault := range map[string]string{
+		"fsync": "EIO", "pwrite64": "ENOSPC", "fchmod": "EIO", "renameat": "EIO",
+	} {
+		t.Run(call, func(t *testing.T) {
+			p := compile(t)
+			p.must(t, "archives")
+			p.wrap = []string{strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", "inject=" + call + ":error=" + fault + ":when=1"}
+			p.fails(t, "archives", []string{"prebuilt-"}, "SOURCE_DATE_EPOCH=1700000009", "JOBS=1", "HELPERS=alpine-x86_64")
+			p.wrap = nil
+			p.must(t, "archives", "SOURCE_DATE_EPOCH=1700000009")
+		})
+	}
+}
