@@ -12,11 +12,17 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"pretag/build"
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/fixture"
+	"pretag/build/internal/ociarchive"
 	"pretag/build/internal/require"
 	"pretag/build/manifest"
 )
@@ -513,5 +519,33 @@ func TestWarnings(t *testing.T) {
 	}
 	if got := b.err.String(); strings.Contains(got, "\x1b") || !strings.Contains(got, `stray\x1b[31m.tar: no helper`) {
 		t.Errorf("told:\n%q", got)
+	}
+}
+
+// What an image was built on stands in its manifest's annotations or its labels.
+func TestInspectBase(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
+	config, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(config, static.NewLayer(fixture.Rootfs(t, "x"), types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img = mutate.Annotations(img, map[string]string{
+		"org.opencontainers.image.base.name": "example.com/base:1", "org.opencontainers.image.base.digest": digest,
+	}).(v1.Image)
+	var archive bytes.Buffer
+	if err := ociarchive.Write(&archive, img, "x", fixture.Created()); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	b.input(t, "alpine-x86_64.tar", archive.Bytes())
+	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		return build.Inspect(ctx, c, b.path("in", "alpine-x86_64.tar"), false, ui)
+	})
+	if want := "base         example.com/base:1@" + digest + "\n"; err != nil || !strings.Contains(b.out.String(), want) {
+		t.Errorf("%v\n%s", err, &b.out)
 	}
 }

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,6 +41,7 @@ type Inspection struct {
 	Platform    string                `json:"platform,omitempty"`
 	ImageID     string                `json:"imageID,omitempty"`
 	Digest      string                `json:"digest,omitempty"` // of the manifest of an oci-archive
+	Base        string                `json:"base,omitempty"`   // the image that it was built on, where image or config say it
 	Source      string                `json:"source,omitempty"` // where the tarball came from, as its side file or record says
 	DiffIDs     []string              `json:"diffIDs,omitempty"`
 	Unpacked    int64                 `json:"unpackedSize,omitempty"` // sum of the plain layers, bytes
@@ -179,12 +181,24 @@ func (i *Inspection) tarball(ctx context.Context, img *source.Image, h catalogue
 		return fmt.Errorf("config: %w", err)
 	}
 	i.Config, i.ImageID = &config.Config, image.ID(img.Config)
+	i.Base = cmp.Or(base(img.Annotations), base(config.Config.Labels))
 	i.Platform = v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}.String()
 	if !known {
 		return nil
 	}
 	_, err = image.Keep(img.Config, h, diffIDs)
 	return err
+}
+
+// base spells what annotations or labels say of the base image
+// (image-spec v1.1.1, annotations.md).
+func base(annotations map[string]string) string {
+	const prefix = "org.opencontainers.image.base."
+	name, digest := annotations[prefix+"name"], annotations[prefix+"digest"]
+	if name != "" && digest != "" {
+		return name + "@" + digest
+	}
+	return name + digest
 }
 
 // dockerArchive reads a docker-archive as engines do, and doubts it.
@@ -218,7 +232,7 @@ func (i *Inspection) dockerArchive(ctx context.Context, h catalogue.Helper, know
 func (i *Inspection) archive(c *archive.Contents, h catalogue.Helper, known bool) {
 	i.Size, i.SHA256, i.Compression = c.Size, c.SHA256, c.Compression()
 	i.RepoTags, i.ImageID, i.DiffIDs, i.Unpacked = c.RepoTags, c.ImageID, c.DiffIDs, c.UnpackedSize
-	i.Platform, i.Config = c.Platform.String(), &c.Config.Config
+	i.Platform, i.Config, i.Base = c.Platform.String(), &c.Config.Config, base(c.Config.Config.Labels)
 	i.Problems = append(i.Problems, c.Problems...)
 	if known && i.ImageID != "" && c.Platform.String() != h.Platform.String() {
 		i.problem(fmt.Errorf("image is for %s, want %s", c.Platform, h.Platform))
@@ -322,6 +336,7 @@ func (i *Inspection) writeText(w io.Writer) error {
 	line("platform", i.Platform)
 	line("image ID", i.ImageID)
 	line("digest", i.Digest)
+	line("base", i.Base)
 	line("source", i.Source)
 	line("diff IDs", i.DiffIDs...)
 	if i.Unpacked > 0 {

@@ -202,7 +202,7 @@ func (img *Image) fromOCI(m *members, platform v1.Platform) error {
 	if err != nil {
 		return err
 	}
-	img.Digest, img.Config = one.digest.String(), one.config
+	img.Digest, img.Config, img.Annotations = one.digest.String(), one.config, one.manifest.Annotations
 	for i, descriptor := range one.manifest.Layers {
 		if !descriptor.MediaType.IsLayer() || !descriptor.MediaType.IsDistributable() {
 			return fmt.Errorf("layer %d: media type %s", i+1, descriptor.MediaType)

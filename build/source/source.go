@@ -39,6 +39,7 @@ type Image struct {
 	Compression decompress.Format // around the tarball
 	Config      []byte            // as it stands there; nil for a Rootfs
 	Digest      string            // of the image's manifest, sha256:<hex>; OCIArchive only
+	Annotations map[string]string // of the image's manifest; OCIArchive only
 	Layers      []Layer           // bottom up
 	Progress    func(n int)       // when set, told of the bytes of the tarball as layers are read
 
