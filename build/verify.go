@@ -34,23 +34,11 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 }
 
 func (c Config) verify(ctx context.Context, ui *UI) error {
-	m, err := manifest.Read(c.Out)
+	report, err := c.onDisk(ctx)
 	if err != nil {
 		return err
 	}
-	sums, err := manifest.ReadSums(c.Out)
-	if err != nil {
-		return err
-	}
-	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage, More: append(c.signatures(m), c.accounts(ctx, m, sums)...)}
-	for _, p := range m.Packages {
-		delivery.Packages = append(delivery.Packages, verify.Package(p))
-	}
-	report := verify.Report{Version: m.Version, Archives: m.Archives, Packages: delivery.Packages}
-	if report.Disk, err = verify.Disk(ctx, delivery); err != nil {
-		return err
-	}
-	report.Engines, err = verify.Engines(ctx, c.Engines, m.Archives, func(line string) { ui.Say("%s", line) })
+	report.Engines, err = verify.Engines(ctx, c.Engines, report.Archives, func(line string) { ui.Say("%s", line) })
 	written, writeErr := report.Write(c.Out)
 	if err := errors.Join(err, writeErr, report.WriteTable(ui.Out)); err != nil {
 		return err
@@ -61,6 +49,25 @@ func (c Config) verify(ctx context.Context, ui *UI) error {
 		}
 	}
 	return report.Err()
+}
+
+// onDisk is the part of verify that needs no engine.
+func (c Config) onDisk(ctx context.Context) (verify.Report, error) {
+	m, err := manifest.Read(c.Out)
+	if err != nil {
+		return verify.Report{}, err
+	}
+	sums, err := manifest.ReadSums(c.Out)
+	if err != nil {
+		return verify.Report{}, err
+	}
+	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage, More: append(c.signatures(m), c.accounts(ctx, m, sums)...)}
+	for _, p := range m.Packages {
+		delivery.Packages = append(delivery.Packages, verify.Package(p))
+	}
+	report := verify.Report{Version: m.Version, Archives: m.Archives, Packages: delivery.Packages}
+	report.Disk, err = verify.Disk(ctx, delivery)
+	return report, err
 }
 
 // readPackage hands over the regular files of an rpm or deb.
