@@ -20,6 +20,7 @@ import (
 	"pretag/build/image"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/decompress"
+	"pretag/build/internal/filestamp"
 	"pretag/build/manifest"
 	"pretag/build/source"
 )
@@ -187,7 +188,11 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 	}
 	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), Tool()
 	f.Version, f.Revision = w.config.Version.String(), w.config.Version.Revision()
-	return f, false, atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info())
+	if err := atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info()); err != nil {
+		return f, false, err
+	}
+	in.seen(path)
+	return f, false, nil
 }
 
 // read makes the archive at path from the tarball.
@@ -256,7 +261,22 @@ func (c Config) recorded(in input) (archive.File, bool, error) {
 		return f, err == nil, err
 	}
 	same := err == nil && f.Tool == Tool() && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size
-	return f, same && hasSum(in.path, f.Input.SHA256) == nil, nil
+	if !same || in.stamp.KeptOn(f.Path+archive.InfoSuffix) {
+		return f, same, nil
+	}
+	if hasSum(in.path, f.Input.SHA256) != nil {
+		return f, false, nil
+	}
+	in.seen(f.Path)
+	return f, true, nil
+}
+
+// seen lets the next build know the tarball again, which was read for the
+// archive at path, unless it changed while it was.
+func (in input) seen(path string) {
+	if info, err := os.Stat(in.path); err == nil && filestamp.Of(info) == in.stamp {
+		in.stamp.KeepOn(path + archive.InfoSuffix)
+	}
 }
 
 // fits reports how a recorded archive differs from what is asked for.

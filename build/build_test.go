@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,6 +22,7 @@ import (
 	"pretag/build"
 	"pretag/build/archive"
 	"pretag/build/catalogue"
+	"pretag/build/internal/filestamp"
 	"pretag/build/internal/fixture"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/internal/require"
@@ -262,6 +264,58 @@ func TestArchivesKeeps(t *testing.T) {
 	}
 	if !made() {
 		t.Error("a damaged record: want it made anew")
+	}
+}
+
+// A tarball that stands there as it did is known again without being read: one
+// that has changed is taken for the old one where its stamp is put on the record.
+func TestArchivesKeepsUnread(t *testing.T) {
+	t.Parallel()
+	const helper = "alpine-x86_64"
+	b := newBench(t, helper+".tar")
+	tarball, info := b.path("in", helper+".tar"), b.path("out", "helper-images", "prebuilt-"+helper+".docker.tar.zst.info")
+	kept := func() bool {
+		t.Helper()
+		if err := b.run(t, archives, "HELPERS="+helper); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(b.err.String(), "kept")
+	}
+	settled := func() filestamp.Stamp {
+		t.Helper()
+		for {
+			file, err := os.Stat(tarball)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stamp := filestamp.Of(file); stamp != "" {
+				return stamp
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	if kept() {
+		t.Error("want it made")
+	}
+	stamp := settled()
+	if stamp.KeptOn(info) {
+		t.Error("a tarball that had just been written has its stamp on the record")
+	}
+	if stamp.KeepOn(info); !stamp.KeptOn(info) {
+		t.Skip("the file system of TMPDIR has no extended attributes")
+	}
+	filestamp.Stamp("another").KeepOn(info)
+	if !kept() || !stamp.KeptOn(info) {
+		t.Error("want it kept, and its stamp on the record")
+	}
+	b.input(t, helper+".tar", fixture.Rootfs(t, "another of the same size"))
+	settled().KeepOn(info)
+	if !kept() {
+		t.Error("want it kept: it bears the stamp")
+	}
+	filestamp.Stamp("another").KeepOn(info)
+	if kept() || !settled().KeptOn(info) {
+		t.Error("want it made anew, and its stamp on the record")
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
+	"pretag/build/internal/filestamp"
 )
 
 // An input is where a helper's image comes from: a tarball, or an archive that
@@ -19,6 +20,7 @@ type input struct {
 	helper catalogue.Helper
 	path   string // of the tarball; "" where only the archive is there
 	size   int64  // of the tarball, bytes
+	stamp  filestamp.Stamp
 }
 
 // inputs finds the tarball of each selected helper. All that are missing or
@@ -28,38 +30,39 @@ func (c Config) inputs() (found []input, unknown []string, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
-	sizes := map[string]int64{}
+	files := map[string]fs.FileInfo{}
 	for _, entry := range entries {
 		if info, err := os.Stat(filepath.Join(c.Inputs, entry.Name())); err == nil && info.Mode().IsRegular() {
-			sizes[entry.Name()] = info.Size()
+			files[entry.Name()] = info
 		}
 	}
 	var errs []error
 	for _, h := range c.Helpers {
-		names := present(h, sizes)
+		names := present(h, files)
 		if len(names) == 0 && h.StandIn != "" {
 			standIn, _ := c.Catalogue.Lookup(h.StandIn)
-			names = present(standIn, sizes)
+			names = present(standIn, files)
 		}
 		switch {
 		case len(names) == 1:
-			found = append(found, input{h, filepath.Join(c.Inputs, names[0]), sizes[names[0]]})
+			info := files[names[0]]
+			found = append(found, input{h, filepath.Join(c.Inputs, names[0]), info.Size(), filestamp.Of(info)})
 		case len(names) > 1:
 			errs = append(errs, fmt.Errorf("%s: %d tarballs in %s, want one: %s", h, len(names), c.Inputs, strings.Join(names, ", ")))
 		default:
 			found = append(found, input{helper: h})
 		}
 	}
-	return found, c.unknown(sizes), errors.Join(errs...)
+	return found, c.unknown(files), errors.Join(errs...)
 }
 
 // present lists the names of h's tarballs that are there.
-func present(h catalogue.Helper, sizes map[string]int64) []string {
-	return slices.DeleteFunc(h.Inputs(), func(name string) bool { _, ok := sizes[name]; return !ok })
+func present(h catalogue.Helper, files map[string]fs.FileInfo) []string {
+	return slices.DeleteFunc(h.Inputs(), func(name string) bool { _, ok := files[name]; return !ok })
 }
 
 // unknown lists the tarballs that belong to no row of the catalogue.
-func (c Config) unknown(sizes map[string]int64) []string {
+func (c Config) unknown(files map[string]fs.FileInfo) []string {
 	known := map[string]bool{}
 	for _, h := range c.Catalogue.Helpers() {
 		for _, name := range h.Inputs() {
@@ -67,7 +70,7 @@ func (c Config) unknown(sizes map[string]int64) []string {
 		}
 	}
 	var unknown []string
-	for name := range sizes {
+	for name := range files {
 		tarball := strings.HasSuffix(name, ".tar") || strings.Contains(name, ".tar.")
 		if tarball && !known[name] && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, archive.InfoSuffix) {
 			unknown = append(unknown, name)
