@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -28,12 +29,10 @@ func Bench(ctx context.Context, c Config, ui *UI) error {
 		Catalogue: c.Catalogue,
 		Say:       ui.Say,
 	})
-	if err != nil {
-		return err
-	}
+	// What was measured before something failed is told as well.
 	ui.Table(report.Table())
 	for _, missing := range report.Missing {
 		ui.Say("not measured: %s", missing)
 	}
-	return atomicfile.WriteBytes(filepath.Join(dir, "table.md"), []byte(report.Markdown()))
+	return errors.Join(err, os.MkdirAll(dir, 0o755), atomicfile.WriteBytes(filepath.Join(dir, "table.md"), []byte(report.Markdown())))
 }

@@ -18,14 +18,13 @@ import (
 	"strings"
 
 	"pretag/build/catalogue"
-	"pretag/build/manifest"
 )
 
 // Options say what to compare and where.
 type Options struct {
 	Dir       string // of everything written; inputs stay there for the next time
 	Program   string // path of pretag: a program that takes targets as arguments
-	Rounds    int    // how often each way runs on each input
+	Rounds    int    // how often each way runs
 	Catalogue *catalogue.Catalogue
 	Say       func(format string, args ...any) // told of each run
 }
@@ -35,22 +34,26 @@ type Options struct {
 type comparison struct {
 	what string
 	ways []string
-	from []start
+	from []start // a round has one, the next round the next
 }
 
 // A start is what a way starts from.
 type start struct {
-	helper string // or several, comma-separated
-	path   string // of a tarball, or of a folder of archives
+	dir     string // of tarballs or archives
+	helpers string // which of them, comma-separated
 }
 
 // comparisons are made in this order.
-func comparisons(flat, oci []start, archives start) []comparison {
+func comparisons(in inputs) []comparison {
 	return []comparison{
-		{"archive of a root filesystem (.tar.xz)", []string{"pretag", "floor", "podman", "crane"}, flat},
-		{"archive of an oci-archive", []string{"pretag", "skopeo", "today"}, oci},
-		{"rpm of the archives", []string{"pretag-rpm", "rpmbuild"}, []start{archives}},
-		{"deb of the archives", []string{"pretag-deb", "dpkg-deb"}, []start{archives}},
+		{"archives of two root filesystems", []string{"pretag"}, in.two},
+		{"archives of twenty root filesystems", []string{"pretag"}, in.twenty},
+		{"archive of a root filesystem (.tar.xz)", []string{"pretag", "floor", "podman", "crane"}, in.flat},
+		{"archive of a root filesystem, smallest", []string{"pretag-ultra", "xz"}, in.flat},
+		{"archive of an oci-archive", []string{"pretag", "skopeo", "today"}, in.oci},
+		{"rpm of three archives", []string{"pretag-rpm", "rpmbuild"}, in.archives},
+		{"deb of three archives", []string{"pretag-deb", "dpkg-deb"}, in.archives},
+		{"rpm and deb of eight oci-archives", []string{"pretag-packages", "today"}, in.eight},
 	}
 }
 
@@ -90,15 +93,10 @@ func loadWay(name string) (way, error) {
 	return w, nil
 }
 
-// Compare runs every way on every input, Rounds times. The ways take turns, in
-// one order and then in the other, so that whatever else the machine does meets
-// all of them. A way whose programs are not here is not measured, and listed so.
+// Compare runs every way, Rounds times. The ways take turns, in one order and
+// then in the other, so that whatever else the machine does meets all of them. A way whose programs are not here is not measured, and listed so.
 func Compare(ctx context.Context, o Options) (Report, error) {
 	dir, err := filepath.Abs(o.Dir)
-	if err != nil {
-		return Report{}, err
-	}
-	flat, oci, err := o.inputs(ctx, filepath.Join(dir, "input"))
 	if err != nil {
 		return Report{}, err
 	}
@@ -106,31 +104,30 @@ func Compare(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	archives, err := o.archives(ctx, dir, flat, env)
+	in, err := o.inputs(ctx, filepath.Join(dir, "input"), env)
 	if err != nil {
 		return Report{}, err
 	}
 	var report Report
-	for _, c := range comparisons(flat, oci, archives) {
+	for _, c := range comparisons(in) {
 		ways, err := report.present(c.ways)
 		if err != nil {
 			return report, err
 		}
 		runs := make([][]Usage, len(ways))
 		for round := range o.Rounds {
-			for _, from := range c.from {
-				for turn := range ways {
-					i := turn
-					if round%2 == 1 {
-						i = len(ways) - 1 - turn
-					}
-					u, err := run(ctx, filepath.Join(dir, "work"), ways[i].script, from, env)
-					if err != nil {
-						return report, fmt.Errorf("%s: %s: %w", ways[i].name, from.helper, err)
-					}
-					runs[i] = append(runs[i], u)
-					o.Say("%s: %s: %s", from.helper, ways[i].name, u)
+			from := c.from[round%len(c.from)]
+			for turn := range ways {
+				i := turn
+				if round%2 == 1 {
+					i = len(ways) - 1 - turn
 				}
+				u, err := run(ctx, filepath.Join(dir, "work"), ways[i].script, from, env)
+				if err != nil {
+					return report, fmt.Errorf("%s: %s: %w", ways[i].name, from.helpers, err)
+				}
+				runs[i] = append(runs[i], u)
+				o.Say("%s: %s: %s", from.helpers, ways[i].name, u)
 			}
 		}
 		for i, w := range ways {
@@ -163,10 +160,9 @@ func run(ctx context.Context, work, script string, from start, env []string) (_ 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	return measure(ctx, work, slices.Concat(env, []string{
-		"INPUT=" + from.path,
-		"NAME=" + filepath.Base(from.path),
-		"HELPERS=" + from.helper,
-		"REPOTAG=registry.example.com/gitlab-runner-helper:" + from.helper,
+		"INPUT=" + from.dir,
+		"HELPERS=" + from.helpers,
+		"REPOSITORY=registry.example.com/gitlab-runner-helper",
 	}), script)
 }
 
@@ -176,29 +172,13 @@ func (o Options) programs(ctx context.Context, dir string) ([]string, error) {
 	crane, encode := filepath.Join(dir, "crane"), filepath.Join(dir, "encode")
 	// crane has a module of its own, so that its dependencies are not pretag's.
 	if err := errors.Join(
+		os.RemoveAll(filepath.Join(dir, "ways")),
+		os.CopyFS(dir, scripts),
 		command(ctx, "go", "build", "-C", "build/bench/peers", "-o", crane, "github.com/google/go-containerregistry/cmd/crane"),
 		command(ctx, "go", "build", "-o", encode, "./build/bench/encode"),
 	); err != nil {
 		return nil, err
 	}
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return !strings.HasPrefix(s, "PATH=") && !strings.HasPrefix(s, "HOME=") })
-	return append(env, "PRETAG="+o.Program, "CRANE="+crane, "ENCODE="+encode, "RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1767225600"), nil
-}
-
-// archives makes what the packages are made of, as far as it is not there.
-func (o Options) archives(ctx context.Context, dir string, flat []start, env []string) (start, error) {
-	out := filepath.Join(dir, "input")
-	all := start{path: filepath.Join(out, manifest.Archives)}
-	for i, from := range flat {
-		if i > 0 {
-			all.helper += ","
-		}
-		all.helper += from.helper
-	}
-	make := exec.CommandContext(ctx, o.Program, "archives")
-	make.Env = slices.Concat(env, []string{"HELPER_IMAGES=" + filepath.Dir(flat[0].path), "OUT=" + out, "HELPERS=" + all.helper})
-	if out, err := make.CombinedOutput(); err != nil {
-		return start{}, fmt.Errorf("%s archives: %w: %s", o.Program, err, out)
-	}
-	return all, nil
+	return append(env, "PRETAG="+o.Program, "CRANE="+crane, "ENCODE="+encode, "WAYS="+filepath.Join(dir, "ways"), "RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1767225600"), nil
 }

@@ -58,10 +58,10 @@ func TestTable(t *testing.T) {
 	pretag := []Usage{{Wall: time.Second, CPU: 2 * time.Second, Memory: 100e6, Size: 10e6}, {Wall: 3 * time.Second, CPU: 2 * time.Second, Memory: 100e6, Size: 10e6}}
 	other := []Usage{{Wall: 4 * time.Second, CPU: 4 * time.Second, Memory: 400e6, Size: 5e6}, {Wall: 4 * time.Second, CPU: 8 * time.Second, Memory: 400e6, Size: 5e6}}
 	r := Report{Rows: []Row{{"archive", "pretag", pretag, pretag}, {"archive", "other", other, pretag}}, Missing: []string{"third: no podman"}}
-	want := `| WHAT | WAY | WALL s | CPU s | MEMORY MB | SIZE MB | PRETAG: WALL | CPU | MEMORY | SIZE |
-|---|---|---|---|---|---|---|---|---|---|
-| archive | pretag | 2.0 | 2.0 | 100.0 | 10.0 | 1.00 | 1.00 | 1.00 | 1.00 |
-| archive | other | 4.0 | 6.0 | 400.0 | 5.0 | 0.50 | 0.38 | 0.25 | 2.00 |
+	want := `| WHAT | WAY | WALL s | CPU s | CORES | MEMORY MB | SIZE MB | PRETAG: WALL | CPU | MEMORY | SIZE |
+|---|---|---|---|---|---|---|---|---|---|---|
+| archive | pretag | 2.0 | 2.0 | 1.33 | 100 | 10.0 | 1.00 | 1.00 | 1.00 | 1.00 |
+| archive | other | 4.0 | 6.0 | 1.50 | 400 | 5.0 | 0.50 | 0.38 | 0.25 | 2.00 |
 
 Not measured: third: no podman
 `
@@ -73,7 +73,7 @@ Not measured: third: no podman
 // Each comparison begins with a way of pretag's, and each script is in one.
 func TestWays(t *testing.T) {
 	var used []string
-	for _, c := range comparisons(nil, nil, start{}) {
+	for _, c := range comparisons(inputs{}) {
 		if !strings.HasPrefix(c.ways[0], "pretag") {
 			t.Errorf("%s begins with %s", c.what, c.ways[0])
 		}

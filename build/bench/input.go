@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,44 +20,69 @@ import (
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/ociarchive"
+	"pretag/build/manifest"
 )
 
-// helpers are those that are measured, with Debian's word for the architecture.
-func helpers() map[string]string {
-	return map[string]string{"alpine-x86_64": "amd64", "alpine-arm64": "arm64", "alpine-s390x": "s390x"}
-}
+// arches are those of the root filesystems, in Debian's words.
+func arches() []string { return []string{"amd64", "arm64", "s390x"} }
 
 // packages make a root filesystem of a helper's kind and size.
 const packages = "git,dumb-init,ca-certificates"
 
+const twenty = 20
+
+// inputs are what the ways start from. There are three root filesystems, one of
+// each architecture; further helpers have them under names of their own.
+type inputs struct {
+	flat, oci   []start // one helper of each architecture
+	two, twenty []start // root filesystems
+	eight       []start // oci-archives
+	archives    []start // three, made by pretag
+}
+
 // inputs makes the tarballs that are not there yet in dir: root filesystems as
 // Runner's packages carry them, and oci-archives as its release pipeline makes them.
-func (o Options) inputs(ctx context.Context, dir string) (flat, oci []start, err error) {
-	for _, sub := range []string{"rootfs", "flat", "oci"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, nil, err
-		}
+func (o Options) inputs(ctx context.Context, dir string, env []string) (in inputs, err error) {
+	flat, oci := filepath.Join(dir, "flat"), filepath.Join(dir, "oci")
+	if err := errors.Join(os.MkdirAll(flat, 0o755), os.MkdirAll(oci, 0o755)); err != nil {
+		return in, err
 	}
+	var helpers []string
+	made := map[string]bool{}
 	for _, h := range o.Catalogue.Helpers() {
-		arch, ok := helpers()[h.String()]
-		if !ok {
+		arch := h.Platform.Architecture
+		if !slices.Contains(arches(), arch) || len(helpers) == twenty {
 			continue
 		}
-		rootfs := filepath.Join(dir, "rootfs", arch+".tar")
-		f := start{h.String(), filepath.Join(dir, "flat", "prebuilt-"+h.String()+".tar.xz")}
-		i := start{h.String(), filepath.Join(dir, "oci", h.String()+".tar")}
-		if err := errors.Join(
-			o.once(rootfs, func(temp string) error {
-				return command(ctx, "mmdebstrap", "--quiet", "--variant=extract", "--architectures="+arch, "--include="+packages, "--format=tar", "bookworm", temp)
-			}),
-			o.once(f.path, func(temp string) error { return xz(ctx, rootfs, temp) }),
-			o.once(i.path, func(temp string) error { return ociArchive(rootfs, temp, h) }),
-		); err != nil {
-			return nil, nil, err
+		rootfs := filepath.Join(dir, arch+".tar")
+		if !made[arch] {
+			if err := errors.Join(
+				o.once(rootfs, func(temp string) error {
+					return command(ctx, "mmdebstrap", "--quiet", "--variant=extract", "--architectures="+arch, "--include="+packages, "--format=tar", "bookworm", temp)
+				}),
+				o.once(rootfs+".xz", func(temp string) error { return xz(ctx, rootfs, temp) }),
+				o.once(filepath.Join(dir, arch+".oci.tar"), func(temp string) error { return ociArchive(rootfs, temp, h) }),
+			); err != nil {
+				return in, err
+			}
+			made[arch] = true
+			in.flat, in.oci = append(in.flat, start{flat, h.String()}), append(in.oci, start{oci, h.String()})
 		}
-		flat, oci = append(flat, f), append(oci, i)
+		if err := errors.Join(
+			o.once(filepath.Join(flat, "prebuilt-"+h.String()+".tar.xz"), func(temp string) error { return os.Symlink(rootfs+".xz", temp) }),
+			o.once(filepath.Join(oci, h.String()+".tar"), func(temp string) error { return os.Symlink(filepath.Join(dir, arch+".oci.tar"), temp) }),
+		); err != nil {
+			return in, err
+		}
+		helpers = append(helpers, h.String())
 	}
-	return flat, oci, nil
+	if len(helpers) < twenty {
+		return in, fmt.Errorf("the catalogue has %d helpers for %s, want %d", len(helpers), strings.Join(arches(), ", "), twenty)
+	}
+	some := func(dir string, n int) []start { return []start{{dir, strings.Join(helpers[:n], ",")}} }
+	in.two, in.twenty, in.eight = some(flat, 2), some(flat, twenty), some(oci, 8)
+	in.archives = some(filepath.Join(dir, manifest.Archives), 3)
+	return in, command(ctx, "env", slices.Concat(env, []string{"HELPER_IMAGES=" + flat, "OUT=" + dir, "HELPERS=" + in.archives[0].helpers, o.Program, "archives"})...)
 }
 
 // once makes a file unless it is there.

@@ -28,27 +28,46 @@ func (u Usage) String() string {
 
 // Table gives the medians of each way, and the medians of pretag's share in them.
 func (r Report) Table() [][]string {
-	table := [][]string{{"WHAT", "WAY", "WALL s", "CPU s", "MEMORY MB", "SIZE MB", "PRETAG: WALL", "CPU", "MEMORY", "SIZE"}}
+	header := []string{"WHAT", "WAY"}
+	for _, m := range columns() {
+		header = append(header, m.name)
+	}
+	for _, m := range columns() {
+		if m.share != "" {
+			header = append(header, m.share)
+		}
+	}
+	table := [][]string{header}
 	for _, row := range r.Rows {
 		line := []string{row.What, row.Way}
-		for _, m := range measures() {
-			line = append(line, fmt.Sprintf("%.1f", median(row.Runs, func(i int) float64 { return m(row.Runs[i]) })))
+		for _, m := range columns() {
+			line = append(line, fmt.Sprintf(m.format, median(row.Runs, func(i int) float64 { return m.of(row.Runs[i]) })))
 		}
-		for _, m := range measures() {
-			line = append(line, fmt.Sprintf("%.2f", median(row.Runs, func(i int) float64 { return m(row.Pretag[i]) / m(row.Runs[i]) })))
+		for _, m := range columns() {
+			if m.share != "" {
+				line = append(line, fmt.Sprintf("%.2f", median(row.Runs, func(i int) float64 { return m.of(row.Pretag[i]) / m.of(row.Runs[i]) })))
+			}
 		}
 		table = append(table, line)
 	}
 	return table
 }
 
-// measures are what is compared: seconds and megabytes.
-func measures() []func(Usage) float64 {
-	return []func(Usage) float64{
-		func(u Usage) float64 { return u.Wall.Seconds() },
-		func(u Usage) float64 { return u.CPU.Seconds() },
-		func(u Usage) float64 { return float64(u.Memory) / 1e6 },
-		func(u Usage) float64 { return float64(u.Size) / 1e6 },
+// A column is a measure, with one more column where shares of it are of interest.
+type column struct {
+	name   string
+	format string
+	share  string // the name of that column; "" for none
+	of     func(Usage) float64
+}
+
+func columns() []column {
+	return []column{
+		{"WALL s", "%.1f", "PRETAG: WALL", func(u Usage) float64 { return u.Wall.Seconds() }},
+		{"CPU s", "%.1f", "CPU", func(u Usage) float64 { return u.CPU.Seconds() }},
+		{"CORES", "%.2f", "", func(u Usage) float64 { return u.CPU.Seconds() / u.Wall.Seconds() }},
+		{"MEMORY MB", "%.0f", "MEMORY", func(u Usage) float64 { return float64(u.Memory) / 1e6 }},
+		{"SIZE MB", "%.1f", "SIZE", func(u Usage) float64 { return float64(u.Size) / 1e6 }},
 	}
 }
 

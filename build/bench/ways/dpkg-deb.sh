@@ -1,5 +1,5 @@
 #!/bin/sh
-# dpkg-deb -Zzstd
+# dpkg-deb, zstd -3
 # needs: dpkg-deb
 set -eu
 mkdir -p deb/DEBIAN deb/usr/lib/gitlab-runner
@@ -11,4 +11,4 @@ Architecture: all
 Maintainer: nobody <nobody@localhost>
 Description: helper images
 CONTROL
-dpkg-deb --build --root-owner-group -Zzstd -z3 deb result
+dpkg-deb --build --root-owner-group "-Z${COMPRESSION:-zstd}" -z3 deb result

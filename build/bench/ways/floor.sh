@@ -2,6 +2,6 @@
 # xz -dc; sha256sum; pretag's encoder alone
 # needs: xz sha256sum
 set -eu
-xz -dc "$INPUT" >rootfs.tar
+xz -dc "$INPUT/prebuilt-$HELPERS.tar.xz" >rootfs.tar
 sha256sum rootfs.tar
 "$ENCODE" <rootfs.tar >result

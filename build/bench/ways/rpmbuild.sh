@@ -1,5 +1,5 @@
 #!/bin/sh
-# rpmbuild, w3.zstdio
+# rpmbuild, zstd -3
 # needs: rpmbuild
 set -eu
 cat >helper-images.spec <<'SPEC'
@@ -9,7 +9,7 @@ Release: 1
 Summary: Helper images
 License: MIT
 BuildArch: noarch
-%define _binary_payload w3.zstdio
+%define _binary_payload %{payload}
 %define __os_install_post %{nil}
 %description
 Helper images.
@@ -19,5 +19,5 @@ cp -r %{input} %{buildroot}/usr/lib/gitlab-runner/helper-images
 %files
 /usr/lib/gitlab-runner/helper-images
 SPEC
-rpmbuild --quiet -bb --define "_topdir $PWD/rpm" --define "input $INPUT" helper-images.spec
+rpmbuild --quiet -bb --define "_topdir $PWD/rpm" --define "input $INPUT" --define "payload ${PAYLOAD:-w3.zstdio}" helper-images.spec
 mv rpm/RPMS/noarch/*.rpm result

@@ -4,5 +4,5 @@
 set -eu
 TMPDIR=$PWD
 export TMPDIR
-skopeo --insecure-policy copy --quiet "oci-archive:$INPUT" "docker-archive:saved.tar:$REPOTAG"
+skopeo --insecure-policy copy --quiet "oci-archive:$INPUT/$HELPERS.tar" "docker-archive:saved.tar:$REPOSITORY:$HELPERS"
 zstd -q -19 --long=27 -o result saved.tar

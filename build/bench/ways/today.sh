@@ -1,6 +1,6 @@
 #!/bin/sh
-# skopeo, docker load, create, export; 7z -mx8
-# needs: skopeo docker dockerd 7z root
+# skopeo, docker load, create, export; 7z -mx8; of several, rpmbuild with bzip2 and dpkg-deb with gzip
+# needs: skopeo docker dockerd 7z rpmbuild dpkg-deb root
 set -eu
 TMPDIR=$PWD
 DOCKER_HOST=unix://$PWD/socket
@@ -12,11 +12,23 @@ until docker version >/dev/null 2>&1; do
 	kill -0 $!
 	sleep 0.05
 done
-skopeo --insecure-policy copy --quiet "oci-archive:$INPUT" "docker-archive:saved.tar:$REPOTAG"
-docker load --quiet --input saved.tar
-container=$(docker create "$REPOTAG" none)
-docker export --output rootfs.tar "$container"
-7z a -txz -mx8 -bd rootfs.tar.xz rootfs.tar >/dev/null
-mv rootfs.tar.xz result
+mkdir images
+for helper in $(echo "$HELPERS" | tr , ' '); do
+	skopeo --insecure-policy copy --quiet "oci-archive:$INPUT/$helper.tar" "docker-archive:saved.tar:$REPOSITORY:$helper"
+	docker load --quiet --input saved.tar
+	container=$(docker create "$REPOSITORY:$helper" none)
+	docker export --output rootfs.tar "$container"
+	7z a -txz -mx8 -bd "images/prebuilt-$helper.tar.xz" rootfs.tar >/dev/null
+	rm saved.tar rootfs.tar
+done
 kill $!
 wait $! || :
+case $HELPERS in
+*,*)
+	INPUT=$PWD/images PAYLOAD=w9.bzdio sh "$WAYS/rpmbuild.sh"
+	mv result package.rpm
+	INPUT=$PWD/images COMPRESSION=gzip sh "$WAYS/dpkg-deb.sh"
+	cat package.rpm >>result
+	;;
+*) mv images/*.tar.xz result ;;
+esac
