@@ -80,7 +80,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 func (c Config) work(ctx context.Context, inputs []input, ui *UI) []Result {
 	// The heap is a few large buffers that live as long as their worker: collect
 	// what little else there is early, so that peak memory stays near their sum.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
+	defer debug.SetGCPercent(debug.SetGCPercent(2))
 
 	queue := make(chan []int, len(inputs))
 	for _, alike := range byTarball(inputs) {

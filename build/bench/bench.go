@@ -43,6 +43,13 @@ type start struct {
 	helpers string // which of them, comma-separated
 }
 
+func (s start) String() string {
+	if n := strings.Count(s.helpers, ","); n > 0 {
+		return fmt.Sprintf("%d helpers", n+1)
+	}
+	return s.helpers
+}
+
 // comparisons are made in this order.
 func comparisons(in inputs) []comparison {
 	return []comparison{
@@ -124,10 +131,10 @@ func Compare(ctx context.Context, o Options) (Report, error) {
 				}
 				u, err := run(ctx, filepath.Join(dir, "work"), ways[i].script, from, env)
 				if err != nil {
-					return report, fmt.Errorf("%s: %s: %w", ways[i].name, from.helpers, err)
+					return report, fmt.Errorf("%s: %s: %w", ways[i].name, from, err)
 				}
 				runs[i] = append(runs[i], u)
-				o.Say("%s: %s: %s", from.helpers, ways[i].name, u)
+				o.Say("%s: %s: %s", from, ways[i].name, u)
 			}
 		}
 		for i, w := range ways {
