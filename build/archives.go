@@ -216,6 +216,9 @@ func (w *worker) read(ctx context.Context, in input, path string, progress func(
 		if origin.Source, err = inputSource(in.path, origin); err != nil {
 			return nil, err
 		}
+		if err := w.config.pulledFor(in.helper, origin); err != nil {
+			return nil, err
+		}
 		return config(diffIDs)
 	}
 	for _, layer := range img.Layers {

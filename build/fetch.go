@@ -111,3 +111,18 @@ func inputSource(path string, in archive.Input) (string, error) {
 	}
 	return o.Source, nil
 }
+
+// pulledFor reports an image that was pulled for another version of Runner: its
+// archive would bear a tag that belongs to another image.
+func (c Config) pulledFor(h catalogue.Helper, in archive.Input) error {
+	reference, _, _ := strings.Cut(in.Source, "@")
+	if !strings.Contains(reference, "/") { // a package's file name, or nothing
+		return nil
+	}
+	tag := reference[strings.LastIndex(reference, ":")+1:]
+	standIn, _ := c.Catalogue.Lookup(h.StandIn)
+	if want := h.Tag(c.Version); tag != want && tag != standIn.Tag(c.Version) {
+		return fmt.Errorf("was pulled as %s, want %s: remove the tarball and pull again", tag, want)
+	}
+	return nil
+}

@@ -140,6 +140,13 @@ func TestPullThenArchives(t *testing.T) {
 		t.Errorf("got %s, %s, %s, want digest %s of %s, image ID %s", gotSource, gotDigest, gotID, digest, tag, id)
 	}
 
+	later := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.4.0", "HELPERS": "ubuntu-s390x"})
+	later.Inputs = c.Inputs
+	_, err = Archives(t.Context(), later, quiet)
+	if want := "was pulled as ubuntu-s390x-v19.3.0, want ubuntu-s390x-v19.4.0: remove the tarball and pull again"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("for a later version: error %v, want one that holds %q", err, want)
+	}
+
 	if err := os.WriteFile(filepath.Join(c.Inputs, "ubuntu-s390x.tar"), rootfs, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func newPlan(opts Options, archives []archive.File, stage string) (plan, error) 
 	hosts, lonely := hostRows(rows)
 	if opts.Layout == Split {
 		for _, goarch := range lonely {
-			p.warnings = append(p.warnings, fmt.Sprintf("no gitlab-runner-helper-images package for %s hosts: it would require the helper of flavor %s, which is not in this build", goarch, catalogue.DefaultFlavor))
+			p.warnings = append(p.warnings, fmt.Sprintf("no gitlab-runner-helper-images package for %s hosts: it would require their %s helper; add that to HELPERS, or build PACKAGE_LAYOUT=%s, which serves all hosts", goarch, catalogue.DefaultFlavor, Single))
 		}
 	}
 	for _, format := range opts.Formats {
