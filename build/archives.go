@@ -50,7 +50,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Clean(c.Out); err != nil {
+	if err := c.cleanUp(); err != nil {
 		return nil, err
 	}
 	if err := c.withoutInput(inputs); err != nil {
@@ -106,6 +106,7 @@ func (c Config) work(ctx context.Context, inputs []input, ui *UI) []Result {
 		})
 	}
 	workers.Wait()
+	debug.FreeOSMemory() // packages take memory of their own
 	return results
 }
 
@@ -177,16 +178,14 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 	}
 	path := w.config.archivePath(in.helper)
 	if w.last.path == in.path {
-		f, err = w.writer.Retag(path, w.last.file, w.spec(in.helper, w.last.config))
-		f.Input = w.last.file.Input
-		w.last.file = f
+		f, err = w.retag(in, path)
 	} else {
 		f, err = w.read(ctx, in, path, progress)
 	}
 	if err != nil {
 		return f, false, err
 	}
-	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), Tool()
+	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), w.config.tool()
 	f.Version, f.Revision = w.config.Version.String(), w.config.Version.Revision()
 	if err := atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info()); err != nil {
 		return f, false, err
@@ -195,9 +194,25 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 	return f, false, nil
 }
 
+// retag makes the archive at path from the last one, which is of the same tarball.
+func (w *worker) retag(in input, path string) (archive.File, error) {
+	last := w.last
+	w.last = made{}
+	f, err := w.writer.Retag(path, last.file, w.spec(in.helper, last.config))
+	if err != nil {
+		return f, err
+	}
+	f.Input = last.file.Input
+	w.last = made{last.path, last.config, f}
+	return f, nil
+}
+
 // read makes the archive at path from the tarball.
 func (w *worker) read(ctx context.Context, in input, path string, progress func(int)) (f archive.File, err error) {
 	w.last = made{}
+	if err := w.config.pulledFor(in); err != nil {
+		return f, err
+	}
 	img, err := source.Open(in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
 	if err != nil {
 		return f, err
@@ -214,9 +229,6 @@ func (w *worker) read(ctx context.Context, in input, path string, progress func(
 			return nil, err
 		}
 		if origin.Source, err = inputSource(in.path, origin); err != nil {
-			return nil, err
-		}
-		if err := w.config.pulledFor(in.helper, origin); err != nil {
 			return nil, err
 		}
 		return config(diffIDs)
@@ -251,19 +263,23 @@ func (w *worker) spec(h catalogue.Helper, config []byte) archive.Spec {
 func (c Config) repoTag(h catalogue.Helper) string { return c.Repository + ":" + h.Tag(c.Version) }
 
 // recorded gives back the archive that stands in OUT, if it is what a build of
-// the input would make. Without a tarball it must be that.
+// the input would make. Without a tarball it must be that, and is doubted like
+// any input: other machines may have made it.
 func (c Config) recorded(in input) (archive.File, bool, error) {
 	f, err := readRecord(c.archivePath(in.helper))
 	if err == nil {
 		err = c.fits(f, in.helper)
 	}
 	if in.path == "" {
+		if err == nil {
+			err = archive.Check(f)
+		}
 		if err != nil {
 			err = fmt.Errorf("%w; there is no tarball to make it anew", err)
 		}
 		return f, err == nil, err
 	}
-	same := err == nil && f.Tool == Tool() && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size
+	same := err == nil && f.Tool == c.tool() && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size && hasSum(f.Path, f.SHA256) == nil
 	if !same || in.stamp.KeptOn(f.Path+archive.InfoSuffix) {
 		return f, same, nil
 	}
@@ -282,11 +298,17 @@ func (in input) seen(path string) {
 	}
 }
 
-// fits reports how a recorded archive differs from what is asked for.
+// fits reports how a record differs from that of the archive which is asked for.
 func (c Config) fits(f archive.File, h catalogue.Helper) error {
-	var errs []error
+	imageID, err := c.imageID(f, h)
+	errs := []error{err}
 	for _, setting := range [][3]string{
+		{"helper", f.Helper, h.String()},
+		{"file", f.Name, h.File()},
+		{"runner version", f.Version, c.Version.String()},
+		{"runner revision", f.Revision, c.Version.Revision()},
 		{"RepoTag", f.RepoTag, c.repoTag(h)},
+		{"image ID", f.ImageID, imageID},
 		{"compression", f.Compression, c.Compression.String()},
 		{"time", time.Unix(f.Created, 0).UTC().String(), c.Time.String()},
 	} {
@@ -294,7 +316,25 @@ func (c Config) fits(f archive.File, h catalogue.Helper) error {
 			errs = append(errs, fmt.Errorf("%s: %s is %s, want %s", f.Path, setting[0], setting[1], setting[2]))
 		}
 	}
-	return errors.Join(append(errs, hasSum(f.Path, f.SHA256))...)
+	return errors.Join(errs...)
+}
+
+// imageID is the one that the recorded archive has with the catalogue's config.
+// An image that came with a config has that one's.
+func (c Config) imageID(f archive.File, h catalogue.Helper) (string, error) {
+	if f.Input.Layout != string(source.Rootfs) {
+		return f.ImageID, nil
+	}
+	var diffIDs []v1.Hash
+	for _, diffID := range f.DiffIDs {
+		hash, err := v1.NewHash(diffID)
+		if err != nil {
+			return "", fmt.Errorf("%s: diff ID: %w", f.Path, err)
+		}
+		diffIDs = append(diffIDs, hash)
+	}
+	config, err := image.FromRootfs(h, diffIDs, c.Time)
+	return image.ID(config), err
 }
 
 // readRecord reads the record of the archive at path.

@@ -8,19 +8,28 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
+
+	"pretag/build/internal/atomicfile"
+	"pretag/build/linuxpkg"
+	"pretag/build/manifest"
+	"pretag/build/sbom"
 )
 
 // format counts the changes of what archives hold. Raise it with each change
 // that gives other bytes for the same input.
 const format = 1
 
-// Tool names what decides an archive's bytes beside input and settings: this
-// project's format, Go, and the libraries that compress.
-func Tool() string {
+// tool names what decides an archive's bytes beside input and settings: this
+// project's format, Go, and what compresses.
+func (c Config) tool() string {
 	tool := fmt.Sprintf("pretag/%d %s", format, runtime.Version())
+	if program := c.Compression.Program(); program != "" {
+		tool += " " + program
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, module := range info.Deps {
 			if module.Path == "github.com/klauspost/compress" {
@@ -61,5 +70,20 @@ func Clean(c Config) error {
 		return err
 	}
 	defer unlock()
-	return os.RemoveAll(c.Out)
+	// OUT may be a link to where there is room.
+	folder, err := filepath.EvalSymlinks(c.Out)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(folder), os.RemoveAll(c.Out))
+}
+
+// cleanUp removes what a killed run left unfinished in OUT: not in the folders of
+// other targets, which may be at work there.
+func (c Config) cleanUp() error {
+	var errs []error
+	for _, folder := range []string{".", manifest.Archives, sbom.Folder, linuxpkg.RPM, linuxpkg.Deb, "verify"} {
+		errs = append(errs, atomicfile.Clean(filepath.Join(c.Out, folder)))
+	}
+	return errors.Join(errs...)
 }

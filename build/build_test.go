@@ -237,7 +237,16 @@ func TestArchivesKeeps(t *testing.T) {
 	if !made() || made() {
 		t.Error("want it made, then kept")
 	}
-	for _, pair := range []string{"RUNNER_VERSION=19.4.0", "ARCHIVE_COMPRESSION=none", "SOURCE_DATE_EPOCH=1", "IMAGE_REPOSITORY=example.com/a"} {
+	table, err := os.ReadFile("../helper-images/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table = bytes.Replace(table, []byte("cmd: [sh]"), []byte("cmd: [bash]"), 1)
+	if err := os.WriteFile(b.path("own.yaml"), table, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// 19.3.0-rc1 has the tag of 19.3.0.
+	for _, pair := range []string{"RUNNER_VERSION=19.3.0-rc1", "CATALOGUE=" + b.path("own.yaml"), "RUNNER_VERSION=19.4.0", "ARCHIVE_COMPRESSION=none", "SOURCE_DATE_EPOCH=1", "IMAGE_REPOSITORY=example.com/a"} {
 		if !made(pair) || made(pair) {
 			t.Errorf("%s: want it made anew, then kept", pair)
 		}
@@ -398,6 +407,50 @@ func TestPackageMergedFolders(t *testing.T) {
 	}
 }
 
+// Without the tarball a record is as good as what it is found to say.
+func TestPackageDoubtsRecords(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(b.path("in", "alpine-x86_64.tar")); err != nil {
+		t.Fatal(err)
+	}
+	info := b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst.info")
+	was, err := os.ReadFile(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ old, new, want string }{
+		{"19.3.0", "19.4.0", "RepoTags is [" + build.DefaultRepository + ":x86_64-v19.3.0], its record says"},
+		{"file=prebuilt", "file=../../prebuilt", "file is ../../prebuilt-alpine-x86_64.docker.tar.zst, want prebuilt-alpine-x86_64.docker.tar.zst"},
+		{"helper=alpine", "helper=ubuntu", "helper is ubuntu-x86_64, want alpine-x86_64"},
+		{"diff_ids=sha256:", "diff_ids=sha256:00", "diff ID: "},
+		{"unpacked_size=", "unpacked_size=1", "unpacked size is "},
+	} {
+		before, version := tree(t, b.dir), "19.3.0"
+		if test.old == version {
+			version = test.new
+		}
+		if err := os.WriteFile(info, bytes.ReplaceAll(was, []byte(test.old), []byte(test.new)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "RUNNER_VERSION="+version)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s for %s: error %v, want one that holds %q", test.new, test.old, err, test.want)
+		}
+		if err := os.WriteFile(info, was, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, tree(t, b.dir)); diff != "" {
+			t.Errorf("%s for %s left something behind:\n%s", test.new, test.old, diff)
+		}
+	}
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestManifest(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
 	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64"); err != nil {
@@ -456,11 +509,17 @@ func TestOutIsLocked(t *testing.T) {
 // What a killed run left is gone after the next.
 func TestArchivesCleansUp(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
-	left := b.path("out", "helper-images", ".prebuilt-alpine-x86_64.docker.tar.zst.123.pretag-tmp")
-	if err := os.MkdirAll(filepath.Dir(left), 0o755); err != nil {
-		t.Fatal(err)
+	left := b.path("elsewhere", "helper-images", ".prebuilt-alpine-x86_64.docker.tar.zst.123.pretag-tmp")
+	others := b.path("elsewhere", "demo", "rpm", ".a.rpm.123.pretag-tmp") // may be at work
+	for _, file := range []string{left, others} {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+	if err := os.Symlink("elsewhere", b.path("out")); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
@@ -468,6 +527,17 @@ func TestArchivesCleansUp(t *testing.T) {
 	}
 	if _, err := os.Stat(left); !os.IsNotExist(err) {
 		t.Errorf("%s is still there (%v)", left, err)
+	}
+	if _, err := os.Stat(others); err != nil {
+		t.Error(err)
+	}
+	if err := b.run(t, func(_ context.Context, c build.Config, _ *build.UI) error { return build.Clean(c) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"out", "elsewhere"} {
+		if _, err := os.Lstat(b.path(folder)); !os.IsNotExist(err) {
+			t.Errorf("%s is still there after clean (%v)", folder, err)
+		}
 	}
 }
 

@@ -112,17 +112,18 @@ func inputSource(path string, in archive.Input) (string, error) {
 	return o.Source, nil
 }
 
-// pulledFor reports an image that was pulled for another version of Runner: its
+// pulledFor reports a tarball that was pulled for another version of Runner: its
 // archive would bear a tag that belongs to another image.
-func (c Config) pulledFor(h catalogue.Helper, in archive.Input) error {
-	reference, _, _ := strings.Cut(in.Source, "@")
-	if !strings.Contains(reference, "/") { // a package's file name, or nothing
+func (c Config) pulledFor(in input) error {
+	o, err := origin.Read(in.path)
+	reference, _, _ := strings.Cut(o.Source, "@")
+	if err != nil || o.Size != in.size || !strings.Contains(reference, "/") { // another's, or a package's file name
 		return nil
 	}
 	tag := reference[strings.LastIndex(reference, ":")+1:]
-	standIn, _ := c.Catalogue.Lookup(h.StandIn)
-	if want := h.Tag(c.Version); tag != want && tag != standIn.Tag(c.Version) {
-		return fmt.Errorf("was pulled as %s, want %s: remove the tarball and pull again", tag, want)
+	standIn, _ := c.Catalogue.Lookup(in.helper.StandIn)
+	if want := in.helper.Tag(c.Version); tag != want && tag != standIn.Tag(c.Version) {
+		return fmt.Errorf("%s: was pulled as %s, want %s: remove it and pull again", in.path, tag, want)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		Revision: c.Version.Revision(),
 		Release:  c.Release,
 		Created:  c.Time.Unix(),
-		Tools:    tools(),
+		Tools:    c.tools(),
 		Archives: archives,
 		Packages: packages,
 	}
@@ -179,9 +179,12 @@ func (c Config) packages(ctx context.Context, archives []archive.File, documents
 }
 
 // tools lists the versions of what decides the bytes of archives and packages:
-// Go and the modules that are built in.
-func tools() map[string]string {
+// Go, the modules that are built in, and the zstd program where that encodes.
+func (c Config) tools() map[string]string {
 	tools := map[string]string{"go": runtime.Version(), "pretag": strconv.Itoa(format)}
+	if name, version, ok := strings.Cut(c.Compression.Program(), "/"); ok {
+		tools[name] = version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, module := range info.Deps {
 			tools[module.Path] = module.Version

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -52,6 +53,19 @@ func (c Compression) String() string {
 		return c.Method
 	}
 	return c.Method + ":" + c.Level
+}
+
+// Program is the program that encodes, with its version; "" where none does or
+// it is not installed.
+func (c Compression) Program() string {
+	if c.Level != "ultra" {
+		return ""
+	}
+	out, err := exec.Command("zstd", "--version").Output()
+	if err != nil {
+		return ""
+	}
+	return "zstd/" + string(regexp.MustCompile(`[0-9]+(\.[0-9]+)+`).Find(out))
 }
 
 // An encoder writes the parts of an archive.

@@ -7,34 +7,33 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // tempSuffix ends the names of unfinished files: .<name>.<random>.pretag-tmp.
 const tempSuffix = ".pretag-tmp"
 
 // Write makes the file at path of what fill writes: under a temporary name
-// beside it, then synced and renamed. When anything fails, the temporary file is
-// gone and what was at path is untouched. The file's mode is 0644 whatever the umask.
-func Write(path string, fill func(*os.File) error) (err error) {
+// beside it, then synced and renamed. When anything of that fails, the temporary
+// file is gone and what was at path is untouched. Last the folder is synced: where
+// that fails, the new file is there, and a loss of power may undo it. The file's
+// mode is 0644 whatever the umask.
+func Write(path string, fill func(*os.File) error) error {
 	dir, base := filepath.Split(path)
 	f, err := os.CreateTemp(filepath.Clean(dir), "."+base+".*"+tempSuffix)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
 	err = fill(f)
 	if err == nil {
 		err = errors.Join(f.Chmod(0o644), f.Sync())
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return syncDir(dir)
 }
@@ -47,27 +46,32 @@ func WriteBytes(path string, data []byte) error {
 	})
 }
 
-// Clean removes what a killed process left unfinished below dir: files and
-// folders that are named as unfinished. Call it only where nobody else writes.
+// Clean removes what a killed process left unfinished in dir: files and folders
+// that are named as unfinished. Call it only where nobody else writes.
 func Clean(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, entry := range entries {
+		if name := entry.Name(); strings.HasPrefix(name, ".") && strings.HasSuffix(name, tempSuffix) {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 		}
-		if err != nil || !strings.HasPrefix(d.Name(), ".") || !strings.HasSuffix(d.Name(), tempSuffix) {
-			return err
-		}
-		if err := os.RemoveAll(path); err != nil || !d.IsDir() {
-			return err
-		}
-		return fs.SkipDir
-	})
+	}
+	return errors.Join(errs...)
 }
 
+// syncDir makes a rename last. Some file systems, FUSE's among them, cannot sync
+// a folder: there nothing more can be done.
 func syncDir(dir string) error {
 	d, err := os.Open(filepath.Clean(dir))
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
 }
