@@ -649,6 +649,26 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// What an earlier build left in OUT is named, and stays.
+func TestPackageBesideOthers(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	for _, test := range []struct{ version, want string }{
+		{"19.3.0", ""},
+		{"19.3.0", ""},
+		{"19.4.0", "warning: left by another build: " + b.path("out", "rpm", "gitlab-runner-helper-images-19.3.0-1.noarch.rpm") + " (1 files in all)"},
+	} {
+		if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "PACKAGE_LAYOUT=single", "FORMATS=rpm", "RUNNER_VERSION="+test.version); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.err.String(); !strings.Contains(got, test.want) || strings.Contains(got, "another build") != (test.want != "") {
+			t.Errorf("%s: told:\n%s, want %q", test.version, got, test.want)
+		}
+	}
+	if err := b.run(t, build.VerifyOnDisk, "RUNNER_VERSION=19.4.0"); err == nil || !strings.Contains(err.Error(), "19.3.0-1.noarch.rpm is there and not in manifest.json") {
+		t.Errorf("verify: %v", err)
+	}
+}
+
 // What an image was built on stands in its manifest's annotations or its labels.
 func TestInspectBase(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("a", 64)

@@ -2,12 +2,15 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,15 +61,37 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		Archives: archives,
 		Packages: packages,
 	}
-	if err := c.deliver(m, documents, signer); err != nil {
+	delivered, err := c.deliver(m, documents, signer)
+	if err != nil {
 		return err
 	}
 	ui.Packages(packages)
+	return c.warnOfOthers(delivered, ui)
+}
+
+// warnOfOthers names the files in OUT that earlier builds delivered and this one does not.
+func (c Config) warnOfOthers(delivered []string, ui *UI) error {
+	var others []string
+	for _, folder := range []string{manifest.Archives, linuxpkg.RPM, linuxpkg.Deb, sbom.Folder} {
+		entries, err := os.ReadDir(filepath.Join(c.Out, folder))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, entry := range entries {
+			if name := path.Join(folder, entry.Name()); !slices.Contains(delivered, name) {
+				others = append(others, name)
+			}
+		}
+	}
+	if len(others) > 0 {
+		ui.Warn("left by another build: %s (%d files in all); verify reports them, so remove them, or run clean first", filepath.Join(c.Out, others[0]), len(others))
+	}
 	return nil
 }
 
-// deliver writes what tells of the rest: provenance, manifest and sums.
-func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Document, signer *sign.Signer) error {
+// deliver writes what tells of the rest: provenance, manifest and sums. It returns
+// the names of all that is delivered, but for sums and signature.
+func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
 	extra := []string{provenance.Name}
 	for _, f := range m.Archives {
 		for _, document := range documents[f.Name] {
@@ -77,18 +102,18 @@ func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Doc
 	for _, file := range append(m.Files()[1:], extra[1:]...) { // all but those that tell of outputs
 		sum, err := manifest.Sum(filepath.Join(c.Out, file))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		outputs[file] = sum
 	}
 	statement, err := provenance.Build{Outputs: outputs, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools}.Statement().JSON()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := atomicfile.WriteBytes(filepath.Join(c.Out, provenance.Name), statement); err != nil {
-		return err
+		return nil, err
 	}
-	return manifest.Write(c.Out, m, signer, extra)
+	return append(m.Files(), extra...), manifest.Write(c.Out, m, signer, extra)
 }
 
 // parameters are the variables that decide what is made, but for paths.
