@@ -85,6 +85,10 @@ func TestWants(t *testing.T) {
 			"19.3.0", "9cbf0074", strings.Replace(docker(), "  name", "  pre_build_script = \"\"\"\n[runners.docker]\n  helper_image_flavor = \"ubuntu\"\n\"\"\"\n  name", 1),
 			[]string{"x86_64-v19.3.0"},
 		},
+		"literal script": {
+			"19.3.0", "9cbf0074", strings.Replace(docker(`helper_image_flavor = "ubuntu"`), "  name", "  pre_build_script = '''\n[ -d /cache ] || mkdir /cache\n'''\n  name", 1),
+			[]string{"ubuntu-x86_64-v19.3.0"},
+		},
 		"commented": {"19.3.0", "9cbf0074", docker(`# helper_image_flavor = "ubuntu"`), []string{"x86_64-v19.3.0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
