@@ -279,6 +279,21 @@ func TestUnlisted(t *testing.T) {
 	h.want(damaged, []string{otherHelper() + ": ok", f.Name + ": no record"}, "verify")
 }
 
+// TestSelection has globs over the helpers, as HELPERS of the build has, and
+// tells nothing installed from nothing that fits.
+func TestSelection(t *testing.T) {
+	h := newHost(t)
+	h.want(noArchive, []string{"no archive", "has none\n"}, "verify")
+	h.install("19.3.0", hostHelper(), otherHelper())
+	for _, globs := range []string{"alpine-*", hostHelper() + "," + otherHelper(), "ubuntu-*, alpine-*", "*"} {
+		h.want(allPresent, []string{hostHelper() + ": ok", otherHelper() + ": ok"}, "verify", "--helper", globs)
+	}
+	if out := h.want(allPresent, []string{hostHelper() + ": ok"}, "verify", "--helper", "ubuntu-*,"+hostHelper()); strings.Contains(out, otherHelper()) {
+		t.Errorf("want one helper:\n%s", out)
+	}
+	h.want(noneFits, []string{"no archive", "that matches ubuntu-*,concrete"}, "verify", "--helper", "ubuntu-*,concrete")
+}
+
 // TestTogether runs several loaders at once: one loads, the others find it done.
 func TestTogether(t *testing.T) {
 	inEachEngine(t, func(t *testing.T, e engine) {
@@ -334,7 +349,7 @@ func TestArchitecture(t *testing.T) {
 	if out := h.want(allPresent, []string{hostHelper() + ": loaded"}, "load"); strings.Contains(out, otherHelper()) {
 		t.Fatalf("another architecture was loaded:\n%s", out)
 	}
-	h.want(noArchive, []string{"no archive"}, "load", "--helper", otherHelper())
+	h.want(noneFits, []string{"no archive", "for linux/" + runtime.GOARCH}, "load", "--helper", otherHelper())
 	h.want(allPresent, []string{otherHelper() + ": loaded"}, "load", "--all")
 	for _, f := range files {
 		if got := e.id(t, f.RepoTag); got != imageID(f) {

@@ -32,6 +32,7 @@ const (
 	noArchive     = 66
 	noUser        = 67
 	noEngine      = 69
+	noneFits      = 72
 	noSpace       = 73
 	tryAgain      = 75
 	foreignImage  = 76
