@@ -401,6 +401,24 @@ func TestNoEngine(t *testing.T) {
 	h.want(allPresent, nil, "verify")
 }
 
+// TestDockerOnly is a host with docker alone: USERS, which is about podman, does
+// not switch that off, and --user does.
+func TestDockerOnly(t *testing.T) {
+	needRoot(t)
+	h := newHost(t, "USERS=nobody", "DOCKER_HOST=unix:///nowhere")
+	h.install("19.3.0", hostHelper())
+	bin := pathWithout(t, "podman", "docker", "gitlab-runner")
+	program := "#!/bin/sh\n[ \"$1\" = --version ] && echo Docker version 28.0.0 || exit 1\n"
+	if err := os.WriteFile(filepath.Join(bin, "docker"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.env = []string{"PATH=" + bin}
+	h.want(tryAgain, []string{"docker/root: not up"}, "load")
+	h.want(tryAgain, []string{"docker/root: not up"}, "load", "--user=root")
+	h.want(noEngine, []string{"podman is not installed, and docker is root's"}, "load", "--user=nobody")
+	h.want(noEngine, []string{"podman is not installed"}, "load", "--engine=podman")
+}
+
 // pathWithout is a PATH that has every program of this machine but some.
 func pathWithout(tb testing.TB, programs ...string) string {
 	tb.Helper()
