@@ -320,25 +320,31 @@ func TestTogether(t *testing.T) {
 	})
 }
 
-// TestExchanged notices archives that came while it was loading: systemd counts
-// a start that was asked for meanwhile as done.
+// TestExchanged notices archives that came while it was loading or pruning:
+// systemd counts a start that was asked for meanwhile as done.
 func TestExchanged(t *testing.T) {
-	e := podman(t)
-	h := newHost(t, e.settings...)
-	h.install("19.3.0", hostHelper())
-	ready := newHost(t)
-	ready.install("19.4.0", hostHelper())
-	// A podman at whose first load a package manager exchanges the archive.
-	bin := t.TempDir()
-	program := fmt.Sprintf("#!/bin/sh\n%s \"$@\"\ncode=$?\n[ \"$1\" != load ] || mv %s/* %s 2>/dev/null\nexit $code\n", require.Tool(t, "podman"), ready.archives, h.archives)
-	if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
-		t.Fatal(err)
+	for _, verb := range []string{"load", "rmi"} {
+		t.Run(verb, func(t *testing.T) {
+			e := podman(t)
+			h := newHost(t, append(e.settings, "PRUNE=yes")...)
+			h.install("19.2.0", hostHelper())
+			h.want(allPresent, []string{"loaded"}, "load")
+			h.install("19.3.0", hostHelper())
+			ready := newHost(t)
+			ready.install("19.4.0", hostHelper())
+			// A podman at whose first such call a package manager exchanges the archive.
+			bin := t.TempDir()
+			program := fmt.Sprintf("#!/bin/sh\n%s \"$@\"\ncode=$?\n[ \"$1\" != %s ] || mv %s/* %s 2>/dev/null\nexit $code\n", require.Tool(t, "podman"), verb, ready.archives, h.archives)
+			if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+			if out := h.want(allPresent, nil, "load"); strings.Count(out, ": loaded") != 2 {
+				t.Errorf("want both versions loaded:\n%s", out)
+			}
+			h.want(allPresent, []string{"present", "v19.4.0"}, "status")
+		})
 	}
-	h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-	if out := h.want(allPresent, nil, "load"); strings.Count(out, ": loaded") != 2 {
-		t.Errorf("want both versions loaded:\n%s", out)
-	}
-	h.want(allPresent, []string{"present", "v19.4.0"}, "status")
 }
 
 // TestArchitecture loads what fits the host, and with --all the rest.
