@@ -395,7 +395,8 @@ func inEachEngine(t *testing.T, test func(*testing.T, engine)) {
 	})
 }
 
+// hasDocker tells Docker's command from podman-docker's of the same name.
 func hasDocker() bool {
-	_, err := exec.LookPath("docker")
-	return err == nil
+	out, err := exec.Command("docker", "--version").Output()
+	return err == nil && bytes.HasPrefix(out, []byte("Docker version"))
 }

@@ -70,7 +70,10 @@ func newRoot(t *testing.T) root {
 		require.Tool(t, tool)
 	}
 	r := root{t, filepath.Join(tempDir(t), "root")}
-	r.run("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd,systemd", "bookworm", r.dir)
+	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd,systemd", "bookworm", r.dir)
+	if out, code := output(t, bootstrap); code != 0 {
+		require.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+out)
+	}
 	r.run("mv", r.path("usr/bin/systemctl"), r.path("usr/bin/systemctl-real"))
 	const record = "#!/bin/sh\necho ${0##*/} \"$@\" >>/asked\n"
 	r.write("usr/bin/podman", record, 0o755)

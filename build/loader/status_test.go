@@ -2,10 +2,10 @@ package loader_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -30,12 +30,14 @@ func (h *host) runner(version, revision, config string) {
 	h.tb.Helper()
 	dir := filepath.Dir(h.archives)
 	script := fmt.Sprintf("#!/bin/sh\ncat <<E\nVersion:      %s\nGit revision: %s\nGit branch:   stable\nE\n", version, revision)
-	for name, text := range map[string]string{"gitlab-runner": script, "config.toml": config} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+	// RUNNER_CONFIG is root's; a user has theirs at home.
+	for name, text := range map[string]string{"gitlab-runner": script, "config.toml": config, ".gitlab-runner/config.toml": config} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
 			h.tb.Fatal(err)
 		}
 	}
-	h.env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=/root"}
+	h.env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir}
 }
 
 func (h *host) report(code int) report {
@@ -54,9 +56,7 @@ func (h *host) report(code int) report {
 
 // TestWants names the images that a Runner of some version and configuration asks for.
 func TestWants(t *testing.T) {
-	if runtime.GOARCH != "amd64" {
-		t.Skip("the tags below are those of x86_64")
-	}
+	arch := strings.TrimPrefix(hostHelper(), "alpine-")
 	docker := func(lines ...string) string {
 		return "concurrent = 1\n\n[[runners]]\n  name = \"a\"\n  executor = \"docker\"\n  shell = \"sh\"\n  [runners.docker]\n    " + strings.Join(lines, "\n    ") + "\n"
 	}
@@ -96,7 +96,7 @@ func TestWants(t *testing.T) {
 			h.runner(test.version, test.revision, test.config)
 			r := h.report(map[bool]int{true: tryAgain, false: noEngine}[hasDocker()])
 			for i, tag := range test.want {
-				test.want[i] = repository + ":" + tag
+				test.want[i] = repository + ":" + strings.Replace(tag, "x86_64", arch, 1)
 			}
 			if diff := cmp.Diff(test.want, r.Runner.Wants); diff != "" {
 				t.Errorf("images asked for (-want +got):\n%s", diff)
@@ -160,7 +160,7 @@ func TestUsage(t *testing.T) {
 		{wrongConfig, `line 4: unknown setting "ENGNE"`, "ENGNE=podman", []string{"load"}},
 		{wrongConfig, `line 4: unknown setting "touch /tmp/x"`, "touch /tmp/x", []string{"load"}},
 		{wrongConfig, `PRUNE="maybe"`, "PRUNE=maybe", []string{"load"}},
-		{wrongUsage, "docker has one store for all", "", []string{"load", "--engine=docker", "--user=nobody"}},
+		{wrongUsage, "docker has one store for all", "", []string{"load", "--engine=docker", "--user=somebody"}},
 		{allPresent, "Usage:", "", []string{"--help"}},
 		{allPresent, "Usage:", "", []string{"load", "--help"}},
 		{allPresent, "gitlab-runner-helper-images ", "", []string{"--version"}},
