@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -490,6 +491,50 @@ func TestSpace(t *testing.T) {
 	}
 	if got := e.id(t, f.RepoTag); got != "" {
 		t.Fatalf("half an image is there: %s", got)
+	}
+}
+
+// TestContainerdSpace looks where containerd keeps Docker's images: a real
+// command asks a daemon that has room in its own folder and none in containerd's.
+func TestContainerdSpace(t *testing.T) {
+	needRoot(t)
+	require.Tool(t, "unshare")
+	if !hasDocker() {
+		require.Missing(t, "docker", "the loader asks by command")
+	}
+	for driver, want := range map[string]string{
+		"overlay2":                     "would load",
+		"io.containerd.snapshotter.v1": "no space: /var/lib/containerd has 0 MiB free",
+	} {
+		t.Run(driver, func(t *testing.T) {
+			socket := filepath.Join(tempDir(t), "docker.sock")
+			listener, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			daemon := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Api-Version", "1.40")
+				w.Header().Set("Content-Type", "application/json")
+				switch path := r.URL.Path; {
+				case strings.HasSuffix(path, "/_ping"):
+				case strings.HasSuffix(path, "/version"):
+					fmt.Fprint(w, `{"Version": "28.2.2", "ApiVersion": "1.40"}`)
+				case strings.HasSuffix(path, "/info"):
+					fmt.Fprintf(w, `{"DockerRootDir": "/", "DriverStatus": [["driver-type", %q]]}`, driver)
+				default:
+					http.Error(w, `{"message": "not here"}`, http.StatusNotFound)
+				}
+			})}
+			go daemon.Serve(listener)
+			t.Cleanup(func() { daemon.Close() })
+			h := newHost(t, "ENGINE=docker", "DOCKER_HOST=unix://"+socket)
+			h.install("19.3.0", hostHelper())
+			const full = "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/containerd && mount -t tmpfs -o size=64k tmpfs /var/lib/containerd && exec \"$@\""
+			load := exec.Command("unshare", append([]string{"-m", "sh", "-c", full, "sh"}, h.command("load", "--dry-run").Args...)...)
+			if out, _ := output(t, load); !strings.Contains(out, want) {
+				t.Errorf("want %q:\n%s", want, out)
+			}
+		})
 	}
 }
 
