@@ -164,7 +164,7 @@ func TestSweepSparesTheLiving(t *testing.T) {
 // user, in a mount namespace that gives them subordinate ids.
 func TestPlainUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not root: the other tests run as a plain user already")
+		require.Missing(t, "root", "the other tests run as a plain user already")
 	}
 	require.Tool(t, "newuidmap")
 	require.Tool(t, "podman")
@@ -267,7 +267,7 @@ func TestVersions(t *testing.T) {
 // An engine that does not start says why, and leaves nothing.
 func TestStartFails(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not root: no namespaces to start it in")
+		require.Missing(t, "root", "no namespaces to start it in")
 	}
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
