@@ -14,7 +14,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"strings"
 
 	"github.com/cavaliergopher/cpio"
 
@@ -35,8 +34,7 @@ const (
 	tagPackager, tagGroup, tagURL, tagArch                    = 1015, 1016, 1020, 1022
 	tagFileSizes, tagFileModes, tagFileMTimes, tagFileDigests = 1028, 1030, 1034, 1035
 	tagFileLinkTos, tagFileFlags, tagFileUser, tagFileGroup   = 1036, 1037, 1039, 1040
-	tagFileInodes, tagDirIndexes, tagBaseNames, tagDirNames   = 1096, 1116, 1117, 1118
-	tagPayloadFormat, tagPayloadCompressor                    = 1124, 1125
+	tagFileInodes, tagPayloadFormat, tagPayloadCompressor     = 1096, 1124, 1125
 	tagLongFileSizes, tagFileDigestAlgo                       = 5008, 5011
 	tagPayloadDigest, tagPayloadDigestAlgo                    = 5092, 5093
 )
@@ -287,7 +285,8 @@ func (h *header) files() ([]*listed, error) {
 	stringsOf := func(tag uint32) []string { v, err := h.Strings(tag); errs = append(errs, err); return v }
 	intsOf := func(tag uint32) []int64 { v, err := h.Ints(tag); errs = append(errs, err); return v }
 
-	names, dirs, dirIndexes := stringsOf(tagBaseNames), stringsOf(tagDirNames), intsOf(tagDirIndexes)
+	paths, err := h.Paths()
+	errs = append(errs, err)
 	users, groups, links, digests := stringsOf(tagFileUser), stringsOf(tagFileGroup), stringsOf(tagFileLinkTos), stringsOf(tagFileDigests)
 	modes, times, flags, inodes := intsOf(tagFileModes), intsOf(tagFileMTimes), intsOf(tagFileFlags), intsOf(tagFileInodes)
 	sizes, algorithm := intsOf(tagFileSizes), intsOf(tagFileDigestAlgo)
@@ -297,9 +296,9 @@ func (h *header) files() ([]*listed, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for _, n := range []int{len(dirIndexes), len(users), len(groups), len(links), len(digests), len(modes), len(times), len(flags), len(sizes)} {
-		if n != len(names) {
-			return nil, fmt.Errorf("%d files, but %d values of one of their tags", len(names), n)
+	for _, n := range []int{len(users), len(groups), len(links), len(digests), len(modes), len(times), len(flags), len(sizes)} {
+		if n != len(paths) {
+			return nil, fmt.Errorf("%d files, but %d values of one of their tags", len(paths), n)
 		}
 	}
 	algo := int64(1) // MD5, where nothing is said (RFC 4880 9.4)
@@ -307,14 +306,11 @@ func (h *header) files() ([]*listed, error) {
 		algo = algorithm[0]
 	}
 	last := map[int64]int{} // of the files of one inode, the one that has the body
-	files := make([]*listed, len(names))
-	for i, name := range names {
-		if dirIndexes[i] >= int64(len(dirs)) {
-			return nil, fmt.Errorf("%s: folder %d of %d", name, dirIndexes[i], len(dirs))
-		}
+	files := make([]*listed, len(paths))
+	for i, path := range paths {
 		f := &listed{
 			Entry: Entry{
-				Path: path.Join("/", dirs[dirIndexes[i]], name), Mode: unixMode(modes[i]), MTime: times[i],
+				Path: path, Mode: unixMode(modes[i]), MTime: times[i],
 				Owner: users[i], Group: groups[i], Link: links[i], Config: flags[i]&fileConfig != 0,
 			},
 			ghost: flags[i]&fileGhost != 0,
@@ -327,9 +323,6 @@ func (h *header) files() ([]*listed, error) {
 			if i < len(inodes) {
 				last[inodes[i]] = i
 			}
-		}
-		if strings.Contains(names[i], "/") {
-			return nil, fmt.Errorf("%q is no file name", names[i])
 		}
 		files[i] = f
 	}

@@ -3,7 +3,6 @@ package sbom
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"pretag/build/internal/rpmheader"
@@ -14,7 +13,6 @@ const (
 	tagName, tagVersion, tagRelease, tagEpoch = 1000, 1001, 1002, 1003
 	tagVendor, tagLicense, tagURL, tagArch    = 1011, 1014, 1020, 1022
 	tagSource                                 = 1044
-	tagDirIndexes, tagBaseNames, tagDirNames  = 1116, 1117, 1118
 )
 
 // parseRPM reads the packages of an rpm database.
@@ -45,8 +43,6 @@ func rpmPackage(blob []byte) (s software, license string, err error) {
 	}
 	s.kind = "rpm"
 	var release string
-	var bases, dirs []string
-	var indexes, epoch []int64
 	var errs []error
 	for tag, at := range map[uint32]*string{
 		tagName: &s.name, tagVersion: &s.version, tagRelease: &release, tagArch: &s.arch,
@@ -55,16 +51,12 @@ func rpmPackage(blob []byte) (s software, license string, err error) {
 		*at, err = h.String(tag)
 		errs = append(errs, err)
 	}
-	for tag, at := range map[uint32]*[]string{tagBaseNames: &bases, tagDirNames: &dirs} {
-		*at, err = h.Strings(tag)
-		errs = append(errs, err)
-	}
-	for tag, at := range map[uint32]*[]int64{tagDirIndexes: &indexes, tagEpoch: &epoch} {
-		*at, err = h.Ints(tag)
-		errs = append(errs, err)
-	}
-	if s.name == "" || s.version == "" || len(indexes) != len(bases) {
-		errs = append(errs, errors.New("no name, no version, or files without folders"))
+	epoch, err := h.Ints(tagEpoch)
+	errs = append(errs, err)
+	paths, err := h.Paths()
+	errs = append(errs, err)
+	if s.name == "" || s.version == "" {
+		errs = append(errs, errors.New("no name or no version"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return s, "", err
@@ -73,11 +65,8 @@ func rpmPackage(blob []byte) (s software, license string, err error) {
 	if len(epoch) > 0 {
 		s.epoch = fmt.Sprint(epoch[0])
 	}
-	for i, base := range bases {
-		if indexes[i] >= int64(len(dirs)) {
-			return s, "", fmt.Errorf("%s: folder %d of %d", base, indexes[i], len(dirs))
-		}
-		s.files = append(s.files, strings.Trim(path.Join(dirs[indexes[i]], base), "/"))
+	for _, path := range paths {
+		s.files = append(s.files, strings.TrimPrefix(path, "/"))
 	}
 	return s, license, nil
 }

@@ -5,14 +5,24 @@ package rpmheader
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"math"
+	"path"
 	"slices"
+	"strings"
 )
 
 // maxValues is the most values that a tag is read with; the largest packages have
 // some 100,000 files.
 const maxValues = 1 << 18
+
+// maxPath is PATH_MAX of Linux (limits.h).
+const maxPath = 4096
+
+// Tags of the files (rpm 4.18, include/rpm/rpmtag.h).
+const tagDirIndexes, tagBaseNames, tagDirNames = 1116, 1117, 1118
 
 // Types of tags (rpm 4.18, include/rpm/rpmtag.h).
 const (
@@ -86,7 +96,7 @@ func (h *Header) String(tag uint32) (string, error) {
 	return values[0], err
 }
 
-// Ints is a tag's values; nil where the header has no such tag.
+// Ints is a tag's values, none below 0; nil where the header has no such tag.
 func (h *Header) Ints(tag uint32) ([]int64, error) {
 	t, ok := h.tags[tag]
 	if !ok {
@@ -107,10 +117,42 @@ func (h *Header) Ints(tag uint32) ([]int64, error) {
 		case 4:
 			values[i] = int64(binary.BigEndian.Uint32(at))
 		case 8:
-			values[i] = int64(binary.BigEndian.Uint64(at))
+			value := binary.BigEndian.Uint64(at)
+			if value > math.MaxInt64 {
+				return nil, fmt.Errorf("tag %d: %d is no number of anything", tag, value)
+			}
+			values[i] = int64(value)
 		}
 	}
 	return values, nil
+}
+
+// Paths are the absolute and clean paths of the files, in their order.
+func (h *Header) Paths() ([]string, error) {
+	names, err1 := h.Strings(tagBaseNames)
+	folders, err2 := h.Strings(tagDirNames)
+	indexes, err3 := h.Ints(tagDirIndexes)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	if len(indexes) != len(names) {
+		return nil, fmt.Errorf("%d files, but folders of %d", len(names), len(indexes))
+	}
+	paths := make([]string, len(names))
+	for i, name := range names {
+		if indexes[i] >= int64(len(folders)) {
+			return nil, fmt.Errorf("%.200s: folder %d of %d", name, indexes[i], len(folders))
+		}
+		if strings.Contains(name, "/") {
+			return nil, fmt.Errorf("%.200q is no file name", name)
+		}
+		folder := folders[indexes[i]]
+		if n := len(folder) + len(name); n > maxPath { // a long one for each of many files
+			return nil, fmt.Errorf("%.200s...: a path of %d bytes, at most %d", path.Join("/", folder, name), n, maxPath)
+		}
+		paths[i] = path.Join("/", folder, name)
+	}
+	return paths, nil
 }
 
 // Bytes is a tag's binary value; nil where the header has no such tag.
