@@ -257,6 +257,35 @@ func verifyOurselves(t *testing.T, b *bench) {
 	}
 }
 
+// A key that was renewed after SOURCE_DATE_EPOCH signs: the key itself, and one
+// whose subkey signs.
+func TestSignedByRenewedKey(t *testing.T) {
+	const made = "20200101T000000!"
+	for _, usage := range []string{"sign", "cert"} {
+		t.Run(usage, func(t *testing.T) {
+			gpg := newGPG(t)
+			gpg.run("--faked-system-time", made, "--passphrase", "", "--quick-gen-key", "renewed", "rsa2048", usage, "10y")
+			id := strings.Fields(strings.ReplaceAll(gpg.run("--with-colons", "--list-keys"), ":", " "))
+			fingerprint := id[slices.Index(id, "fpr")+1]
+			if usage == "cert" {
+				gpg.run("--faked-system-time", made, "--passphrase", "", "--quick-add-key", fingerprint, "rsa2048", "sign", "10y")
+				gpg.run("--passphrase", "", "--quick-set-expire", fingerprint, "20y", "*")
+			}
+			gpg.run("--passphrase", "", "--quick-set-expire", fingerprint, "20y")
+			key := gpg.file("key.asc", gpg.run("--armor", "--export-secret-keys", fingerprint))
+			b := newBench(t, "alpine-x86_64.tar")
+			if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "GPG_KEY_PATH="+key); err != nil {
+				t.Fatal(err)
+			}
+			verifySums(t, b.path("out"))
+			verifyRPM(t, b.path("out"))
+			if err := b.run(t, build.VerifyOnDisk); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestKeyRefused(t *testing.T) {
 	gpg := newGPG(t)
 	plain := gpg.key("plain", "rsa2048", "", "never")
@@ -265,6 +294,7 @@ func TestKeyRefused(t *testing.T) {
 	two := gpg.file("two.asc", gpg.run("--armor", "--export-secret-keys", "plain@example.com", "expired@example.com"))
 	public := gpg.file("public.asc", gpg.run("--armor", "--export", "plain@example.com"))
 	right, wrong := gpg.file("right", "secret\n"), gpg.file("wrong", "hunter2\n")
+	brief := gpg.key("brief", "rsa2048", "", "2y")
 	for name, row := range map[string]struct{ key, passphrase, want string }{
 		"locked":              {locked, "", "is locked with a passphrase; give GPG_PASSPHRASE_PATH"},
 		"wrong passphrase":    {locked, wrong, "does not unlock it"},
@@ -273,10 +303,14 @@ func TestKeyRefused(t *testing.T) {
 		"public":              {public, "", "a public key"},
 		"no key":              {right, "", "signing key "},
 		"expired":             {expired, "", "expired at 2020-01-02"},
+		"expires before":      {brief, "", "at 2099-12-31T00:00:00Z: expired at "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, "alpine-x86_64.tar")
 			pairs := []string{"HELPERS=alpine-x86_64", "GPG_KEY_PATH=" + row.key}
+			if row.key == brief {
+				pairs = append(pairs, "SOURCE_DATE_EPOCH=4102358400")
+			}
 			if row.passphrase != "" {
 				pairs = append(pairs, "GPG_PASSPHRASE_PATH="+row.passphrase)
 			}

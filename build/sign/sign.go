@@ -25,9 +25,10 @@ type Signer struct {
 
 // Load reads the one secret key in the file at path, armored or not. passphrase
 // is the path of a file whose first line unlocks it; "" for a key without one.
-// Signatures are dated at, or when the key was made if that is later: a
-// signature older than its key is worth nothing. now is only used to refuse a
-// key that has expired.
+// Signatures are dated at, or when the key was made or last renewed if that is
+// later: a signature older than its key is worth nothing, and OpenPGP judges a
+// key by its newest self-signature. now is only used to choose the key and to
+// refuse one that has expired.
 func Load(path, passphrase string, at, now time.Time) (*Signer, error) {
 	entity, err := read(path)
 	if err == nil {
@@ -40,8 +41,14 @@ func Load(path, passphrase string, at, now time.Time) (*Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("signing key %s: %w", path, unusable(entity, now))
 	}
-	if made := key.PublicKey.CreationTime; made.After(at) {
-		at = made
+	self, _ := entity.PrimarySelfSignature()
+	for _, made := range []time.Time{key.PublicKey.CreationTime, key.SelfSignature.CreationTime, self.CreationTime} {
+		if made.After(at) {
+			at = made
+		}
+	}
+	if _, ok := entity.SigningKeyById(at, key.PublicKey.KeyId); !ok {
+		return nil, fmt.Errorf("signing key %s: at %s: %w", path, at.UTC().Format(time.RFC3339), unusable(entity, at))
 	}
 	withoutSalt := false
 	return &Signer{entity, &packet.Config{
