@@ -136,6 +136,8 @@ func TestVersions(t *testing.T) {
 		{"19.3.0/../x", "", "want a version"},
 		{"99999999999999999999.0.0", "", "want"},
 		{"15.7.4", "12335144", "since 15.8.0"},
+		{"0.0.0", "12335144", "since 15.8.0"},
+		{"0.0.0~latest", "12335144", "since 15.8.0"},
 		{"15.8.0", "", "RUNNER_VERSION=15.8.0 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, such as 12335144"},
 		{"15.8.0", "1233514", `RUNNER_REVISION="1233514": want 8 hex digits`},
 		{"15.8.0", "1233514G", `RUNNER_REVISION="1233514G": want 8 hex digits`},

@@ -20,9 +20,11 @@ const (
 	oldest = "15.8.0"
 )
 
-// A Version is a version of GitLab Runner with what its tags carry.
+// A Version is a version of GitLab Runner with what its tags carry. The zero
+// value is Latest.
 type Version struct {
-	number   [3]int // zero for Latest
+	numbered bool // false for Latest
+	number   [3]int
 	suffix   string // -rc1, ~beta.42.gabc: part of String, not of the tag
 	revision string // below tagsCarryVersion
 }
@@ -54,7 +56,7 @@ func ParseVersion(version, revision string) (Version, error) {
 	if err != nil {
 		return Version{}, fmt.Errorf("RUNNER_VERSION=%q: %w", version, err)
 	}
-	v := Version{number: number, suffix: form[2], revision: revision}
+	v := Version{numbered: true, number: number, suffix: form[2], revision: revision}
 	if v.Before(oldest) {
 		return Version{}, fmt.Errorf("RUNNER_VERSION=%q: GitLab Runner looks for local helper images since %s", version, oldest)
 	}
@@ -80,7 +82,7 @@ func parseTriple(s string) (number [3]int, err error) {
 
 // String is the version without a leading v: 19.3.0, latest.
 func (v Version) String() string {
-	if v.number == [3]int{} {
+	if !v.numbered {
 		return Latest
 	}
 	return v.triple() + v.suffix
@@ -97,7 +99,7 @@ func (v Version) Revision() string { return v.revision }
 // revision below 16.8.0, vX.Y.Z from there, latest for a development build.
 func (v Version) TagRevision() string {
 	switch {
-	case v.number == [3]int{}:
+	case !v.numbered:
 		return Latest
 	case v.Before(tagsCarryVersion):
 		return v.revision
@@ -108,7 +110,7 @@ func (v Version) TagRevision() string {
 // Before reports whether v is below X.Y.Z. A development build is below none.
 func (v Version) Before(triple string) bool {
 	other, err := parseTriple(triple)
-	if err != nil || v.number == [3]int{} {
+	if err != nil || !v.numbered {
 		return false
 	}
 	for i := range other {
