@@ -57,18 +57,25 @@ func Unpack(ctx context.Context, c Config, file string, ui *UI) error {
 	for _, unknown := range found.Unknown {
 		ui.Warn("%s: no helper of the catalogue has a tarball of this name; left in the package", unknown)
 	}
-	ui.Say("\n%s holds %s %s. To rebuild it:\n\n    %s go tool mage package\n", file, found.Name, found.Version, c.settings(found))
+	what := strings.Join(strings.Fields(found.Name+" "+found.Version), " ") // in one line
+	ui.Say("\n%s holds %s. To rebuild it:\n\n    %s go tool mage package\n", file, what, c.settings(found))
 	return nil
 }
 
 // settings spells the variables that rebuild a package.
 func (c Config) settings(found unpack.Package) string {
-	revision := found.Revision
-	v, err := catalogue.ParseVersion(found.Version, "")
-	text := "RUNNER_VERSION=" + found.Version
+	version := found.Version
+	if version == "0.0.0~"+catalogue.Latest { // as linuxpkg spells it
+		version = catalogue.Latest
+	}
+	text := "RUNNER_VERSION=" + version
+	v, err := catalogue.ParseVersion(version, "")
 	if err != nil { // below 16.8.0
-		v, err = catalogue.ParseVersion(found.Version, revision)
-		text += " RUNNER_REVISION=" + cmp.Or(revision, "<first 8 digits of the commit>")
+		text += " RUNNER_REVISION=" + cmp.Or(found.Revision, "<first 8 digits of the commit>")
+		v, err = catalogue.ParseVersion(version, cmp.Or(found.Revision, "00000000"))
+	}
+	if err != nil { // the package's word, fit for no shell
+		text = "RUNNER_VERSION=<version of GitLab Runner>"
 	}
 	if regexp.MustCompile(`^[1-9][0-9]*$`).MatchString(found.Release) {
 		text += " PACKAGES_ITERATION=" + found.Release

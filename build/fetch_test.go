@@ -22,6 +22,7 @@ import (
 
 	"pretag/build/internal/fixture"
 	"pretag/build/internal/require"
+	"pretag/build/unpack"
 )
 
 func fetchConfig(t *testing.T, variables map[string]string) Config {
@@ -79,6 +80,33 @@ func TestUnpackThenArchives(t *testing.T) {
 	}
 	if len(files) != 1 || !strings.HasPrefix(files[0].Input.Source, "old.deb@sha256:") || files[0].RepoTag != DefaultRepository+":arm-12335144" {
 		t.Errorf("got %+v", files)
+	}
+}
+
+// What unpack offers for copying is a command, whatever the package calls itself.
+func TestSettings(t *testing.T) {
+	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.3.0"})
+	var tarballs []unpack.Tarball
+	for _, h := range c.Catalogue.Default(c.Version) {
+		tarballs = append(tarballs, unpack.Tarball{Helper: h})
+	}
+	for _, row := range []struct {
+		found unpack.Package
+		want  string
+	}{
+		{unpack.Package{Version: "19.3.0", Release: "2"}, "RUNNER_VERSION=19.3.0 PACKAGES_ITERATION=2"},
+		{unpack.Package{Version: "19.4.0~beta.7.g0123abc", Release: "1; x"}, "RUNNER_VERSION=19.4.0~beta.7.g0123abc"},
+		{unpack.Package{Version: "0.0.0~latest"}, "RUNNER_VERSION=latest"},
+		{unpack.Package{Version: "16.7.0", Revision: "12335144"}, "RUNNER_VERSION=16.7.0 RUNNER_REVISION=12335144"},
+		{unpack.Package{Version: "16.7.0"}, "RUNNER_VERSION=16.7.0 RUNNER_REVISION=<first 8 digits of the commit>"},
+		{unpack.Package{Version: "1;rm -rf ~", Revision: "12335144"}, "RUNNER_VERSION=<version of GitLab Runner>"},
+		{unpack.Package{Version: "15.7.0"}, "RUNNER_VERSION=<version of GitLab Runner>"},
+	} {
+		row.found.Tarballs = tarballs
+		got := c.settings(row.found)
+		if got, _, _ := strings.Cut(got, " HELPERS="); got != row.want {
+			t.Errorf("%+q: %s, want %s", row.found.Version, got, row.want)
+		}
 	}
 }
 
