@@ -42,11 +42,11 @@ func (c Config) tool() string {
 
 // lockOut keeps others from writing to the folder until unlock is called. The
 // lock is the kernel's and ends with the process.
-func lockOut(out string) (unlock func(), err error) {
-	if err := os.MkdirAll(out, 0o755); err != nil {
+func lockOut(folder string) (unlock func(), err error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
-	dir, err := os.Open(out)
+	dir, err := os.Open(folder)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func lockOut(out string) (unlock func(), err error) {
 		err = errors.New("another pretag writes there")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", out, errors.Join(err, dir.Close()))
+		return nil, fmt.Errorf("lock %s: %w", folder, errors.Join(err, dir.Close()))
 	}
 	return func() { dir.Close() }, nil
 }

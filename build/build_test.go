@@ -485,24 +485,42 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-func TestOutIsLocked(t *testing.T) {
-	b := newBench(t, "alpine-x86_64.tar")
-	if err := os.MkdirAll(b.path("out"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.Open(b.path("out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err == nil || !strings.Contains(err.Error(), "another pretag writes there") {
-		t.Errorf("error %v", err)
-	}
-	dir.Close()
-	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
-		t.Error(err)
+// Two do not write to one folder at once.
+func TestFoldersAreLocked(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // so that what is not locked gets no further
+	for name, row := range map[string]struct {
+		folder string
+		stage  func(context.Context, build.Config, *build.UI) error
+	}{
+		"archives": {"out", archives},
+		"unpack": {"in", func(_ context.Context, c build.Config, ui *build.UI) error {
+			return build.Unpack(ended, c, "none.deb", ui)
+		}},
+		"pull": {"in", func(_ context.Context, c build.Config, ui *build.UI) error { return build.Pull(ended, c, ui) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, "alpine-x86_64.tar")
+			folder := b.path(row.folder)
+			if err := os.MkdirAll(folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := os.Open(folder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+			want := "lock " + folder + ": another pretag writes there"
+			if err := b.run(t, row.stage, "HELPERS=alpine-x86_64"); err == nil || err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
+			}
+			dir.Close()
+			if err := b.run(t, row.stage, "HELPERS=alpine-x86_64"); err != nil && strings.Contains(err.Error(), "lock") {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -21,6 +21,11 @@ import (
 // Pull fetches the selected helpers from the registry into the input folder, as
 // oci-archives.
 func Pull(ctx context.Context, c Config, ui *UI) error {
+	unlock, err := lockOut(c.Inputs)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var requests []registry.Request
 	for _, h := range c.Helpers {
 		requests = append(requests, registry.Request{
@@ -43,6 +48,11 @@ func Pull(ctx context.Context, c Config, ui *UI) error {
 // Unpack takes the helper tarballs out of a package into the input folder, and
 // says how to go on.
 func Unpack(ctx context.Context, c Config, file string, ui *UI) error {
+	unlock, err := lockOut(c.Inputs)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	meter := ui.Meter()
 	found, err := unpack.Unpack(ctx, file, unpack.Options{Catalogue: c.Catalogue, Folder: c.Inputs, Progress: meter.At})
 	meter.Close()

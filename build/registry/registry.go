@@ -62,7 +62,7 @@ const partialFolder = ".pull"
 // there, in the order of the requests. Requests that fail are all reported,
 // a line each; the others are served nevertheless. An archive that is there
 // already with the registry's digest is left alone; one that has no side file,
-// or another's, is never replaced.
+// or another's, is never replaced. The caller lets no other write to the folders.
 func Pull(ctx context.Context, opts Options, requests []Request) ([]Image, error) {
 	repository, err := name.NewRepository(opts.Repository, name.StrictValidation)
 	if err != nil {

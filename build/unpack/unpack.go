@@ -57,8 +57,10 @@ const tempFolder = ".unpack"
 
 // Unpack takes the helper tarballs out of the package at file. They get their
 // names once the package has been read to its end and all of its digests have
-// been checked; before that, and after an error, the folder is as it was.
-// Tarballs there that have no side file, or another's, are never replaced.
+// been checked; until then an error leaves the folder as it was. One while they
+// get their names leaves those that have theirs, and at most one side file that is
+// ahead of its tarball. Tarballs there that have no side file, or another's, are
+// never replaced. The caller lets no other write to the folder.
 func Unpack(ctx context.Context, file string, opts Options) (_ Package, err error) {
 	source, err := name(ctx, file)
 	if err != nil {
