@@ -105,10 +105,25 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds())
 
 func shortID(id string) string { return strings.TrimPrefix(id, "sha256:")[:min(12, max(0, len(id)-7))] }
 
+// bars is where bars are shown; nil where there is no terminal.
+func (ui *UI) bars() *mpb.Progress {
+	if !ui.Bars {
+		return nil
+	}
+	return mpb.New(mpb.WithOutput(ui.Err), mpb.WithWidth(80))
+}
+
+// addBar adds the bar of a helper of which there are total bytes.
+func addBar(bars *mpb.Progress, name string, total int64) *mpb.Bar {
+	return bars.AddBar(total,
+		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.Percentage(), decor.OnComplete(decor.AverageSpeed(decor.SizeB1000(0), " % .1f"), " done")))
+}
+
 // Tasks shows work on several helpers at once.
 type Tasks struct {
 	ui    *UI
-	bars  *mpb.Progress
+	bars  *mpb.Progress // nil: no terminal
 	mu    sync.Mutex
 	done  int
 	total int
@@ -116,11 +131,7 @@ type Tasks struct {
 
 // Tasks begins work on total helpers.
 func (ui *UI) Tasks(total int) *Tasks {
-	t := &Tasks{ui: ui, total: total}
-	if ui.Bars {
-		t.bars = mpb.New(mpb.WithOutput(ui.Err), mpb.WithWidth(80))
-	}
-	return t
+	return &Tasks{ui: ui, total: total, bars: ui.bars()}
 }
 
 // Close waits until everything is shown.
@@ -141,9 +152,7 @@ type Task struct {
 func (t *Tasks) Begin(name string, size int64) *Task {
 	task := &Task{tasks: t, name: name}
 	if t.bars != nil {
-		task.bar = t.bars.AddBar(size,
-			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(decor.Percentage(), decor.OnComplete(decor.AverageSpeed(decor.SizeB1000(0), " % .1f"), " done")))
+		task.bar = addBar(t.bars, name, size)
 	}
 	return task
 }
@@ -187,11 +196,7 @@ type Meter struct {
 
 // Meter begins to show bytes.
 func (ui *UI) Meter() *Meter {
-	m := &Meter{of: map[string]*mpb.Bar{}}
-	if ui.Bars {
-		m.bars = mpb.New(mpb.WithOutput(ui.Err), mpb.WithWidth(80))
-	}
-	return m
+	return &Meter{of: map[string]*mpb.Bar{}, bars: ui.bars()}
 }
 
 // At tells that done of total bytes of a helper are here.
@@ -202,9 +207,7 @@ func (m *Meter) At(name string, done, total int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.of[name] == nil {
-		m.of[name] = m.bars.AddBar(total,
-			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(decor.Percentage(), decor.OnComplete(decor.AverageSpeed(decor.SizeB1000(0), " % .1f"), " done")))
+		m.of[name] = addBar(m.bars, name, total)
 	}
 	m.of[name].SetCurrent(done)
 }
