@@ -7,7 +7,6 @@ package provenance
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,10 +26,10 @@ const Name = "provenance.json"
 const (
 	statementType = "https://in-toto.io/Statement/v1"
 	predicateType = "https://slsa.dev/provenance/v1"
-	BuildType     = "pretag:packages/v1"
+	buildType     = "pretag:packages/v1"
 )
 
-// Unidentified is the builder of a build that nobody vouches for.
+// Unidentified is the builder: SLSA wants one, and nobody vouches for this one.
 const Unidentified = "pretag:unidentified-builder"
 
 // A Build is what a statement is made of.
@@ -39,7 +38,6 @@ type Build struct {
 	Archives   []archive.File    // what was built in between, with its inputs
 	Parameters map[string]string // the variables that decide what is made, with their values
 	Tools      map[string]string // versions of what decides the bytes
-	Builder    string            // URI of who built; "" for Unidentified
 }
 
 // A Statement is an in-toto statement.
@@ -84,8 +82,8 @@ type Builder struct {
 // Statement is the build as a statement. Equal builds have equal ones.
 func (b Build) Statement() Statement {
 	s := Statement{Type: statementType, PredicateType: predicateType, Predicate: Predicate{
-		BuildDefinition: BuildDefinition{BuildType: BuildType, ExternalParameters: b.Parameters},
-		RunDetails:      RunDetails{Builder{ID: cmp.Or(b.Builder, Unidentified), Version: b.Tools}},
+		BuildDefinition: BuildDefinition{BuildType: buildType, ExternalParameters: b.Parameters},
+		RunDetails:      RunDetails{Builder{ID: Unidentified, Version: b.Tools}},
 	}}
 	for _, name := range slices.Sorted(maps.Keys(b.Outputs)) {
 		s.Subject = append(s.Subject, Resource{Name: name, Digest: sha256(b.Outputs[name])})
@@ -141,7 +139,7 @@ func Parse(data []byte) (Statement, error) {
 	for _, field := range [][3]string{
 		{"_type", s.Type, statementType},
 		{"predicateType", s.PredicateType, predicateType},
-		{"buildType", s.Predicate.BuildDefinition.BuildType, BuildType},
+		{"buildType", s.Predicate.BuildDefinition.BuildType, buildType},
 	} {
 		if field[1] != field[2] {
 			errs = append(errs, fmt.Errorf("%s is %q, want %q", field[0], field[1], field[2]))
