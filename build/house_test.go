@@ -22,7 +22,7 @@ func TestStagesDoNotImportEachOther(t *testing.T) {
 		"manifest":   "archive linuxpkg catalogue sign",
 		"provenance": "archive",
 		"registry":   "catalogue",
-		"sbom":       "archive",
+		"sbom":       "archive catalogue",
 		"sign":       "",
 		"source":     "",
 		"unpack":     "catalogue linuxpkg archive",

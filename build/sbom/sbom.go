@@ -23,17 +23,15 @@ import (
 	"github.com/package-url/packageurl-go"
 
 	"pretag/build/archive"
+	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
 )
 
 // Folder is where documents stand below OUT.
 const Folder = "sbom"
 
-// archiveSuffix ends the names of archives.
-const archiveSuffix = ".docker.tar.zst"
-
 // Name is the file name of the document for the archive of that name.
-func Name(archive string) string { return strings.TrimSuffix(archive, archiveSuffix) + Suffix }
+func Name(archive string) string { return strings.TrimSuffix(archive, catalogue.Suffix) + Suffix }
 
 // Suffix ends the file name of a document.
 const Suffix = ".spdx.json"
@@ -114,7 +112,7 @@ func Of(ctx context.Context, f archive.File) (*Document, error) {
 		SPDXVersion: version,
 		DataLicense: "CC0-1.0",
 		ID:          documentID,
-		Name:        strings.TrimSuffix(f.Name, archiveSuffix),
+		Name:        strings.TrimSuffix(f.Name, catalogue.Suffix),
 		CreationInfo: CreationInfo{
 			Created:            time.Unix(f.Created, 0).UTC().Format(time.RFC3339),
 			Creators:           []string{"Tool: " + cmp.Or(f.Tool, "pretag")},
