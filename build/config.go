@@ -58,11 +58,11 @@ const (
 
 // Defaults of the variables.
 const (
-	DefaultInputs     = "helper-images"
+	defaultInputs     = "helper-images"
 	DefaultOut        = "out"
-	DefaultMaintainer = "pretag <pretag@localhost>"
-	DefaultVendor     = "pretag"
-	DefaultHomepage   = "https://docs.gitlab.com/runner/configuration/advanced-configuration/#helper-image"
+	defaultMaintainer = "pretag <pretag@localhost>"
+	defaultVendor     = "pretag"
+	defaultHomepage   = "https://docs.gitlab.com/runner/configuration/advanced-configuration/#helper-image"
 	DefaultRepository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
 )
 
@@ -71,12 +71,12 @@ const (
 func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	e := env{getenv: getenv}
 	c := Config{
-		Inputs:      e.text("HELPER_IMAGES", DefaultInputs),
+		Inputs:      e.text("HELPER_IMAGES", defaultInputs),
 		Out:         e.text("OUT", DefaultOut),
 		Repository:  e.text("IMAGE_REPOSITORY", DefaultRepository),
-		Maintainer:  e.text("PACKAGE_MAINTAINER", DefaultMaintainer),
-		Vendor:      e.text("PACKAGE_VENDOR", DefaultVendor),
-		Homepage:    e.text("PACKAGE_HOMEPAGE", DefaultHomepage),
+		Maintainer:  e.text("PACKAGE_MAINTAINER", defaultMaintainer),
+		Vendor:      e.text("PACKAGE_VENDOR", defaultVendor),
+		Homepage:    e.text("PACKAGE_HOMEPAGE", defaultHomepage),
 		Release:     e.positive("PACKAGES_ITERATION", 1),
 		Jobs:        e.positive("JOBS", runtime.NumCPU()),
 		BenchRounds: e.positive("BENCH_ROUNDS", 3),

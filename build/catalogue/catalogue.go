@@ -20,14 +20,14 @@ import (
 // (GitLab Runner v19.3.0, helpers/container/helperimage/linux_info.go).
 const DefaultFlavor = "alpine"
 
-// PowerShell is the one shell that names carry.
-const PowerShell = "pwsh"
+// powerShell is the one shell that names carry.
+const powerShell = "pwsh"
 
 // A Helper is a row of the catalogue: one helper image.
 type Helper struct {
 	Flavor   string
 	Arch     string // GitLab Runner's word: x86_64, arm, arm64, ...
-	Shell    string // "" or PowerShell
+	Shell    string // "" or pwsh
 	Platform v1.Platform
 	Default  bool   // HELPERS selects it when unset
 	Since    string // first Runner version that has it; "" where all have
@@ -78,7 +78,7 @@ func (h Helper) Inputs() []string {
 // (v15.8.0 and v19.3.0, helpers/container/helperimage/linux_info.go). concrete
 // has no pwsh row, so its tag never carries the shell.
 func (h Helper) Tag(v Version) string {
-	tag := h.Arch + "-" + v.TagRevision()
+	tag := h.Arch + "-" + v.tagRevision()
 	if h.Flavor != DefaultFlavor {
 		tag = h.Flavor + "-" + tag
 	}
@@ -268,7 +268,7 @@ func (doc document) catalogue() (*Catalogue, []error) {
 			add(arch, "")
 		}
 		for _, arch := range f.Pwsh {
-			add(arch, PowerShell)
+			add(arch, powerShell)
 		}
 		for _, row := range f.Default {
 			if !rows[row] {

@@ -95,9 +95,9 @@ func (v Version) triple() string {
 // Revision is RUNNER_REVISION, or "".
 func (v Version) Revision() string { return v.revision }
 
-// TagRevision is the part of a tag that changes with the version: the git
+// tagRevision is the part of a tag that changes with the version: the git
 // revision below 16.8.0, vX.Y.Z from there, latest for a development build.
-func (v Version) TagRevision() string {
+func (v Version) tagRevision() string {
 	switch {
 	case !v.numbered:
 		return Latest
