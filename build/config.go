@@ -87,7 +87,7 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	}
 	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")
 	c.readVersion(&e, need)
-	c.readHelpers(&e)
+	c.readHelpers(&e, need)
 	c.readTime(&e, need)
 
 	if compression, err := archive.ParseCompression(e.text("ARCHIVE_COMPRESSION", "zstd:best")); err != nil {
@@ -129,7 +129,7 @@ func (c *Config) readVersion(e *env, need Need) {
 	}
 }
 
-func (c *Config) readHelpers(e *env) {
+func (c *Config) readHelpers(e *env, need Need) {
 	file, data := "helper-images/catalogue.yaml", helperimages.Catalogue
 	if own := e.text("CATALOGUE", ""); own != "" {
 		var err error
@@ -146,7 +146,9 @@ func (c *Config) readHelpers(e *env) {
 	}
 	globs := e.list("HELPERS")
 	if globs == nil {
-		c.Helpers = c.Catalogue.Default(c.Version)
+		if c.Helpers = c.Catalogue.Default(c.Version); len(c.Helpers) == 0 && need == Release {
+			e.reject("HELPERS is required: %s has no default for GitLab Runner %s", file, c.Version)
+		}
 		return
 	}
 	if c.Helpers, err = c.Catalogue.Select(globs); err != nil {
@@ -234,10 +236,11 @@ func (e *env) oneOf(variable string, allowed ...string) string {
 }
 
 func (e *env) positive(variable string, otherwise int) int {
+	const most = 1 << 20
 	s := e.text(variable, strconv.Itoa(otherwise))
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > 1<<20 {
-		e.reject("%s=%q: want a number above 0", variable, s)
+	if err != nil || n < 1 || n > most {
+		e.reject("%s=%q: want a number from 1 to %d", variable, s, most)
 	}
 	return n
 }

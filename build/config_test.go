@@ -56,7 +56,7 @@ func TestFromEnvReportsAll(t *testing.T) {
 	}
 	for _, want := range []string{
 		"RUNNER_VERSION=15.8.0 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, such as 12335144",
-		`PACKAGES_ITERATION="0": want a number above 0`,
+		`PACKAGES_ITERATION="0": want a number from 1 to 1048576`,
 		`HELPERS="alpin-*": no helper matches; there are alpine-x86_64, alpine-arm, `,
 		`IMAGE_REPOSITORY="helper:tag": want a registry's host, a path and no tag`,
 		`ARCHIVE_COMPRESSION="zstd:22": want zstd[:fastest|default|better|best|ultra], gzip or none`,
@@ -65,7 +65,7 @@ func TestFromEnvReportsAll(t *testing.T) {
 		`SOURCE_DATE_EPOCH="yesterday": want seconds since 1970`,
 		`GPG_KEY_PATH="` + filepath.Join(dir, "missing") + `": no such file or directory`,
 		`ENGINES="lxc": want podman (one of its kinds), podman-rootful, podman-rootless or docker`,
-		`JOBS="-1": want a number above 0`,
+		`JOBS="-1": want a number from 1 to 1048576`,
 		`PACKAGE_MAINTAINER="me": want Name <mail@example.com>`,
 		`PACKAGE_HOMEPAGE="x": want a URL`,
 		`PACKAGE_VENDOR="a\nb": want one line`,
@@ -85,6 +85,13 @@ func TestFromEnvRefuses(t *testing.T) {
 	if err := os.WriteFile(own, []byte("arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: own, arch: [x86_64]}]"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	none := filepath.Join(dir, "none.yaml")
+	if err := os.WriteFile(none, []byte("arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: own, arches: [x86_64]}]"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := build.FromEnv(env("CATALOGUE="+none), build.Folders); err != nil {
+		t.Errorf("a target that needs no helpers: %v", err)
+	}
 	for _, row := range []struct{ pair, want string }{
 		{"IMAGE_REPOSITORY=library/helper", "IMAGE_REPOSITORY="},
 		{"IMAGE_REPOSITORY=registry.example.com/UPPER", "IMAGE_REPOSITORY="},
@@ -92,9 +99,11 @@ func TestFromEnvRefuses(t *testing.T) {
 		{"GPG_PASSPHRASE_PATH=" + own, "there is no GPG_KEY_PATH"},
 		{"GPG_KEY_PATH=" + dir, "not a file"},
 		{"CATALOGUE=" + own, own + ": yaml: unmarshal errors:\n  line 2: field arch not found"},
-		{"CATALOGUE=" + dir + "/none", "CATALOGUE="},
+		{"CATALOGUE=" + none, "HELPERS is required: " + none + " has no default for GitLab Runner 19.3.0"},
+		{"CATALOGUE=" + dir + "/missing", "CATALOGUE="},
 		{"SOURCE_DATE_EPOCH=-1", "SOURCE_DATE_EPOCH="},
 		{"SOURCE_DATE_EPOCH=4294967296", "at most 4294967295"},
+		{"JOBS=1048577", `JOBS="1048577": want a number from 1 to 1048576`},
 		{"JOBS=two", `JOBS="two"`},
 		{"RUNNER_REVISION=zz", "RUNNER_REVISION="},
 	} {
