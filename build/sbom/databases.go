@@ -68,12 +68,17 @@ func wanted(name string) bool {
 // installed are the packages of all databases of the image.
 func (i *image) installed(l *licences) ([]software, error) {
 	var all []software
+	files := &lister{}
 	for _, name := range apkDatabases() {
-		all = append(all, parseAPK(name, i.kept[name], l)...)
+		packages, err := parseAPK(name, i.kept[name], l, files)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, packages...)
 	}
 	all = append(all, i.dpkg(l)...)
 	for _, name := range rpmDatabases() {
-		packages, err := parseRPM(name, i.kept[name], i.kept[name+"-wal"], l)
+		packages, err := parseRPM(name, i.kept[name], i.kept[name+"-wal"], l, files)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -82,9 +87,25 @@ func (i *image) installed(l *licences) ([]software, error) {
 	return all, nil
 }
 
+// A lister adds files to packages: a database may name one folder, once, for each
+// of very many files.
+type lister struct{ size int } // bytes of all paths so far
+
+func (l *lister) add(s *software, folder, name string) error {
+	if n := len(folder) + len(name); n > maxPath {
+		return fmt.Errorf("%.200s...: a path of %d bytes, at most %d", folder, n, maxPath)
+	}
+	file := strings.TrimPrefix(path.Join("/", folder, name), "/")
+	if l.size += len(file); l.size > maxListed {
+		return fmt.Errorf("paths of more than %d bytes", maxListed)
+	}
+	s.files = append(s.files, file)
+	return nil
+}
+
 // parseAPK reads the list of installed packages: a letter, a colon and a value
 // on each line, a blank line behind each package (apk-tools 2.14, src/package.c).
-func parseAPK(database string, data []byte, l *licences) []software {
+func parseAPK(database string, data []byte, l *licences, files *lister) ([]software, error) {
 	var all []software
 	for block := range bytes.SplitSeq(data, []byte("\n\n")) {
 		s := software{kind: "apk", database: database}
@@ -107,7 +128,9 @@ func parseAPK(database string, data []byte, l *licences) []software {
 			case "F":
 				folder = value
 			case "R":
-				s.files = append(s.files, path.Join(folder, value))
+				if err := files.add(&s, folder, value); err != nil {
+					return nil, err
+				}
 			}
 		}
 		if s.name != "" {
@@ -115,7 +138,7 @@ func parseAPK(database string, data []byte, l *licences) []software {
 			all = append(all, s)
 		}
 	}
-	return all
+	return all, nil
 }
 
 // dpkg reads dpkg's status, and distroless's status.d, which has a file for

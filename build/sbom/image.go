@@ -22,6 +22,8 @@ import (
 // Bounds of what is read of one image.
 const (
 	maxKept    = 256 << 20 // databases and copyright files together, bytes, in memory
+	maxListed  = 256 << 20 // paths of the packages' files together, bytes, in memory
+	maxPath    = 4096      // one of them (PATH_MAX of Linux, limits.h)
 	maxProgram = 1 << 30   // one program, bytes, in a temporary file
 )
 

@@ -3,7 +3,6 @@ package sbom
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"pretag/build/internal/rpmheader"
 )
@@ -16,14 +15,14 @@ const (
 )
 
 // parseRPM reads the packages of an rpm database.
-func parseRPM(database string, db, wal []byte, l *licences) ([]software, error) {
+func parseRPM(database string, db, wal []byte, l *licences, files *lister) ([]software, error) {
 	blobs, err := rpmHeaders(db, wal)
 	if err != nil {
 		return nil, err
 	}
 	var all []software
 	for n, blob := range blobs {
-		s, words, err := rpmPackage(blob)
+		s, words, err := rpmPackage(blob, files)
 		if err != nil {
 			return nil, fmt.Errorf("header %d: %w", n+1, err)
 		}
@@ -36,7 +35,7 @@ func parseRPM(database string, db, wal []byte, l *licences) ([]software, error) 
 	return all, nil
 }
 
-func rpmPackage(blob []byte) (s software, license string, err error) {
+func rpmPackage(blob []byte, files *lister) (s software, license string, err error) {
 	h, err := rpmheader.Parse(blob)
 	if err != nil {
 		return s, "", err
@@ -66,7 +65,9 @@ func rpmPackage(blob []byte) (s software, license string, err error) {
 		s.epoch = fmt.Sprint(epoch[0])
 	}
 	for _, path := range paths {
-		s.files = append(s.files, strings.TrimPrefix(path, "/"))
+		if err := files.add(&s, "", path); err != nil {
+			return s, "", err
+		}
 	}
 	return s, license, nil
 }

@@ -12,7 +12,7 @@ import (
 // three forms, told apart by content. wal is what stands in the file beside an
 // SQLite database that was not closed.
 func rpmHeaders(db, wal []byte) ([][]byte, error) {
-	switch r := (pages{db: db}); {
+	switch r := (pages{db: db, taken: new(int64)}); {
 	case len(db) == 0:
 		return nil, nil
 	case bytes.HasPrefix(db, []byte("SQLite format 3\x00")):
@@ -32,8 +32,18 @@ func rpmHeaders(db, wal []byte) ([][]byte, error) {
 
 // pages reads a database without trusting a number in it.
 type pages struct {
-	db   []byte
-	size int64 // of a page
+	db    []byte
+	size  int64  // of a page
+	taken *int64 // bytes of all values so far
+}
+
+// take counts a value of n bytes. No two share any in a database that is whole.
+func (p pages) take(n int64) error {
+	if n < 0 || n > int64(len(p.db))-*p.taken {
+		return fmt.Errorf("a value of %d bytes behind %d, of %d in all", n, *p.taken, len(p.db))
+	}
+	*p.taken += n
+	return nil
 }
 
 // at is n bytes from offset.
@@ -140,8 +150,8 @@ func (p pages) cell(cell []byte, usable int64, row func([][]byte) error) error {
 	size, n := varint(cell)
 	_, m := varint(cell[n:]) // the row's number
 	cell = cell[n+m:]
-	if size < 0 || size > int64(len(p.db)) {
-		return fmt.Errorf("a row of %d bytes", size)
+	if err := p.take(size); err != nil {
+		return err
 	}
 	local := size
 	if most := usable - 35; size > most {
@@ -277,7 +287,11 @@ func (p pages) ndb() ([][]byte, error) {
 		if len(block) < 16 || string(block[:4]) != "BlbS" || word(block, 1) != word(slot, 1) || int64(word(block, 3)) > int64(len(block)-16) {
 			return nil, fmt.Errorf("no blob of package %d at offset %d", word(slot, 1), offset)
 		}
-		blobs = append(blobs, block[16:][:word(block, 3)])
+		blob := block[16:][:word(block, 3)]
+		if err := p.take(int64(len(blob))); err != nil {
+			return nil, err
+		}
+		blobs = append(blobs, blob)
 	}
 	return blobs, nil
 }
@@ -357,8 +371,8 @@ func (p pages) bdbValue(order binary.ByteOrder, item []byte) ([]byte, error) {
 		return nil, fmt.Errorf("an item of kind %d", item[0])
 	}
 	number, size := int64(order.Uint32(item[4:])), int64(order.Uint32(item[8:]))
-	if size > int64(len(p.db)) {
-		return nil, fmt.Errorf("%d bytes", size)
+	if err := p.take(size); err != nil {
+		return nil, err
 	}
 	var blob []byte
 	for int64(len(blob)) < size {

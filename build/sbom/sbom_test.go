@@ -3,6 +3,7 @@ package sbom_test
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"io"
 	"os"
 	"os/exec"
@@ -324,4 +325,68 @@ func TestCheck(t *testing.T) {
 
 func linkTo(name, target string) tar.Header {
 	return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target}
+}
+
+// What a database claims costs no memory that it does not have itself.
+func TestRefusesFloods(t *testing.T) {
+	const database = "lib/apk/db/installed"
+	for want, text := range map[string]string{
+		database + ": dddd":                            "P:a\nV:1\nF:" + strings.Repeat("d", 5000) + "\nR:x\n",
+		database + ": paths of more than 268435456 by": "P:a\nV:1\nF:" + strings.Repeat("d", 4000) + strings.Repeat("\nR:x", 70_000) + "\n",
+	} {
+		_, err := sbom.Of(t.Context(), pack(t, fixture.Tar(t, fixture.File(database, text))))
+		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 500 {
+			t.Errorf("error %.300v, want one that holds %q", err, want)
+		}
+	}
+}
+
+// Databases in which many packages are the same bytes.
+func TestRefusesSharedBytes(t *testing.T) {
+	big, little := binary.BigEndian, binary.LittleEndian
+
+	sqlite := make([]byte, 1024) // two pages: the schema, and the rows
+	copy(sqlite, "SQLite format 3\x00\x02\x00")
+	big.PutUint32(sqlite[28:], 2)
+	schema := "\x1c\x01\x06\x17\x1d\x1d\x01\x0dtablePackagesPackages\x02"
+	copy(sqlite[100:], "\x0d\x00\x00\x00\x01\x00\x00\x00\x01\x90") // a leaf with one cell, at 400
+	copy(sqlite[400:], schema)
+	copy(sqlite[512:], "\x0d\x00\x00\x00\x09") // a leaf with 9 cells, all at 205
+	for n := range 9 {
+		big.PutUint16(sqlite[512+8+2*n:], 205)
+	}
+	copy(sqlite[512+205:], "\x82\x30\x01\x04\x00\x84\x64") // 304 bytes, of them a blob of 300
+
+	ndb := make([]byte, 8192)
+	copy(ndb, "RpmP")
+	little.PutUint32(ndb[12:], 1)
+	for at := 32; at < 4096; at += 16 {
+		copy(ndb[at:], "Slot")
+		for i, word := range []uint32{7, 256, 256} { // package 7: 4 KiB from 4 KiB on
+			little.PutUint32(ndb[at+4+4*i:], word)
+		}
+	}
+	copy(ndb[4096:], "BlbS\x07\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x00\x00") // 3584 bytes
+
+	bdb := make([]byte, 3*512) // description, hash, overflow
+	little.PutUint32(bdb[12:], 0x061561)
+	little.PutUint32(bdb[20:], 512)
+	little.PutUint32(bdb[32:], 2)
+	hash, overflow := bdb[512:1024], bdb[1024:]
+	hash[25], overflow[25] = 13, 7
+	little.PutUint16(hash[20:], 20)
+	for n := range 20 { // a key and a value by turns, each value the overflow page
+		at := 512 - 12*(n+1)
+		little.PutUint16(hash[26+2*n:], uint16(at))
+		hash[at] = 3
+		little.PutUint32(hash[at+4:], 2)
+		little.PutUint32(hash[at+8:], 400)
+	}
+	little.PutUint16(overflow[22:], 400)
+
+	for name, db := range map[string][]byte{"sqlite": sqlite, "ndb": ndb, "bdb": bdb} {
+		if blobs, err := sbom.Headers(db, nil); err == nil || !strings.Contains(err.Error(), "in all") {
+			t.Errorf("%s: %d packages, error %v", name, len(blobs), err)
+		}
+	}
 }

@@ -18,8 +18,12 @@ import (
 // some 100,000 files.
 const maxValues = 1 << 18
 
-// maxPath is PATH_MAX of Linux (limits.h).
-const maxPath = 4096
+// What the paths of a header may take: a folder's name stands there once for all
+// of its files.
+const (
+	maxPath  = 4096     // bytes of one (PATH_MAX of Linux, limits.h)
+	maxPaths = 64 << 20 // bytes of all
+)
 
 // Tags of the files (rpm 4.18, include/rpm/rpmtag.h).
 const tagDirIndexes, tagBaseNames, tagDirNames = 1116, 1117, 1118
@@ -138,7 +142,7 @@ func (h *Header) Paths() ([]string, error) {
 	if len(indexes) != len(names) {
 		return nil, fmt.Errorf("%d files, but folders of %d", len(names), len(indexes))
 	}
-	paths := make([]string, len(names))
+	paths, size := make([]string, len(names)), 0
 	for i, name := range names {
 		if indexes[i] >= int64(len(folders)) {
 			return nil, fmt.Errorf("%.200s: folder %d of %d", name, indexes[i], len(folders))
@@ -147,8 +151,12 @@ func (h *Header) Paths() ([]string, error) {
 			return nil, fmt.Errorf("%.200q is no file name", name)
 		}
 		folder := folders[indexes[i]]
-		if n := len(folder) + len(name); n > maxPath { // a long one for each of many files
+		n := len(folder) + len(name)
+		if n > maxPath {
 			return nil, fmt.Errorf("%.200s...: a path of %d bytes, at most %d", path.Join("/", folder, name), n, maxPath)
+		}
+		if size += n; size > maxPaths {
+			return nil, fmt.Errorf("paths of more than %d bytes", maxPaths)
 		}
 		paths[i] = path.Join("/", folder, name)
 	}

@@ -41,6 +41,7 @@ func TestPaths(t *testing.T) {
 		"folder 2":           {headerOf(ab, folders, 4, 1, 2), "b: folder 2 of 2"},
 		"one without":        {headerOf(ab, folders, 4, 1), "2 files, but folders of 1"},
 		"a folder as a name": {headerOf([]string{"a/b"}, folders, 4, 0), `"a/b" is no file name`},
+		"long paths":         {headerOf(make([]string, 17_000), []string{"/" + strings.Repeat("d", 4000)}, 4, make([]uint64, 17_000)...), "paths of more than 67108864 bytes"},
 		"a long path":        {headerOf(ab, []string{"/" + strings.Repeat("d", 5000)}, 4, 0, 0), "a path of 5002 bytes, at most 4096"},
 	} {
 		t.Run(name, func(t *testing.T) {
