@@ -221,6 +221,7 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	}
 	defer log.Close()
 
+	var drop []string // prefix that gives up root's rights
 	attr := &syscall.SysProcAttr{
 		Setpgid:   true, // an interrupt at the terminal is ours to handle
 		Pdeathsig: syscall.SIGTERM,
@@ -228,7 +229,7 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	if os.Geteuid() == 0 {
 		attr.Pdeathsig = syscall.SIGKILL
 		attr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
-		subids, drop := "", []string(nil)
+		subids := ""
 		if i.Kind == PodmanRootless {
 			subids = i.path("subid")
 			if drop, err = i.giveTo("nobody", subids); err != nil {
@@ -236,12 +237,6 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 			}
 		}
 		argv = slices.Concat([]string{"sh", "-c", firstProcess, "sh", i.path("tmp"), subids}, drop, argv)
-		defer func() {
-			if i.service.Process != nil {
-				pid := strconv.Itoa(i.service.Process.Pid)
-				i.wrap = append([]string{"nsenter", "--target=" + pid, "--mount", "--pid", "--net", "--ipc", "--"}, drop...)
-			}
-		}()
 	}
 	i.service = exec.Command(argv[0], argv[1:]...)
 	i.service.SysProcAttr = attr
@@ -250,6 +245,9 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	if err := i.service.Start(); err != nil {
 		i.service = nil
 		return err
+	}
+	if attr.Cloneflags != 0 {
+		i.wrap = append([]string{"nsenter", "--target=" + strconv.Itoa(i.service.Process.Pid), "--mount", "--pid", "--net", "--ipc", "--"}, drop...)
 	}
 	service := i.service
 	go func() { i.done <- service.Wait() }()

@@ -275,12 +275,18 @@ func TestStartFails(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho no kernel >&2\nexit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Engine{Kind: Docker, command: script, daemon: script}.Start(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no kernel") {
-		t.Errorf("got %v", err)
-	}
-	if left, _ := filepath.Glob(filepath.Join(tmp, folderPattern)); len(left) != 0 {
-		t.Errorf("left: %v", left)
+	for path, want := range map[string]string{
+		os.Getenv("PATH"): "exit status 3\nthe service ended: no kernel",
+		tmp:               `exec: "sh": executable file not found in $PATH`,
+	} {
+		t.Setenv("PATH", path)
+		_, err := Engine{Kind: Docker, command: script, daemon: script}.Start(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		if left, _ := filepath.Glob(filepath.Join(tmp, folderPattern)); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
 	}
 }
 
