@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -445,6 +446,11 @@ func (i *Instance) endPause() error {
 		pid, convErr := strconv.Atoi(strings.TrimSpace(string(content)))
 		if err := errors.Join(err, convErr); err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		// It may have ended, and its number be anybody's by now.
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil || !bytes.Contains(environ, []byte("HOME="+i.path("home")+"\x00")) {
 			continue
 		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +158,32 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	i.sweep()
 	if _, err := os.Stat(i.dir); !os.IsNotExist(err) {
 		t.Errorf("the folder is left: %v", err)
+	}
+}
+
+// Of the number in pause.pid only a process of the instance is ended.
+func TestEndPause(t *testing.T) {
+	i := Instance{dir: t.TempDir()}
+	if err := os.MkdirAll(i.path("run/libpod"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for home, want := range map[string]syscall.Signal{i.path("home"): syscall.SIGKILL, i.path("home2"): syscall.SIGTERM} {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo; read -r _")
+		cmd.Env = append(cmd.Environ(), "HOME="+home)
+		_, inErr := cmd.StdinPipe()
+		stdout, err := cmd.StdoutPipe()
+		if err := errors.Join(inErr, err, cmd.Start()); err != nil {
+			t.Fatal(err)
+		}
+		_, err = stdout.Read(make([]byte, 1))
+		err = errors.Join(err, os.WriteFile(i.path("run/libpod/pause.pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644), i.endPause())
+		if err := errors.Join(err, cmd.Process.Signal(syscall.SIGTERM)); err != nil {
+			t.Error(err)
+		}
+		cmd.Wait() // was killed
+		if got := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != want {
+			t.Errorf("a process at home in %s: ended by %v, want %v", home, got, want)
+		}
 	}
 }
 
