@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -95,25 +94,28 @@ func (run engineRun) controls(ctx context.Context) error {
 			if w.name == "pipe" {
 				continue // the same as load for an archive that is not compressed
 			}
-			start := time.Now()
-			loadErr, problems, err := run.load(ctx, w, c.image)
+			err := timed(&run.result.Controls, Result{Subject: c.name, Check: w.name}, func(r *Result) error {
+				loadErr, problems, err := run.load(ctx, w, c.image)
+				if err != nil {
+					return err
+				}
+				problems = append(lines(loadErr), problems...)
+				if len(problems) == 0 {
+					problems = run.storedProblems(ctx, c.image)
+				}
+				switch {
+				case !c.bad:
+					r.judge(problems)
+				case len(problems) == 0:
+					r.judge([]string{"is taken for good: the checks of this run see nothing"})
+				default:
+					r.Status, r.Says = Passed, "reported: "+strings.Join(problems, "; ")
+				}
+				return nil
+			})
 			if err != nil {
 				return fmt.Errorf("control %s: %w", c.name, err)
 			}
-			problems = append(lines(loadErr), problems...)
-			if len(problems) == 0 {
-				problems = run.storedProblems(ctx, c.image)
-			}
-			r := Result{Subject: c.name, Check: w.name, Seconds: time.Since(start).Seconds()}
-			switch {
-			case !c.bad:
-				r.judge(problems)
-			case len(problems) == 0:
-				r.judge([]string{"is taken for good: the checks of this run see nothing"})
-			default:
-				r.Status, r.Says = Passed, "reported: "+strings.Join(problems, "; ")
-			}
-			run.result.Controls = append(run.result.Controls, r)
 		}
 	}
 	return run.importControl(ctx, layer)
@@ -123,30 +125,28 @@ func (run engineRun) controls(ctx context.Context) error {
 // imports a bare root filesystem: podman below 4.5.1 drops it. It judges
 // nothing, as it says what archives are for, not whether they are good.
 func (run engineRun) importControl(ctx context.Context, rootfs []byte) error {
-	if err := run.Clear(ctx); err != nil {
-		return err
-	}
-	start := time.Now()
-	r := Result{Subject: "bare root filesystem", Check: "import", Status: Passed}
-	repository, tag := splitTag(controlTag)
-	err := run.RunnerImport(ctx, bytes.NewReader(rootfs), repository, tag)
-	var images []engine.Image
-	if err == nil {
-		images, err = run.Images(ctx)
-	}
-	var tags []string
-	for _, im := range images {
-		tags = append(tags, im.RepoTags...)
-	}
-	switch got := strings.Join(tags, ", "); {
-	case err != nil:
-		r.Status, r.Says = Skipped, err.Error()
-	case got == controlTag:
-		r.Says = "imported, it keeps the tag that is asked for"
-	default:
-		r.Says = fmt.Sprintf("imported as %s, it becomes %s: a job finds no helper image unless an archive brought it", controlTag, got)
-	}
-	r.Seconds = time.Since(start).Seconds()
-	run.result.Controls = append(run.result.Controls, r)
-	return run.Clear(ctx)
+	return timed(&run.result.Controls, Result{Subject: "bare root filesystem", Check: "import", Status: Passed}, func(r *Result) error {
+		if err := run.Clear(ctx); err != nil {
+			return err
+		}
+		repository, tag := splitTag(controlTag)
+		err := run.RunnerImport(ctx, bytes.NewReader(rootfs), repository, tag)
+		var images []engine.Image
+		if err == nil {
+			images, err = run.Images(ctx)
+		}
+		var tags []string
+		for _, im := range images {
+			tags = append(tags, im.RepoTags...)
+		}
+		switch got := strings.Join(tags, ", "); {
+		case err != nil:
+			r.Status, r.Says = Skipped, err.Error()
+		case got == controlTag:
+			r.Says = "imported, it keeps the tag that is asked for"
+		default:
+			r.Says = fmt.Sprintf("imported as %s, it becomes %s: a job finds no helper image unless an archive brought it", controlTag, got)
+		}
+		return nil
+	})
 }

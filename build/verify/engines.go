@@ -55,9 +55,6 @@ func Engines(ctx context.Context, wanted []string, archives []archive.File, prog
 		all.Go(func() { results[n], errs[n] = inEngine(ctx, e, images, say) })
 	}
 	all.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
 	var ran []engine.Engine
 	for n, e := range found {
 		if why := results[n].NotChecked; why != "" {
@@ -74,7 +71,7 @@ func Engines(ctx context.Context, wanted []string, archives []archive.File, prog
 	slices.SortStableFunc(results, func(a, b EngineResult) int {
 		return slices.Index(engine.Kinds(), a.Kind) - slices.Index(engine.Kinds(), b.Kind)
 	})
-	return results, engine.Missing(wanted, ran, absent)
+	return results, errors.Join(append(errs, engine.Missing(wanted, ran, absent))...)
 }
 
 // expected is an archive and what an engine should make of it.
@@ -110,19 +107,17 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, say func(
 	start := time.Now()
 	result = EngineResult{Kind: e.Kind, Version: e.Version}
 	instance, err := e.Start(ctx)
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	if err != nil && ctx.Err() == nil {
-		result.NotChecked = err.Error()
-		say("%s: not checked: %v", e, err)
-		return result, nil
-	}
 	if instance != nil {
 		defer func() { err = errors.Join(err, instance.Close()) }()
 	}
+	if cause := context.Cause(ctx); cause != nil {
+		result.NotChecked = cause.Error()
+		return result, cause
+	}
 	if err != nil {
-		return result, err
+		result.NotChecked = err.Error()
+		say("%s: not checked: %v", e, err)
+		return result, nil
 	}
 	result.Driver = instance.Driver
 	run := engineRun{instance, &result}
@@ -228,7 +223,7 @@ func (run engineRun) helper(ctx context.Context, im expected) error {
 	loaded := false
 	for _, w := range run.ways() {
 		r := Result{Subject: im.Helper, Check: w.name, Repeat: w.repeat(im)}
-		err := run.timed(&r, func() error {
+		err := timed(&run.result.Results, r, func(r *Result) error {
 			loadErr, problems, err := run.load(ctx, w, im)
 			why := run.refuses(im.File)
 			switch {
@@ -260,31 +255,31 @@ func (run engineRun) helper(ctx context.Context, im expected) error {
 		{"stored", "save " + im.RepoTag + " | tar -x -O | sha256sum", run.stored},
 		{"run", "run --rm --network none " + im.RepoTag + " " + shellWords(probe(im)), run.container},
 	} {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
 		r := Result{Subject: im.Helper, Check: check.name, Repeat: strings.SplitN(string(run.Kind), "-", 2)[0] + " " + check.repeat}
-		err := run.timed(&r, func() error {
+		err := timed(&run.result.Results, r, func(r *Result) error {
 			if loaded {
-				check.do(ctx, im, &r)
+				check.do(ctx, im, r)
 			} else {
 				r.Status, r.Says = Skipped, "the image could not be loaded"
 			}
-			return nil
+			return context.Cause(ctx)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return run.Clear(ctx)
+	return nil
 }
 
-// timed runs do, which fills in r, and keeps r.
-func (run engineRun) timed(r *Result, do func() error) error {
+// timed has do fill in r, and keeps r. A check that could not be made has failed.
+func timed(results *[]Result, r Result, do func(*Result) error) error {
 	start := time.Now()
-	err := do()
+	err := do(&r)
+	if err != nil {
+		r.judge(lines(err))
+	}
 	r.Seconds = time.Since(start).Seconds()
-	run.result.Results = append(run.result.Results, *r)
+	*results = append(*results, r)
 	return err
 }
 

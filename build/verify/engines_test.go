@@ -196,6 +196,30 @@ func TestEnginesReport(t *testing.T) {
 	})
 }
 
+// An engine that cannot go on tells where, and what was found before stays.
+func TestEnginesGoNotOn(t *testing.T) {
+	archives := runnable(t, t.TempDir(), "none", "alpine-arm", "alpine-s390x", "alpine-x86_64")
+	results, err := Engines(t.Context(), nil, archives, func(string) { os.Remove(archives[1].Path) })
+	for _, r := range results {
+		t.Run(string(r.Kind), func(t *testing.T) {
+			if r.NotChecked != "" {
+				name, _, _ := strings.Cut(string(r.Kind), "-")
+				require.Missing(t, name, r.NotChecked)
+			}
+			if want := string(r.Kind) + ": alpine-s390x: open "; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			cells := []string{r.Cell("alpine-arm"), r.Cell("alpine-s390x"), r.Cell("alpine-x86_64")}
+			if diff := cmp.Diff([]string{"ok, not run", "FAILED: load", "not checked"}, cells); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if len(results) != len(engine.Kinds()) {
+		t.Errorf("%d results, want %d: %v", len(results), len(engine.Kinds()), err)
+	}
+}
+
 // Equal archives in equal engines give equal reports, but for the time that it took.
 func TestEnginesRepeat(t *testing.T) {
 	archives := runnable(t, t.TempDir(), "zstd:fastest", "alpine-arm")
