@@ -220,11 +220,12 @@ func (run engineRun) refuses(f archive.File) string {
 // helper checks one archive in every way. An error means that there is no
 // going on; what is wrong with the image is in the results.
 func (run engineRun) helper(ctx context.Context, im expected) error {
-	loaded := false
+	var loaded bool // by the last way: each clears the store first
 	for _, w := range run.ways() {
 		r := Result{Subject: im.Helper, Check: w.name, Repeat: w.repeat(im)}
 		err := timed(&run.result.Results, r, func(r *Result) error {
 			loadErr, problems, err := run.load(ctx, w, im)
+			loaded = loadErr == nil
 			why := run.refuses(im.File)
 			switch {
 			case err != nil:
@@ -237,7 +238,6 @@ func (run engineRun) helper(ctx context.Context, im expected) error {
 			case loadErr != nil:
 				r.judge(lines(loadErr))
 			default:
-				loaded = true
 				r.judge(problems)
 			}
 			return nil

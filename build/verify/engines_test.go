@@ -196,6 +196,43 @@ func TestEnginesReport(t *testing.T) {
 	})
 }
 
+// What the last way could not load is not there to be checked.
+func TestNotLoadedByTheLastWay(t *testing.T) {
+	found, _, err := engine.Find(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) == 0 {
+		require.Missing(t, "podman", "nor any other engine")
+	}
+	images, err := expect(t.Context(), runnable(t, t.TempDir(), "gzip", "alpine-arm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, opened := images[0], 0
+	whole := im.open
+	im.open = func() (io.ReadCloser, error) {
+		if opened++; opened == 3 {
+			return inMemory([]byte("no archive"))()
+		}
+		return whole()
+	}
+	r, err := inEngine(t.Context(), found[0], []expected{im}, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.NotChecked != "" {
+		require.Missing(t, "podman", r.NotChecked)
+	}
+	want := map[string]Status{
+		"alpine-arm load": Passed, "alpine-arm runner": Passed, "alpine-arm pipe": Failed,
+		"alpine-arm lookup": Skipped, "alpine-arm stored": Skipped, "alpine-arm run": Skipped,
+	}
+	if diff := cmp.Diff(want, statuses(r.Results)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // An engine that cannot go on tells where, and what was found before stays.
 func TestEnginesGoNotOn(t *testing.T) {
 	archives := runnable(t, t.TempDir(), "none", "alpine-arm", "alpine-s390x", "alpine-x86_64")
