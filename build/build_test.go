@@ -650,6 +650,23 @@ func TestAccountsAreChecked(t *testing.T) {
 	}
 }
 
+// What verify prints of a file cannot write to the terminal.
+func TestVerifyHostile(t *testing.T) {
+	b := newBench(t, "alpine-arm64.tar")
+	if err := b.run(t, build.Package, "HELPERS=alpine-arm64"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path("out", "helper-images", "stray\x1b[31m"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t, build.Verify); err == nil || !strings.Contains(err.Error(), "manifest.json: files: ") {
+		t.Errorf("verify: %v", err)
+	}
+	if got := b.out.String(); strings.Contains(got, "\x1b") || !strings.Contains(got, `stray\x1b[31m is there`) {
+		t.Errorf("told:\n%q", got)
+	}
+}
+
 // A root filesystem without Runner's helper program is taken, and said so; what
 // a file is called cannot write to the terminal.
 func TestWarnings(t *testing.T) {

@@ -40,7 +40,8 @@ func (c Config) verify(ctx context.Context, ui *UI) error {
 	}
 	report.Engines, err = verify.Engines(ctx, c.Engines, report.Archives, func(line string) { ui.Say("%s", line) })
 	written, writeErr := report.Write(c.Out)
-	if err := errors.Join(err, writeErr, report.WriteTable(ui.Out)); err != nil {
+	_, tableErr := io.WriteString(ui.Out, visible(report.Table()))
+	if err := errors.Join(err, writeErr, tableErr); err != nil {
 		return err
 	}
 	for _, path := range written {

@@ -51,9 +51,9 @@ func (r Report) writeJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// WriteTable writes what a person reads at the terminal: helpers by engines,
+// Table is what a person reads at the terminal: helpers by engines,
 // what the controls showed, and every problem with the command that repeats it.
-func (r Report) WriteTable(w io.Writer) error {
+func (r Report) Table() string {
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "HELPER\tON DISK")
@@ -73,9 +73,7 @@ func (r Report) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "\t%s", e.controlsCell())
 	}
 	fmt.Fprintln(t)
-	if err := t.Flush(); err != nil {
-		return err
-	}
+	t.Flush()
 	for _, e := range r.Engines {
 		if e.NotChecked != "" {
 			fmt.Fprintf(&b, "%s: not checked: %s\n", e.Kind, e.NotChecked)
@@ -91,12 +89,11 @@ func (r Report) WriteTable(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(&b, "%s\n", r.Summary())
+	var table strings.Builder
 	for line := range strings.Lines(b.String()) {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
-			return err
-		}
+		table.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
-	return nil
+	return table.String()
 }
 
 // A Problem is a failed check and where it failed.
