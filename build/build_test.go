@@ -650,16 +650,25 @@ func TestAccountsAreChecked(t *testing.T) {
 	}
 }
 
-// What verify prints of a file cannot write to the terminal.
+// What verify prints of a file cannot write to the terminal. An archive that
+// is not what manifest.json says is nothing to load.
 func TestVerifyHostile(t *testing.T) {
 	b := newBench(t, "alpine-arm64.tar")
 	if err := b.run(t, build.Package, "HELPERS=alpine-arm64"); err != nil {
 		t.Fatal(err)
 	}
+	m, err := manifest.Read(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Archives[0].RepoTag = ""
+	if err := manifest.Write(b.path("out"), m, nil, nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(b.path("out", "helper-images", "stray\x1b[31m"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.run(t, build.Verify); err == nil || !strings.Contains(err.Error(), "manifest.json: files: ") {
+	if err := b.run(t, build.Verify); err == nil || !strings.Contains(err.Error(), "RepoTags is ") {
 		t.Errorf("verify: %v", err)
 	}
 	if got := b.out.String(); strings.Contains(got, "\x1b") || !strings.Contains(got, `stray\x1b[31m is there`) {

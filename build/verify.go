@@ -19,7 +19,7 @@ import (
 	"pretag/build/verify"
 )
 
-// Verify checks everything in OUT on disk, then in every engine, and writes
+// Verify checks everything in OUT on disk, then what is sound in every engine, and writes
 // what it found into OUT's folder verify.
 func Verify(ctx context.Context, c Config, ui *UI) error {
 	if _, err := os.Stat(filepath.Join(c.Out, manifest.Name)); errors.Is(err, fs.ErrNotExist) {
@@ -38,7 +38,7 @@ func (c Config) verify(ctx context.Context, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	report.Engines, err = verify.Engines(ctx, c.Engines, report.Archives, func(line string) { ui.Say("%s", line) })
+	report.Engines, err = verify.Engines(ctx, c.Engines, report.Sound(), func(line string) { ui.Say("%s", line) })
 	written, writeErr := report.Write(c.Out)
 	_, tableErr := io.WriteString(ui.Out, visible(report.Table()))
 	if err := errors.Join(err, writeErr, tableErr); err != nil {

@@ -219,6 +219,17 @@ func TestDiskReports(t *testing.T) {
 	}
 }
 
+// What manifest.json says of an archive may be no tag and no digest at all.
+func TestSound(t *testing.T) {
+	d := delivery(t)
+	d.Archives[1].RepoTag = ""
+	results, err := Disk(t.Context(), d)
+	sound := Report{Archives: d.Archives, Disk: results}.Sound()
+	if err != nil || len(sound) != 1 || sound[0].Name != d.Archives[0].Name {
+		t.Errorf("got %v, %v; want %s alone", sound, err, d.Archives[0].Name)
+	}
+}
+
 func TestDiskStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")

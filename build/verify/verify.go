@@ -6,6 +6,7 @@ package verify
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"pretag/build/archive"
@@ -75,6 +76,14 @@ type Report struct {
 	Packages []Package      `json:"packages"`
 	Disk     []Result       `json:"disk"`
 	Engines  []EngineResult `json:"engines"`
+}
+
+// Sound lists the archives whose check on disk passed. Only of those do the
+// records say what an engine should make of them.
+func (r Report) Sound() []archive.File {
+	return slices.DeleteFunc(slices.Clone(r.Archives), func(f archive.File) bool {
+		return worst(about(r.Disk, "helper-images/"+f.Name)) != Passed
+	})
 }
 
 // Err is nil when nothing failed. Otherwise it names every failed check with
