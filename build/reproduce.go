@@ -43,7 +43,7 @@ func Reproduce(ctx context.Context, c Config, getenv func(string) string, ui *UI
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	first, second, err := c.builds(dir)
+	first, second, err := c.builds(dir, getenv("CATALOGUE"))
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ type rebuild struct {
 	conditions map[string]string // by what a person calls them
 }
 
-// builds lays out the two builds in dir.
-func (c Config) builds(dir string) (first, second rebuild, err error) {
+// builds lays out the two builds in dir. catalogue is the file of an own one, or "".
+func (c Config) builds(dir, catalogue string) (first, second rebuild, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return first, second, err
@@ -126,7 +126,7 @@ func (c Config) builds(dir string) (first, second rebuild, err error) {
 	if err := copyFile(program, self, 0o755, time.Time{}); err != nil {
 		return first, second, err
 	}
-	return first, second, errors.Join(c.copyInputs(first, false, 0o644, 2001), c.copyInputs(second, true, 0o600, 2030))
+	return first, second, errors.Join(c.copyInputs(first, catalogue, false, 0o644, 2001), c.copyInputs(second, catalogue, true, 0o600, 2030))
 }
 
 // mayNameHost reports whether this process may have a host name of its own:
@@ -150,8 +150,8 @@ func reachable(dir string) bool {
 	}
 }
 
-// copyInputs copies the tarballs and what lies beside them.
-func (c Config) copyInputs(b rebuild, reverse bool, mode fs.FileMode, year int) error {
+// copyInputs copies the tarballs, what lies beside them, and the catalogue.
+func (c Config) copyInputs(b rebuild, catalogue string, reverse bool, mode fs.FileMode, year int) error {
 	inputs, _, err := c.inputs()
 	if err != nil {
 		return err
@@ -161,6 +161,9 @@ func (c Config) copyInputs(b rebuild, reverse bool, mode fs.FileMode, year int) 
 		if in.path != "" {
 			files = append(files, in.path)
 		}
+	}
+	if catalogue != "" {
+		files = append(files, catalogue)
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)
@@ -220,6 +223,9 @@ func (b rebuild) run(ctx context.Context, c Config, getenv func(string) string, 
 	}, b.env...)
 	for _, name := range settingNames() {
 		if value := getenv(name); value != "" {
+			if name == "CATALOGUE" {
+				value = filepath.Join(b.inputs, filepath.Base(value))
+			}
 			command.Env = append(command.Env, name+"="+value)
 		}
 	}

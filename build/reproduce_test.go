@@ -34,8 +34,15 @@ func TestReproduce(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(b.dir), 0o755); err != nil { // so that nobody can reach it
 		t.Fatal(err)
 	}
-	vars := []string{"HELPERS=alpine-x86_64,ubuntu-arm64", "RUNNER_VERSION=19.3.0", "ARCHIVE_COMPRESSION=zstd:fastest", "PATH=" + os.Getenv("PATH")}
-	err := b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+	catalogue, err := os.ReadFile("../helper-images/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path("own.yaml"), catalogue, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vars := []string{"CATALOGUE=" + b.path("own.yaml"), "HELPERS=alpine-x86_64,ubuntu-arm64", "RUNNER_VERSION=19.3.0", "ARCHIVE_COMPRESSION=zstd:fastest", "PATH=" + os.Getenv("PATH")}
+	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		return build.Reproduce(ctx, c, env(vars...), ui)
 	}, vars...)
 	if err != nil || !strings.Contains(b.out.String(), " files, all the same twice") {
