@@ -143,9 +143,7 @@ func (p *program) fails(t *testing.T, target string, want []string, pairs ...str
 
 func asRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		require.Missing(t, "root", "to mount file systems")
-	}
+	require.Root(t, "to mount file systems")
 }
 
 // mount puts a tmpfs of that size at a folder of the program.

@@ -99,6 +99,7 @@ type host struct {
 }
 
 func newHost(t *testing.T, format string) host {
+	require.Root(t, format+" changes its root")
 	h := host{t, format, t.TempDir()}
 	switch format {
 	case linuxpkg.RPM:
@@ -390,6 +391,7 @@ func TestStale(t *testing.T) {
 func TestDNF(t *testing.T) {
 	require.Tool(t, "dnf")
 	require.Tool(t, "createrepo_c")
+	require.Root(t, "dnf changes its root")
 	repo, root := t.TempDir(), t.TempDir()
 	buildRepo(t, repo, linuxpkg.RPM, "19.3.0")
 	run(t, "createrepo_c", "-q", repo)

@@ -372,9 +372,7 @@ func client(tb testing.TB, socket string) *http.Client {
 
 func needRoot(tb testing.TB) {
 	tb.Helper()
-	if os.Geteuid() != 0 {
-		require.Missing(tb, "root", "stores, users and daemons of the test's own need it")
-	}
+	require.Root(tb, "stores, users and daemons of the test's own need it")
 }
 
 // inEachEngine runs a test in each engine, in an empty store, all at once.

@@ -20,6 +20,14 @@ func Tool(tb testing.TB, program string) string {
 	return path
 }
 
+// Root ends a test that only root can run, saying what for.
+func Root(tb testing.TB, why string) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		Missing(tb, "root", why)
+	}
+}
+
 // Missing ends a test that cannot run for want of name: it skips, or fails if
 // REQUIRE names it.
 func Missing(tb testing.TB, name, why string) {
