@@ -42,6 +42,7 @@ type definition struct {
 type values struct {
 	Name       string // the package's
 	Format     string // rpm, deb
+	Layout     string // split, single
 	Version    string // of the package: 19.3.0, 19.3.0~beta.1, 0.0.0~latest
 	Release    string
 	Runner     catalogue.Version

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -488,6 +490,52 @@ func TestOverlay(t *testing.T) {
 		}
 		if _, ok := got["/etc/gitlab-runner"]; ok && format == linuxpkg.RPM {
 			t.Error("rpm: /etc/gitlab-runner is GitLab Runner's, with a mode of its own")
+		}
+	}
+}
+
+// TestTexts: the texts in a package speak of no package that its layout has not.
+func TestTexts(t *testing.T) {
+	dir := t.TempDir()
+	archives := fixture.Archives(t, dir, sixHelpers()...)
+	name := regexp.MustCompile("(^|[^/])(" + ours + "-[a-z0-9-]+)")
+	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single} {
+		opts := options(t, filepath.Join(dir, layout))
+		opts.Layout = layout
+		packages := build(t, opts, archives).Packages
+		var names, speaks []string
+		for _, p := range packages {
+			names = append(names, p.Name)
+		}
+		for _, p := range packages {
+			r, err := linuxpkg.Open(p.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			for e, err := range r.Contents() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if filepath.Base(e.Path) != "README.md" {
+					continue
+				}
+				text, err := io.ReadAll(e.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				speaks = append(speaks, e.Path)
+				for _, found := range name.FindAllStringSubmatch(string(text), -1) {
+					if !slices.Contains(names, found[2]) {
+						t.Errorf("%s: %s speaks of %s", p.File, e.Path, found[2])
+					}
+				}
+			}
+		}
+		for _, path := range []string{"/usr/share/doc/" + ours + "/README.md", "/usr/share/doc/" + ours + "-loader/README.md"} {
+			if !slices.Contains(speaks, path) {
+				t.Errorf("%s: no %s", layout, path)
+			}
 		}
 	}
 }

@@ -60,7 +60,7 @@ func newPlan(opts Options, archives []archive.File, stage string) (plan, error) 
 	}
 	for _, format := range opts.Formats {
 		base := values{
-			Format: format, Arch: noArch(format), Version: version, Release: strconv.Itoa(opts.Release), Runner: opts.Version, Date: opts.MTime.UTC(),
+			Format: format, Layout: opts.Layout, Arch: noArch(format), Version: version, Release: strconv.Itoa(opts.Release), Runner: opts.Version, Date: opts.MTime.UTC(),
 			Maintainer: opts.Maintainer, Vendor: opts.Vendor, Homepage: opts.Homepage, files: opts.Files,
 		}
 		for _, s := range sources {

@@ -149,7 +149,7 @@ func TestOverlay(t *testing.T) {
 		"usr/lib/systemd/system/gitlab-runner-helper-images.service":          false,
 		"usr/lib/systemd/system-preset/80-gitlab-runner-helper-images.preset": false,
 		"usr/share/man/man8/gitlab-runner-helper-images.8":                    false,
-		"usr/share/doc/gitlab-runner-helper-images-loader/README.md":          false,
+		"usr/share/doc/gitlab-runner-helper-images-loader/README.md.tmpl":     false,
 		"etc/gitlab-runner/helper-images.conf":                                false,
 	} {
 		// The other bits follow from the umask of the checkout.
