@@ -67,34 +67,41 @@ func TestScriptlets(t *testing.T) {
 		start  = "systemctl --no-block start gitlab-runner-helper-images.service\n"
 		asks   = "systemctl --quiet is-enabled gitlab-runner-helper-images.service\n"
 		reload = "systemctl --system daemon-reload\n"
+		preset = "systemctl --no-reload preset gitlab-runner-helper-images.service\n"
+		stop   = "systemctl stop gitlab-runner-helper-images.service\n"
+		// What is on the host beforehand.
+		hasUnit   = "touch /usr/lib/systemd/system/gitlab-runner-helper-images.service"
+		hasPreset = "touch /var/lib/gitlab-runner-helper-images/preset"
 	)
 	for _, test := range []struct {
 		script, argument string
 		running, enabled bool
+		before           string
 		want             string
 	}{
-		{"deb/loader-postinstall.sh", "configure", true, true, reload + asks + start},
-		{"deb/loader-postinstall.sh", "configure", true, false, reload + asks},
-		{"deb/loader-postinstall.sh", "configure", false, true, ""},
-		{"deb/loader-postinstall.sh", "triggered", true, true, asks + start},
-		{"deb/loader-postinstall.sh", "triggered", false, true, ""},
-		{"deb/loader-preremove.sh", "remove", true, true, "systemctl stop gitlab-runner-helper-images.service\n"},
-		{"deb/loader-preremove.sh", "upgrade", true, true, ""},
-		{"deb/loader-preremove.sh", "remove", false, true, ""},
-		{"deb/loader-postremove.sh", "remove", true, true, reload},
-		{"deb/loader-postremove.sh", "purge", false, true, ""},
-		{"rpm/helper-posttrans.sh", "1", true, true, asks + start},
-		{"rpm/helper-posttrans.sh", "1", true, false, asks},
-		{"rpm/helper-posttrans.sh", "1", false, true, ""},
-		{"rpm/loader-postinstall.sh", "1", false, true, "systemctl --no-reload preset gitlab-runner-helper-images.service\n"},
-		{"rpm/loader-postinstall.sh", "2", true, true, ""},
-		{"rpm/loader-posttrans.sh", "1", true, true, "systemctl daemon-reload\n" + asks + start},
-		{"rpm/loader-posttrans.sh", "1", false, true, ""},
-		{"rpm/loader-preremove.sh", "0", true, true, "systemctl --no-reload disable --now gitlab-runner-helper-images.service\n"},
-		{"rpm/loader-preremove.sh", "0", false, true, "systemctl --no-reload disable gitlab-runner-helper-images.service\n"},
-		{"rpm/loader-preremove.sh", "1", true, true, ""},
-		{"rpm/loader-postremove.sh", "0", true, true, "systemctl daemon-reload\n"},
-		{"rpm/loader-postremove.sh", "1", false, true, ""},
+		{"deb/loader-postinstall.sh", "configure", true, true, hasUnit, reload + asks + start},
+		{"deb/loader-postinstall.sh", "configure", true, false, hasUnit, reload + asks},
+		{"deb/loader-postinstall.sh", "configure", false, true, hasUnit, ""},
+		{"deb/loader-postinstall.sh", "triggered", true, true, hasUnit, asks + start},
+		{"deb/loader-postinstall.sh", "triggered", false, true, hasUnit, ""},
+		{"deb/loader-preremove.sh", "remove", true, true, hasUnit, stop},
+		{"deb/loader-preremove.sh", "upgrade", true, true, hasUnit, ""},
+		{"deb/loader-preremove.sh", "remove", false, true, hasUnit, ""},
+		{"deb/loader-postremove.sh", "remove", true, true, "", reload},
+		{"deb/loader-postremove.sh", "purge", false, true, "", ""},
+		{"deb/loader-postremove.sh", "purge", false, true, hasUnit, ""},
+		{"rpm/helper-posttrans.sh", "1", true, true, hasUnit, asks + start},
+		{"rpm/helper-posttrans.sh", "1", true, false, hasUnit, asks},
+		{"rpm/helper-posttrans.sh", "1", false, true, hasUnit, ""},
+		{"rpm/loader-posttrans.sh", "1", true, true, hasUnit, preset + "systemctl daemon-reload\n" + asks + start},
+		{"rpm/loader-posttrans.sh", "1", false, true, hasUnit, preset},
+		{"rpm/loader-posttrans.sh", "1", true, true, hasPreset, "systemctl daemon-reload\n" + asks + start},
+		{"rpm/loader-posttrans.sh", "2", false, true, hasPreset, ""},
+		{"rpm/loader-postremove.sh", "0", true, true, "", stop + "systemctl daemon-reload\n"},
+		{"rpm/loader-postremove.sh", "1", true, true, "", stop + "systemctl daemon-reload\n"},
+		{"rpm/loader-postremove.sh", "0", false, true, "", ""},
+		{"rpm/loader-postremove.sh", "0", true, true, hasUnit, ""},
+		{"rpm/loader-postremove.sh", "1", true, true, hasUnit, ""},
 	} {
 		t.Run(test.script+" "+test.argument, func(t *testing.T) {
 			text, err := packaging.Files.ReadFile("scriptlets/" + test.script)
@@ -112,10 +119,13 @@ func TestScriptlets(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// A /run and a /var/lib of its own, with or without the sign that systemd runs.
-			prepare := "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/gitlab-runner-helper-images"
+			// Folders of its own, with or without the sign that systemd runs.
+			prepare := "for at in /run /var/lib /etc/systemd/system /usr/lib/systemd/system; do mount -t tmpfs tmpfs $at || exit; done; mkdir /var/lib/gitlab-runner-helper-images"
 			if test.running {
 				prepare += " && mkdir -p /run/systemd/system"
+			}
+			if test.before != "" {
+				prepare += " && " + test.before
 			}
 			state := "; code=$?; ls /var/lib >" + filepath.Join(dir, "state") + "; exit $code"
 			cmd := exec.Command("unshare", "-m", "/bin/sh", "-c", prepare+" && "+filepath.Join(dir, "scriptlet")+" "+test.argument+state)
@@ -134,7 +144,7 @@ func TestScriptlets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			gone := test.argument == "purge" || strings.HasSuffix(test.script, "postremove.sh") && test.argument == "0"
+			gone := strings.HasSuffix(test.script, "postremove.sh") && test.argument != "remove" && test.before == ""
 			if gone != (len(left) == 0) {
 				t.Errorf("state after it: %q", left)
 			}

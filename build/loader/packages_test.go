@@ -2,6 +2,7 @@ package loader_test
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -26,6 +28,9 @@ const (
 	unit      = "gitlab-runner-helper-images.service"
 	stateFile = "var/lib/gitlab-runner-helper-images/images"
 	confFile  = "etc/gitlab-runner/helper-images.conf"
+
+	asks  = "systemctl --quiet is-enabled " + unit
+	start = "systemctl --no-block start " + unit
 )
 
 // A release is what one host installs of a build.
@@ -35,7 +40,7 @@ type release struct {
 }
 
 // newRelease builds the packages of a Runner version for this machine.
-func newRelease(tb testing.TB, version string, compression archive.Compression) release {
+func newRelease(tb testing.TB, files fs.FS, layout, version string, compression archive.Compression) release {
 	tb.Helper()
 	h := newHost(tb)
 	r := release{file: h.write(version, hostHelper(), compression, fixture.Rootfs(tb, "helper "+version))}
@@ -44,7 +49,7 @@ func newRelease(tb testing.TB, version string, compression archive.Compression) 
 		tb.Fatal(err)
 	}
 	result, err := linuxpkg.Build(tb.Context(), linuxpkg.Options{
-		Files: packaging.Files, Formats: []string{linuxpkg.RPM, linuxpkg.Deb}, Layout: linuxpkg.Split,
+		Files: files, Formats: []string{linuxpkg.RPM, linuxpkg.Deb}, Layout: layout,
 		Version: v, Release: 1, MTime: fixture.Created(), Out: filepath.Dir(h.archives), Helpers: fixture.Catalogue(tb).Helpers(),
 		Maintainer: "Pat Packager <pat@example.com>", Vendor: "Example", Homepage: "https://example.com/pretag",
 	}, []archive.File{r.file})
@@ -53,6 +58,15 @@ func newRelease(tb testing.TB, version string, compression archive.Compression) 
 	}
 	r.packages = slices.DeleteFunc(result.Packages, func(p linuxpkg.Package) bool { return strings.HasSuffix(p.Name, "-all") })
 	return r
+}
+
+// runnersOwn is the definition of a package that GitLab Runner might make: its
+// name is that of our metapackage and of our single package.
+func runnersOwn() fs.FS {
+	return fstest.MapFS{
+		"common.yaml": {Data: []byte("arch: '{{.Arch}}'\nversion: '{{.Version}}'\nrelease: '{{.Release}}'\nmaintainer: '{{.Maintainer}}'\nrpm: {buildhost: localhost}\n")},
+		"own.yaml":    {Data: []byte("layouts: [single]\nname: gitlab-runner-helper-images\ndescription: x\ncontents: [{type: tree, src: archives, dst: /usr/lib/gitlab-runner/helper-images}]\n")},
+	}
 }
 
 // A root is a small Debian of its own, without an init system and without
@@ -70,7 +84,7 @@ func newRoot(t *testing.T) root {
 		require.Tool(t, tool)
 	}
 	r := root{t, filepath.Join(tempDir(t), "root")}
-	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd,systemd", "bookworm", r.dir)
+	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd,systemd,apt", "bookworm", r.dir)
 	if out, code := output(t, bootstrap); code != 0 {
 		require.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+out)
 	}
@@ -114,11 +128,9 @@ func (r root) has(name string) bool {
 	return err == nil
 }
 
-// install installs or upgrades packages of a release in one call: all of them,
-// or those that are named.
-func (r root) install(format string, rel release, names ...string) {
+// put puts packages of a release into the root: all of them, or those that are named.
+func (r root) put(format string, rel release, names ...string) (paths []string) {
 	r.Helper()
-	var paths []string
 	for _, p := range rel.packages {
 		if p.Format != format || len(names) > 0 && !slices.Contains(names, p.Name) {
 			continue
@@ -130,6 +142,13 @@ func (r root) install(format string, rel release, names ...string) {
 		r.write("packages/"+p.File, string(data), 0o644)
 		paths = append(paths, "/packages/"+p.File)
 	}
+	return paths
+}
+
+// install installs or upgrades packages of a release in one call.
+func (r root) install(format string, rel release, names ...string) {
+	r.Helper()
+	paths := r.put(format, rel, names...)
 	if format == linuxpkg.Deb {
 		r.run("chroot", append([]string{r.dir, "dpkg", "-i"}, paths...)...)
 		return
@@ -140,6 +159,42 @@ func (r root) install(format string, rel release, names ...string) {
 	out := r.run("rpm", append([]string{"--root", r.dir, "-U", "--replacepkgs", "--nodeps", "--nosignature"}, paths...)...)
 	if strings.Contains(out, "scriptlet failed") { // rpm goes on after it
 		r.Errorf("rpm said:\n%s", out)
+	}
+}
+
+// change is install where one layout takes the other's place: dpkg alone does not
+// get all the way.
+func (r root) change(format string, rel release) {
+	r.Helper()
+	if format == linuxpkg.RPM {
+		r.install(format, rel)
+		return
+	}
+	r.run("chroot", append([]string{r.dir, "apt-get", "-y", "-o", "APT::Sandbox::User=root", "install"}, r.put(format, rel)...)...)
+}
+
+// boot has systemd run, as far as scriptlets can tell.
+func (r root) boot() {
+	r.Helper()
+	if err := os.MkdirAll(r.path("run/systemd/system"), 0o755); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r root) shutDown() {
+	r.Helper()
+	if err := os.Remove(r.path("run/systemd/system")); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// switchOff is systemctl disable.
+func (r root) switchOff() {
+	r.Helper()
+	for _, link := range glob(r, "etc/systemd/system/*.wants/"+unit) {
+		if err := os.Remove(link); err != nil {
+			r.Fatal(err)
+		}
 	}
 }
 
@@ -205,26 +260,10 @@ func TestPackages(t *testing.T) {
 	require.Tool(t, "mandoc")
 	r := newRoot(t)
 	// Docker 20.10 takes the second one's file by itself, too.
-	first, second := newRelease(t, "15.8.0", zstd), newRelease(t, "19.3.0", archive.Compression{Method: "gzip"})
+	first := newRelease(t, packaging.Files, linuxpkg.Split, "15.8.0", zstd)
+	second := newRelease(t, packaging.Files, linuxpkg.Split, "19.3.0", archive.Compression{Method: "gzip"})
 	helper := "gitlab-runner-helper-images-alpine-" + runtime.GOARCH
 	all := []string{"gitlab-runner-helper-images", "gitlab-runner-helper-images-loader", helper}
-	const (
-		asks  = "systemctl --quiet is-enabled " + unit
-		start = "systemctl --no-block start " + unit
-	)
-	systemd := r.path("run/systemd/system")
-	boot := func() {
-		t.Helper()
-		if err := os.MkdirAll(systemd, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	shutDown := func() {
-		t.Helper()
-		if err := os.Remove(systemd); err != nil {
-			t.Fatal(err)
-		}
-	}
 	step := func(name string, f func(r root)) {
 		if !t.Run(name, func(t *testing.T) { f(root{t, r.dir}) }) {
 			t.FailNow()
@@ -253,7 +292,7 @@ func TestPackages(t *testing.T) {
 		})
 	})
 	step("deb, upgrade, with systemd", func(r root) {
-		boot()
+		r.boot()
 		r.write(confFile, "PRUNE=yes\n", 0o644)
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
 		r.install(linuxpkg.Deb, second)
@@ -284,11 +323,7 @@ func TestPackages(t *testing.T) {
 		r.asked(asks, start)
 	})
 	step("deb, switched off", func(r root) {
-		for _, link := range glob(r, "etc/systemd/system/*.wants/"+unit) {
-			if err := os.Remove(link); err != nil {
-				r.Fatal(err)
-			}
-		}
+		r.switchOff()
 		r.install(linuxpkg.Deb, second)
 		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks)
 		r.enabled(false)
@@ -301,7 +336,7 @@ func TestPackages(t *testing.T) {
 		}
 	})
 	step("deb, purge and again", func(r root) {
-		shutDown()
+		r.shutDown()
 		r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, all...)...)
 		if left := append(glob(r, "etc/gitlab-runner*"), glob(r, "var/lib/*/*gitlab-runner*")...); r.has(filepath.Dir(stateFile)) || len(left) > 0 {
 			r.Errorf("left: %v", left)
@@ -319,21 +354,21 @@ func TestPackages(t *testing.T) {
 		r.holds(first)
 	})
 	step("rpm, upgrade, with systemd", func(r root) {
-		boot()
+		r.boot()
 		r.write(confFile, "PRUNE=yes\n", 0o644)
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
 		r.install(linuxpkg.RPM, second)
 		// %posttrans of both; systemd merges requests for what is starting.
-		r.asked("systemctl daemon-reload", "systemctl daemon-reload", asks, start, asks, start)
+		r.asked("systemctl daemon-reload", asks, start, asks, start)
 		r.holds(second)
 		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
 			r.Errorf("configuration: %v %q", err, text)
 		}
 	})
 	step("rpm, remove and again", func(r root) {
-		shutDown()
+		r.shutDown()
 		r.run("rpm", append([]string{"--root", r.dir, "-e", "--nodeps"}, all...)...)
-		r.asked("systemctl --no-reload disable " + unit)
+		r.asked()
 		r.enabled(false)
 		if !r.has(confFile+".rpmsave") || r.has(confFile) || r.has(filepath.Dir(stateFile)) || r.has("usr/lib/gitlab-runner") {
 			r.Error("want the changed configuration saved, and nothing else left")
@@ -342,6 +377,82 @@ func TestPackages(t *testing.T) {
 		r.asked("systemctl --no-reload preset " + unit)
 		r.holds(second)
 	})
+}
+
+// TestLayouts goes from Runner's own package through both layouts. Whether the
+// unit is enabled is decided once; what was loaded stays known to the end.
+func TestLayouts(t *testing.T) {
+	require.Tool(t, "mandoc")
+	r := newRoot(t)
+	minor := 0
+	next := func(files fs.FS, layout string) release {
+		minor++
+		return newRelease(t, files, layout, fmt.Sprintf("19.%d.0", minor), zstd)
+	}
+	const (
+		single        = "gitlab-runner-helper-images"
+		loaderPackage = "gitlab-runner-helper-images-loader"
+		helper        = "gitlab-runner-helper-images-alpine-" + runtime.GOARCH
+	)
+	for _, format := range []string{linuxpkg.Deb, linuxpkg.RPM} {
+		t.Run(format, func(t *testing.T) {
+			r := root{t, r.dir}
+			step := func(name, layout string, enabled bool) {
+				t.Helper()
+				rel := next(packaging.Files, layout)
+				r.change(format, rel)
+				if format == linuxpkg.Deb && layout == linuxpkg.Single && r.has("var/lib/dpkg/info/"+loaderPackage+".list") {
+					r.run("chroot", r.dir, "dpkg", "-P", loaderPackage)
+				}
+				r.enabled(enabled)
+				r.holds(rel)
+				if name != "Runner's own to single" && !r.has(stateFile) {
+					t.Error("the state is gone")
+				}
+				if t.Failed() {
+					t.Fatalf("after: %s", name)
+				}
+			}
+			r.change(format, next(runnersOwn(), linuxpkg.Single))
+			step("Runner's own to single", linuxpkg.Single, true)
+			r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+			step("single to split", linuxpkg.Split, true)
+			step("split to single", linuxpkg.Single, true)
+			r.switchOff()
+			step("single to split, switched off", linuxpkg.Split, false)
+			step("split to single, switched off", linuxpkg.Single, false)
+			r.boot()
+			defer r.shutDown()
+			r.run("rm", "-f", r.path("asked"))
+			step("single to split, with systemd", linuxpkg.Split, false)
+			if format == linuxpkg.RPM {
+				r.asked("systemctl daemon-reload", asks, asks)
+				step("split to single, with systemd", linuxpkg.Single, false)
+				r.asked("systemctl daemon-reload", asks)
+				r.change(format, next(runnersOwn(), linuxpkg.Single))
+				r.asked("systemctl stop "+unit, "systemctl daemon-reload")
+				if r.has(filepath.Dir(stateFile)) {
+					t.Error("Runner's own left the state")
+				}
+				step("Runner's own to single", linuxpkg.Single, true)
+				r.run("rpm", "--root", r.dir, "-e", "--nodeps", single)
+				r.enabled(false)
+				return
+			}
+			// Single is removed and not yet purged when the loader comes.
+			step("split to single, with systemd", linuxpkg.Single, false)
+			r.run("chroot", r.dir, "dpkg", "-r", single)
+			r.install(format, next(packaging.Files, linuxpkg.Split), loaderPackage, helper)
+			r.run("chroot", r.dir, "dpkg", "-P", single)
+			if !r.has(stateFile) || !r.has(confFile) {
+				t.Error("the state or the configuration is gone")
+			}
+			r.run("chroot", r.dir, "dpkg", "-P", loaderPackage, helper)
+			if left := append(glob(r, "etc/gitlab-runner*"), glob(r, "var/lib/*/*gitlab-runner*")...); r.has(filepath.Dir(stateFile)) || len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
 }
 
 // host is the installed loader and its archives, for an engine of the machine.
