@@ -128,6 +128,14 @@ func (h host) install(paths ...string) {
 	run(h, "dpkg", append([]string{"--root=" + h.root, "--log=/dev/null", "--force-architecture", "--auto-deconfigure", "-i"}, paths...)...)
 }
 
+// try installs or upgrades where nothing stands in the way.
+func (h host) try(paths ...string) (string, error) {
+	if h.format == linuxpkg.RPM {
+		return try("rpm", append([]string{"--root", h.root, "-U", "--nosignature"}, paths...)...)
+	}
+	return try("dpkg", append([]string{"--root=" + h.root, "--log=/dev/null", "-i"}, paths...)...)
+}
+
 // apt runs apt-get on a deb host.
 func (h host) apt(args ...string) {
 	h.Helper()
@@ -387,6 +395,27 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// TestTakeover: no split deb takes files of an older single one that stays. rpm
+// refuses files that differ, and counts the owners of equal ones.
+func TestTakeover(t *testing.T) {
+	before, after := newRelease(t, "19.3.0"), newRelease(t, "19.4.0")
+	for _, path := range of(linuxpkg.Deb, after.split) {
+		name := metadata(t, path).Name
+		if name == ours {
+			continue // the metapackage takes its place, by its name
+		}
+		t.Run(name, func(t *testing.T) {
+			h, dir := newHost(t, linuxpkg.Deb), t.TempDir()
+			all := append(of(linuxpkg.Deb, before.single), base(t, linuxpkg.Deb, dir), runner(t, linuxpkg.Deb, dir, "19.3.0"))
+			h.install(all...)
+			if out, err := h.try(path); err == nil || !strings.Contains(out, ours+"-single") {
+				t.Errorf("goes beside the single layout: %v\n%s", err, out)
+			}
+			h.holds(all...)
+		})
+	}
+}
+
 // TestDNF: dnf finds in a repository what one host needs, and nothing else.
 func TestDNF(t *testing.T) {
 	require.Tool(t, "dnf")
@@ -448,11 +477,12 @@ func buildRepo(t *testing.T, dir, format, runnerVersion string) {
 }
 
 // TestAPT: apt finds in a repository what one host needs, also coming from
-// Runner's own package and from the monolith.
+// Runner's own package, from the monolith and from either layout.
 func TestAPT(t *testing.T) {
 	require.Tool(t, "apt-get")
 	require.Tool(t, "dpkg-scanpackages")
-	for _, from := range []string{"nothing", "own", "monolith"} {
+	earlier := newRelease(t, "19.2.0")
+	for _, from := range []string{"nothing", "own", "monolith", linuxpkg.Split, linuxpkg.Single} {
 		t.Run(from, func(t *testing.T) {
 			h, repo := newHost(t, linuxpkg.Deb), t.TempDir()
 			buildRepo(t, repo, linuxpkg.Deb, "19.3.0")
@@ -462,6 +492,10 @@ func TestAPT(t *testing.T) {
 			switch from {
 			case "own":
 				h.install(base(t, linuxpkg.Deb, dir), runnersOwn(t, linuxpkg.Deb, dir, "19.2.0"), runner(t, linuxpkg.Deb, dir, "19.2.0"))
+			case linuxpkg.Split:
+				h.install(append(of(linuxpkg.Deb, earlier.split), base(t, linuxpkg.Deb, dir), runner(t, linuxpkg.Deb, dir, "19.2.0"))...)
+			case linuxpkg.Single:
+				h.install(append(of(linuxpkg.Deb, earlier.single), base(t, linuxpkg.Deb, dir), runner(t, linuxpkg.Deb, dir, "19.2.0"))...)
 			case "monolith":
 				h.install(base(t, linuxpkg.Deb, dir), standIn(t, linuxpkg.Deb, dir, "gitlab-runner", "17.6.0", nil, append(ownFiles(), "/usr/bin/gitlab-runner")...))
 			}

@@ -198,7 +198,13 @@ func TestRelations(t *testing.T) {
 		}},
 		{split.Packages, linuxpkg.Deb, base + "-alpine-arm", "all", map[string][]string{
 			"replaces": {"gitlab-runner (<< 17.7.0-1)", base},
-			"breaks":   {"gitlab-runner (<< 17.7.0-1)", "gitlab-runner (>> 19.3.0-1)"},
+			"breaks":   {"gitlab-runner (<< 17.7.0-1)", base + "-single (<< 19.3.0-1)", "gitlab-runner (>> 19.3.0-1)"},
+		}},
+		{split.Packages, linuxpkg.Deb, base + "-loader", "all", map[string][]string{
+			"depends":  {"zstd"},
+			"suggests": {"podman"},
+			"replaces": {base},
+			"breaks":   {base + "-single (<< 19.3.0-1)"},
 		}},
 		{single.Packages, linuxpkg.RPM, base, "noarch", map[string][]string{
 			"provides": {base + " = 19.3.0-1"},
@@ -243,7 +249,10 @@ func TestOldRunner(t *testing.T) {
 	archives := fixture.ArchivesOf(t, dir, "15.8.0", fixtureCompression(), "alpine-x86_64")
 	result := build(t, opts, archives)
 	const name = "gitlab-runner-helper-images-alpine-amd64"
-	want := map[string][]string{"breaks": {"gitlab-runner (>= 17.9.0)"}, "replaces": {"gitlab-runner-helper-images"}}
+	want := map[string][]string{
+		"breaks":   {"gitlab-runner-helper-images-single (<< 15.8.0-1)", "gitlab-runner (>= 17.9.0)"},
+		"replaces": {"gitlab-runner-helper-images"},
+	}
 	if diff := cmp.Diff(want, metadata(t, find(t, result.Packages, linuxpkg.Deb, name, "").Path).Relations); diff != "" {
 		t.Errorf("deb (-want +got):\n%s", diff)
 	}
