@@ -52,6 +52,9 @@ func standIn(tb testing.TB, format, dir, name, version string, edit func(*nfpm.I
 	return path
 }
 
+// A packager makes the stand-in of one package.
+type packager func(tb testing.TB, format, dir, version string) string
+
 // base is what the packages need of a distribution.
 func base(tb testing.TB, format, dir string) string {
 	return standIn(tb, format, dir, "base", "1", func(info *nfpm.Info) {
@@ -70,6 +73,11 @@ func runner(tb testing.TB, format, dir, version string) string {
 			info.Depends = []string{ours + " (= " + version + "-1)"}
 		}
 	}, "/usr/bin/gitlab-runner")
+}
+
+// fips is gitlab-runner-fips, which requires no package of helper images.
+func fips(tb testing.TB, format, dir, version string) string {
+	return standIn(tb, format, dir, "gitlab-runner-fips", version, nil, "/usr/bin/gitlab-runner")
 }
 
 // runnersOwn is Runner's own package of helper images, with the files of 17.7.0 to 19.3.0.
@@ -377,21 +385,29 @@ func TestBesideOldRunner(t *testing.T) {
 func TestStale(t *testing.T) {
 	r := newRelease(t, "19.3.0")
 	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
-		t.Run(format, func(t *testing.T) {
-			h, dir := newHost(t, format), t.TempDir()
-			h.install(append(of(format, r.split), base(t, format, dir), runner(t, format, dir, "19.3.0"))...)
-			newer := []string{runnersOwn(t, format, dir, "19.4.0"), runner(t, format, dir, "19.4.0")}
-			var out string
-			var err error
-			if format == linuxpkg.RPM {
-				out, err = try("rpm", append([]string{"--root", h.root, "-U", "--nosignature"}, newer...)...)
-			} else {
-				out, err = try("dpkg", append([]string{"--root=" + h.root, "--log=/dev/null", "-i"}, newer...)...)
-			}
-			if err == nil || !strings.Contains(out, ours+"-alpine-amd64") {
-				t.Errorf("GitLab Runner 19.4.0 goes beside images of 19.3.0: %v\n%s", err, out)
-			}
-		})
+		for _, test := range []struct {
+			name   string
+			ours   []string
+			runner packager
+			newer  []packager
+			stale  string
+		}{
+			{"split", r.split, runner, []packager{runnersOwn, runner}, ours + "-alpine-amd64"},
+			{"split, fips", r.split, fips, []packager{fips}, ours + "-alpine-amd64"},
+			{"single, fips", r.single, fips, []packager{fips}, ours},
+		} {
+			t.Run(format+" "+test.name, func(t *testing.T) {
+				h, dir := newHost(t, format), t.TempDir()
+				h.install(append(of(format, test.ours), base(t, format, dir), test.runner(t, format, dir, "19.3.0"))...)
+				var newer []string
+				for _, makes := range test.newer {
+					newer = append(newer, makes(t, format, dir, "19.4.0"))
+				}
+				if out, err := h.try(newer...); err == nil || !strings.Contains(out, test.stale) {
+					t.Errorf("GitLab Runner 19.4.0 goes beside images of 19.3.0: %v\n%s", err, out)
+				}
+			})
+		}
 	}
 }
 

@@ -194,11 +194,11 @@ func TestRelations(t *testing.T) {
 		}},
 		{split.Packages, linuxpkg.RPM, base + "-alpine-arm", "noarch", map[string][]string{
 			"provides":  {base + "-alpine-arm = 19.3.0-1"},
-			"conflicts": {"gitlab-runner > 19.3.0-1"},
+			"conflicts": {"gitlab-runner > 19.3.0-1", "gitlab-runner-fips > 19.3.0-1"},
 		}},
 		{split.Packages, linuxpkg.Deb, base + "-alpine-arm", "all", map[string][]string{
 			"replaces": {"gitlab-runner (<< 17.7.0-1)", base},
-			"breaks":   {"gitlab-runner (<< 17.7.0-1)", base + "-single (<< 19.3.0-1)", "gitlab-runner (>> 19.3.0-1)"},
+			"breaks":   {"gitlab-runner (<< 17.7.0-1)", base + "-single (<< 19.3.0-1)", "gitlab-runner (>> 19.3.0-1)", "gitlab-runner-fips (>> 19.3.0-1)"},
 		}},
 		{split.Packages, linuxpkg.Deb, base + "-loader", "all", map[string][]string{
 			"depends":  {"zstd"},
@@ -207,9 +207,10 @@ func TestRelations(t *testing.T) {
 			"breaks":   {base + "-single (<< 19.3.0-1)"},
 		}},
 		{single.Packages, linuxpkg.RPM, base, "noarch", map[string][]string{
-			"provides": {base + " = 19.3.0-1"},
-			"requires": {"zstd"},
-			"suggests": {"podman"},
+			"provides":  {base + " = 19.3.0-1"},
+			"requires":  {"zstd"},
+			"suggests":  {"podman"},
+			"conflicts": {"gitlab-runner-fips > 19.3.0-1"},
 			"obsoletes": {
 				base + "-loader <= 19.3.0-1", base + "-all <= 19.3.0-1",
 				base + "-alpine-amd64 <= 19.3.0-1", base + "-alpine-amd64-pwsh <= 19.3.0-1", base + "-alpine-arm <= 19.3.0-1",
@@ -250,13 +251,13 @@ func TestOldRunner(t *testing.T) {
 	result := build(t, opts, archives)
 	const name = "gitlab-runner-helper-images-alpine-amd64"
 	want := map[string][]string{
-		"breaks":   {"gitlab-runner-helper-images-single (<< 15.8.0-1)", "gitlab-runner (>= 17.9.0)"},
+		"breaks":   {"gitlab-runner-helper-images-single (<< 15.8.0-1)", "gitlab-runner (>= 17.9.0)", "gitlab-runner-fips (>= 17.9.0)"},
 		"replaces": {"gitlab-runner-helper-images"},
 	}
 	if diff := cmp.Diff(want, metadata(t, find(t, result.Packages, linuxpkg.Deb, name, "").Path).Relations); diff != "" {
 		t.Errorf("deb (-want +got):\n%s", diff)
 	}
-	if got := metadata(t, find(t, result.Packages, linuxpkg.RPM, name, "").Path).Relations["conflicts"]; !slices.Equal(got, []string{"gitlab-runner >= 17.9.0"}) {
+	if got := metadata(t, find(t, result.Packages, linuxpkg.RPM, name, "").Path).Relations["conflicts"]; !slices.Equal(got, []string{"gitlab-runner >= 17.9.0", "gitlab-runner-fips >= 17.9.0"}) {
 		t.Errorf("rpm conflicts: %q", got)
 	}
 }
