@@ -622,7 +622,7 @@ func TestShippedNames(t *testing.T) {
 // tells of other files.
 func TestAccountsAreChecked(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar")
-	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm64"); err != nil {
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm64", "CATALOGUE=../helper-images/catalogue.yaml"); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.run(t, build.VerifyOnDisk); err != nil {
@@ -638,6 +638,10 @@ func TestAccountsAreChecked(t *testing.T) {
 	provenance, err := os.ReadFile(b.path("out", "provenance.json"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	sum, err := manifest.Sum("../helper-images/catalogue.yaml")
+	if want := `"CATALOGUE": "sha256:` + sum + `"`; err != nil || !bytes.Contains(provenance, []byte(want)) {
+		t.Errorf("provenance.json lacks %s (%v)", want, err)
 	}
 	if err := os.WriteFile(b.path("out", "provenance.json"), bytes.Replace(provenance, []byte("alpine-amd64"), []byte("alpine-amd46"), 1), 0o644); err != nil {
 		t.Fatal(err)

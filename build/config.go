@@ -1,6 +1,7 @@
 package build
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/mail"
@@ -26,25 +27,26 @@ import (
 // A Config is what the environment asks for: README's table of variables, read
 // and checked once.
 type Config struct {
-	Version     catalogue.Version
-	Release     int // of the packages
-	Catalogue   *catalogue.Catalogue
-	Helpers     []catalogue.Helper
-	Inputs      string // folder of the input tarballs
-	Out         string // folder of everything written
-	Repository  string
-	Compression archive.Compression
-	Formats     []string // "rpm", "deb"
-	Layout      string   // "split", "single"
-	Maintainer  string   // of the packages: Name <mail@example.com>
-	Vendor      string   // of the packages
-	Homepage    string   // of the packages: URL
-	Time        time.Time
-	Key         string   // path of the signing key; "" for unsigned
-	Passphrase  string   // path of the file with its passphrase
-	Engines     []string // that verify must use; nil for every one found
-	Jobs        int
-	BenchRounds int // how often each way is measured
+	Version      catalogue.Version
+	Release      int // of the packages
+	Catalogue    *catalogue.Catalogue
+	OwnCatalogue string // sha256, in hex, of a catalogue of one's own; "" for the one built in
+	Helpers      []catalogue.Helper
+	Inputs       string // folder of the input tarballs
+	Out          string // folder of everything written
+	Repository   string
+	Compression  archive.Compression
+	Formats      []string // "rpm", "deb"
+	Layout       string   // "split", "single"
+	Maintainer   string   // of the packages: Name <mail@example.com>
+	Vendor       string   // of the packages
+	Homepage     string   // of the packages: URL
+	Time         time.Time
+	Key          string   // path of the signing key; "" for unsigned
+	Passphrase   string   // path of the file with its passphrase
+	Engines      []string // that verify must use; nil for every one found
+	Jobs         int
+	BenchRounds  int // how often each way is measured
 }
 
 // A Need says what a target cannot do without.
@@ -137,7 +139,7 @@ func (c *Config) readHelpers(e *env, need Need) {
 			e.reject("CATALOGUE=%q: %w", own, err)
 			return
 		}
-		file = own
+		file, c.OwnCatalogue = own, fmt.Sprintf("%x", sha256.Sum256(data))
 	}
 	var err error
 	if c.Catalogue, err = catalogue.Parse(file, data); err != nil {

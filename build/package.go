@@ -116,7 +116,8 @@ func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Doc
 	return append(m.Files(), extra...), manifest.Write(c.Out, m, signer, extra)
 }
 
-// parameters are the variables that decide what is made, but for paths.
+// parameters are the variables that decide what is made, but for paths: a
+// catalogue has its digest.
 func (c Config) parameters() map[string]string {
 	var helpers []string
 	for _, h := range c.Helpers {
@@ -137,6 +138,9 @@ func (c Config) parameters() map[string]string {
 	}
 	if revision := c.Version.Revision(); revision != "" {
 		parameters["RUNNER_REVISION"] = revision
+	}
+	if c.OwnCatalogue != "" {
+		parameters["CATALOGUE"] = "sha256:" + c.OwnCatalogue
 	}
 	return parameters
 }
