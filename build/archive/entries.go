@@ -81,6 +81,9 @@ func (c *entryCheck) layer(r io.Reader) error {
 	for name := range c.seen {
 		c.all[name] = true
 	}
+	if c.rootfs && !c.all["usr"] && !c.all["etc"] && (c.all["oci-layout"] || c.all[manifestName]) {
+		return errors.New("no root filesystem but an image archive in an unknown order; give it uncompressed")
+	}
 	if c.programs == 0 && c.foreign != "" {
 		return fmt.Errorf("%s, want %v", c.foreign, c.machine)
 	}

@@ -95,6 +95,8 @@ func TestRefusesEntries(t *testing.T) {
 		"file of an exbibyte":       {checksum(huge), "claim more than"},
 		"name of a megabyte":        {fixture.Tar(t, fixture.File(strings.Repeat("x/", 2500)+"x", "")), "name of 5001 bytes"},
 		"programs for arm64":        {fixture.Tar(t, program("usr/bin/a", elf.EM_AARCH64, elf.ELFDATA2LSB)), "usr/bin/a is a program for EM_AARCH64, want EM_X86_64"},
+		"oci-archive":               {fixture.Tar(t, fixture.File("first", ""), fixture.File("oci-layout", "{}")), "an image archive"},
+		"docker-archive":            {fixture.Tar(t, fixture.File("first", ""), fixture.File("./manifest.json", "[]")), "an image archive"},
 		"programs of a big endian":  {fixture.Tar(t, program("bin/a", elf.EM_S390, elf.ELFDATA2MSB)), "bin/a is a program for EM_S390"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -141,6 +143,7 @@ func TestAcceptsEntries(t *testing.T) {
 			fixture.Entry{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}},
 			fixture.Entry{Header: tar.Header{Name: "ids", Uid: 1 << 30, Gid: 1 << 30, Format: tar.FormatGNU}},
 		)},
+		"a manifest of its own": {fixture.Tar(t, fixture.File("manifest.json", "{}"), fixture.File("etc/a", "a"))},
 		"padding":               {append(fixture.Tar(t, fixture.File("a", "a")), make([]byte, 10240)...)},
 		"foreign beside right":  {fixture.Tar(t, program("usr/bin/qemu", elf.EM_ARM, elf.ELFDATA2LSB), program("usr/bin/sh", elf.EM_X86_64, elf.ELFDATA2LSB))},
 		"foreign elsewhere":     {fixture.Tar(t, program("usr/lib/firmware/a", elf.EM_ARM, elf.ELFDATA2LSB))},

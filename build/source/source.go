@@ -198,8 +198,9 @@ func firstIsImage(r io.Reader) (bool, error) {
 }
 
 // imageMember are the names that image archives begin with: of the OCI layout,
-// of docker save (moby v28.5.2, image/tarexport/save.go), and of pretag's own archives.
-var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer\.tar|[0-9a-f]{64}([./].*)?)$`)
+// of docker save (moby v28.5.2, image/tarexport/save.go), of go-containerregistry
+// (v0.22.1, pkg/v1/tarball/write.go), and of pretag's own archives.
+var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer\.tar|(sha256:)?[0-9a-f]{64}([./].*)?)$`)
 
 // foreign says what a file looks like that is no tar file.
 func (img *Image) foreign(err error) error {

@@ -15,7 +15,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"pretag/build/internal/decompress"
@@ -369,6 +374,33 @@ func TestDockerArchive(t *testing.T) {
 	twice := append([]fixture.Entry{fixture.File("2/layer.tar", "")}, entries...)
 	if _, err := open(t, fixture.Tar(t, twice...), amd64()); err == nil || !strings.Contains(err.Error(), "stands twice") {
 		t.Errorf("error %v, want the member that stands twice", err)
+	}
+}
+
+// A tarball as crane, ko and kaniko write it: the config first, under its digest.
+func TestRegistryTarball(t *testing.T) {
+	rootfs := fixture.Rootfs(t, "one")
+	plain, err := mutate.AppendLayers(empty.Image, static.NewLayer(rootfs, types.DockerUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag("example.com/helper:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var input bytes.Buffer
+	if err := tarball.Write(tag, plain, &input); err != nil {
+		t.Fatal(err)
+	}
+	for name, input := range map[string][]byte{"plain": input.Bytes(), "gzip": compress(t, input.Bytes(), "gzip", "-c")} {
+		img, err := open(t, input, amd64())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := layers(img)
+		if err != nil || img.Layout != source.DockerArchive || len(got) != 1 || !bytes.Equal(got[0], rootfs) {
+			t.Errorf("%s: layout %s, %d layers, %v", name, img.Layout, len(got), err)
+		}
 	}
 }
 
