@@ -62,7 +62,7 @@ func TestRefusesEntries(t *testing.T) {
 		"nothing":                   {nil, "no end marker"},
 		"no end marker":             {whole[:len(whole)-1024], "no end marker"},
 		"half an end marker":        {whole[:len(whole)-512], "no end marker"},
-		"cut in a body":             {whole[:2000], "unexpected EOF"},
+		"cut in a body":             {whole[:2000], "entry 3: unexpected EOF (truncated tar)"},
 		"cut in a header":           {whole[:1400], "unexpected EOF"},
 		"cut between entries":       {whole[:1024], "no end marker"},
 		"data after the end marker": {append(bytes.Clone(whole), "rest"...), "data after the end marker"},

@@ -59,10 +59,10 @@ func index(r *io.SectionReader) (*members, error) {
 			return m, nil
 		}
 		if err != nil {
-			if n > 1 {
-				err = fmt.Errorf("entry %d: %w", n, err)
+			if n == 1 {
+				return nil, foreign(r, err)
 			}
-			return nil, err
+			return nil, fmt.Errorf("entry %d: %w", n, err)
 		}
 		if names += len(header.Name) + len(header.Linkname); n > maxEntries || names > maxNames {
 			return nil, fmt.Errorf("entry %d: more than %d entries, or %d bytes of names", n, maxEntries, maxNames)

@@ -163,7 +163,7 @@ func (img *Image) detect() (candidate bool, err error) {
 	}
 	m, err := index(img.bytes()) // with random access, look at all of it
 	if err != nil {
-		return false, img.foreign(err)
+		return false, err
 	}
 	return m.has(ociLayout) || m.has(dockerManifest) && !m.has("usr") && !m.has("etc"), nil
 }
@@ -202,16 +202,16 @@ func firstIsImage(r io.Reader) (bool, error) {
 // (v0.22.1, pkg/v1/tarball/write.go), and of pretag's own archives.
 var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer\.tar|(sha256:)?[0-9a-f]{64}([./].*)?)$`)
 
-// foreign says what a file looks like that is no tar file.
-func (img *Image) foreign(err error) error {
-	if !errors.Is(err, tar.ErrHeader) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
-	}
-	head, readErr := io.ReadAll(io.LimitReader(img.bytes(), tarball.BlockSize))
+// foreign says what a file looks like whose first header is none.
+func foreign(r io.ReaderAt, err error) error {
+	head, readErr := io.ReadAll(io.NewSectionReader(r, 0, tarball.BlockSize))
 	if readErr != nil {
 		return readErr
 	}
-	return notTar(head)
+	if errors.Is(err, tar.ErrHeader) || len(head) < tarball.BlockSize {
+		return notTar(head)
+	}
+	return err
 }
 
 // A rootfs is the stream of a root filesystem's one layer: the plain tarball

@@ -47,6 +47,9 @@ func (r *Reader) Next() (*tar.Header, error) {
 	if errors.Is(err, io.EOF) {
 		err = r.end()
 	}
+	if err == io.ErrUnexpectedEOF { // archive/tar's own, not what a decoder wraps
+		err = fmt.Errorf("%w (truncated tar)", err)
+	}
 	if err != nil {
 		r.done = err
 		return nil, err
