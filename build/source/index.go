@@ -37,17 +37,20 @@ const (
 
 // members locates the members of a plain tarball.
 type members struct {
-	r    io.ReaderAt
-	at   map[string]extent
-	link map[string]string // symbolic links, which docker save wrote up to 24
+	r  io.ReaderAt
+	at map[string]extent
 }
 
-type extent struct{ offset, size int64 }
+// An extent is where a member's body stands. One of size -1 stands twice.
+type extent struct {
+	offset, size int64
+	link         string // of a symbolic link, which docker save wrote up to 24: its target
+}
 
 // index reads the headers of a plain tarball. Of a root filesystem too, so it
 // minds neither kinds nor repetitions; find does.
 func index(r *io.SectionReader) (*members, error) {
-	m := &members{r: r, at: map[string]extent{}, link: map[string]string{}}
+	m := &members{r: r, at: map[string]extent{}}
 	tr := tarball.NewReader(r)
 	names := 0
 	for n := 1; ; n++ {
@@ -75,16 +78,18 @@ func index(r *io.SectionReader) (*members, error) {
 		if strings.Count(name, "/") > 2 { // deeper than blobs/sha256/<hex>
 			continue
 		}
+		at := extent{offset: offset, size: header.Size}
 		switch header.Typeflag {
 		case tar.TypeSymlink:
-			m.link[name] = path.Join(path.Dir(name), header.Linkname)
+			at.link = path.Join(path.Dir(name), header.Linkname)
 		case tar.TypeReg, tar.TypeDir:
-			if before, twice := m.at[name]; twice && before.size >= 0 {
-				m.at[name] = extent{size: -1} // ambiguous
-				continue
-			}
-			m.at[name] = extent{offset, header.Size}
+		default:
+			continue
 		}
+		if _, twice := m.at[name]; twice {
+			at = extent{size: -1}
+		}
+		m.at[name] = at
 	}
 }
 
@@ -95,13 +100,12 @@ func (m *members) has(name string) bool {
 
 // find gives the stream of a member.
 func (m *members) find(name string) (*io.SectionReader, error) {
-	clean := path.Clean(name)
-	if target, ok := m.link[clean]; ok {
-		clean = target
+	at, ok := m.at[path.Clean(name)]
+	if at.link != "" {
+		at, ok = m.at[at.link]
 	}
-	at, ok := m.at[clean]
 	switch {
-	case !ok:
+	case !ok, at.link != "":
 		return nil, fmt.Errorf("%s: not in the archive", name)
 	case at.size < 0:
 		return nil, fmt.Errorf("%s: stands twice in the archive", name)

@@ -371,9 +371,13 @@ func TestDockerArchive(t *testing.T) {
 		})
 	}
 	entries[5] = fixture.File("manifest.json", manifest)
-	twice := append([]fixture.Entry{fixture.File("2/layer.tar", "")}, entries...)
-	if _, err := open(t, fixture.Tar(t, twice...), amd64()); err == nil || !strings.Contains(err.Error(), "stands twice") {
-		t.Errorf("error %v, want the member that stands twice", err)
+	link := fixture.Entry{Header: tar.Header{Name: "2/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"}}
+	again := fixture.File("2/layer.tar", "")
+	for name, more := range map[string][]fixture.Entry{"twice": {again}, "thrice": {again, again}, "a link too": {link}, "a link and twice": {link, again}} {
+		_, err := open(t, fixture.Tar(t, append(more, entries...)...), amd64())
+		if err == nil || !strings.Contains(err.Error(), "2/layer.tar: stands twice") {
+			t.Errorf("%s: error %v, want the member that stands twice", name, err)
+		}
 	}
 }
 
