@@ -717,10 +717,10 @@ func TestPackageBesideOthers(t *testing.T) {
 	}
 }
 
-// What an image was built on stands in its manifest's annotations or its labels.
-func TestInspectBase(t *testing.T) {
-	digest := "sha256:" + strings.Repeat("a", 64)
-	config, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64"})
+// ociArchive is an oci-archive of one layer.
+func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []byte {
+	t.Helper()
+	config, err := mutate.ConfigFile(empty.Image, &c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -728,19 +728,47 @@ func TestInspectBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img = mutate.Annotations(img, map[string]string{
-		"org.opencontainers.image.base.name": "example.com/base:1", "org.opencontainers.image.base.digest": digest,
-	}).(v1.Image)
 	var archive bytes.Buffer
-	if err := ociarchive.Write(&archive, img, "x", fixture.Created()); err != nil {
+	if err := ociarchive.Write(&archive, mutate.Annotations(img, annotations).(v1.Image), "x", fixture.Created()); err != nil {
 		t.Fatal(err)
 	}
+	return archive.Bytes()
+}
+
+// What an image was built on stands in its manifest's annotations or its labels.
+func TestInspectBase(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
 	b := newBench(t)
-	b.input(t, "alpine-x86_64.tar", archive.Bytes())
-	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
-		return build.Inspect(ctx, c, b.path("in", "alpine-x86_64.tar"), false, ui)
-	})
+	b.input(t, "alpine-x86_64.tar", ociArchive(t, v1.ConfigFile{OS: "linux", Architecture: "amd64"}, map[string]string{
+		"org.opencontainers.image.base.name": "example.com/base:1", "org.opencontainers.image.base.digest": digest,
+	}))
+	err := b.inspect(t, b.path("in", "alpine-x86_64.tar"))
 	if want := "base         example.com/base:1@" + digest + "\n"; err != nil || !strings.Contains(b.out.String(), want) {
 		t.Errorf("%v\n%s", err, &b.out)
 	}
+}
+
+// What archives and package take and make, inspect finds good.
+func TestInspectPlatformVariant(t *testing.T) {
+	b := newBench(t)
+	b.input(t, "alpine-arm64.tar", ociArchive(t, v1.ConfigFile{OS: "linux", Architecture: "arm64", Variant: "v8"}, nil))
+	if err := b.run(t, build.Package, "HELPERS=alpine-arm64", "FORMATS=deb"); err != nil {
+		t.Fatal(err)
+	}
+	debs, err := filepath.Glob(b.path("out", "deb", "*alpine-arm64*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatal(debs, err)
+	}
+	for _, file := range []string{b.path("in", "alpine-arm64.tar"), b.path("out", "helper-images", "prebuilt-alpine-arm64.docker.tar.zst"), debs[0]} {
+		if err := b.inspect(t, file); err != nil {
+			t.Errorf("%v\n%s", err, &b.out)
+		}
+	}
+}
+
+func (b *bench) inspect(t *testing.T, file string) error {
+	t.Helper()
+	return b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		return build.Inspect(ctx, c, file, false, ui)
+	})
 }

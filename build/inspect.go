@@ -21,6 +21,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/image"
+	"pretag/build/internal/platform"
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
 	"pretag/build/provenance"
@@ -182,7 +183,7 @@ func (i *Inspection) tarball(ctx context.Context, img *source.Image, h catalogue
 	}
 	i.Config, i.ImageID = &config.Config, image.ID(img.Config)
 	i.Base = cmp.Or(base(img.Annotations), base(config.Config.Labels))
-	i.Platform = v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}.String()
+	i.Platform = platform.Of(&config).String()
 	if !known {
 		return nil
 	}
@@ -234,7 +235,7 @@ func (i *Inspection) archive(c *archive.Contents, h catalogue.Helper, known bool
 	i.RepoTags, i.ImageID, i.DiffIDs, i.Unpacked = c.RepoTags, c.ImageID, c.DiffIDs, c.UnpackedSize
 	i.Platform, i.Config, i.Base = c.Platform.String(), &c.Config.Config, base(c.Config.Config.Labels)
 	i.Problems = append(i.Problems, c.Problems...)
-	if known && i.ImageID != "" && c.Platform.String() != h.Platform.String() {
+	if known && i.ImageID != "" && !platform.Same(c.Platform, h.Platform) {
 		i.problem(fmt.Errorf("image is for %s, want %s", c.Platform, h.Platform))
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/platform"
 	ptar "pretag/build/internal/tarball"
 )
 
@@ -340,5 +341,5 @@ func configPlatform(config []byte) (v1.Platform, error) {
 	if err := json.Unmarshal(config, &c); err != nil {
 		return v1.Platform{}, err
 	}
-	return v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}, nil
+	return platform.Of(&c), nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"pretag/build/internal/decompress"
+	"pretag/build/internal/platform"
 	ptar "pretag/build/internal/tarball"
 )
 
@@ -262,7 +263,7 @@ func (c *Contents) judgeConfig(member string, small map[string][]byte) {
 		c.problem("config: %v", err)
 		return
 	}
-	c.Platform = v1.Platform{OS: c.Config.OS, Architecture: c.Config.Architecture, Variant: c.Config.Variant}
+	c.Platform = platform.Of(&c.Config)
 	if c.Config.OS == "" || c.Config.Architecture == "" {
 		c.problem("config names no platform")
 	}

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/catalogue"
+	"pretag/build/internal/platform"
 )
 
 // FromRootfs makes the config of an image whose one layer is a flat root
@@ -42,8 +43,7 @@ func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) 
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	got := v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
-	if normal(got) != normal(h.Platform) {
+	if got := platform.Of(&c); !platform.Same(got, h.Platform) {
 		return nil, fmt.Errorf("image is for %s, want %s", got, h.Platform)
 	}
 	if !slices.Equal(c.RootFS.DiffIDs, diffIDs) {
@@ -54,15 +54,3 @@ func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) 
 
 // ID is the image ID: the digest of the config (OCI image-spec v1.1, config.md).
 func ID(config []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(config)) }
-
-// normal spells out the variants that an architecture has when none is named
-// (containerd/platforms v1.0.0, database.go).
-func normal(p v1.Platform) string {
-	switch {
-	case p.Architecture == "arm" && p.Variant == "":
-		p.Variant = "v7"
-	case p.Architecture == "arm64" && p.Variant == "v8":
-		p.Variant = ""
-	}
-	return p.OS + "/" + p.Architecture + "/" + p.Variant
-}

@@ -46,6 +46,8 @@ func TestKeep(t *testing.T) {
 		{"alpine-arm", `{"os":"linux","architecture":"arm","variant":"v7","rootfs":{"diff_ids":[]}, "unknown": 1}`, ""},
 		{"alpine-arm", `{"os":"linux","architecture":"arm"}`, ""},
 		{"alpine-arm64", `{"os":"linux","architecture":"arm64","variant":"v8"}`, ""},
+		{"ubuntu-x86_64", `{"os":"linux","architecture":"amd64","variant":"v1"}`, ""},
+		{"ubuntu-x86_64", `{"os":"linux","architecture":"amd64","variant":"v2"}`, "image is for linux/amd64/v2, want linux/amd64"},
 		{"alpine-arm", `{"os":"linux","architecture":"arm","variant":"v6"}`, "image is for linux/arm/v6, want linux/arm/v7"},
 		{"ubuntu-arm", `{"os":"linux","architecture":"amd64"}`, "image is for linux/amd64, want linux/arm/v7"},
 		{"ubuntu-x86_64", `{"os":"windows","architecture":"amd64"}`, "image is for windows/amd64, want linux/amd64"},

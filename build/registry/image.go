@@ -23,6 +23,7 @@ import (
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/internal/origin"
+	"pretag/build/internal/platform"
 )
 
 const (
@@ -108,7 +109,7 @@ func (i *image) doubt() error {
 }
 
 // choose goes down from an index to the manifest for a platform.
-func (c *client) choose(ctx context.Context, d *remote.Descriptor, platform v1.Platform, depth int) (*remote.Descriptor, error) {
+func (c *client) choose(ctx context.Context, d *remote.Descriptor, want v1.Platform, depth int) (*remote.Descriptor, error) {
 	switch {
 	case d.MediaType.IsImage():
 		return d, nil
@@ -124,11 +125,11 @@ func (c *client) choose(ctx context.Context, d *remote.Descriptor, platform v1.P
 	var offers []string
 	for _, entry := range index.Manifests {
 		inner := entry.MediaType.IsIndex()
-		if !inner && !entry.MediaType.IsImage() || isAttestation(entry) {
+		if !inner && !entry.MediaType.IsImage() || platform.IsAttestation(entry) {
 			continue
 		}
 		if entry.Platform != nil {
-			if !serves(*entry.Platform, platform) {
+			if !platform.Same(*entry.Platform, want) {
 				offers = append(offers, entry.Platform.String())
 				continue
 			}
@@ -139,21 +140,14 @@ func (c *client) choose(ctx context.Context, d *remote.Descriptor, platform v1.P
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", entry.Digest, err)
 		}
-		found, err = c.choose(ctx, found, platform, depth-1)
+		found, err = c.choose(ctx, found, want, depth-1)
 		if missing := (noPlatform{}); errors.As(err, &missing) {
 			offers = append(offers, missing.offers...)
 			continue
 		}
 		return found, err
 	}
-	return nil, noPlatform{platform, offers}
-}
-
-// isAttestation reports whether an index's entry is one of BuildKit's
-// attestations (moby/buildkit v0.25, docs/attestations/attestation-storage.md).
-func isAttestation(entry v1.Descriptor) bool {
-	return entry.Annotations["vnd.docker.reference.type"] == "attestation-manifest" ||
-		entry.Platform != nil && entry.Platform.OS == "unknown"
+	return nil, noPlatform{want, offers}
 }
 
 // noPlatform is an index without the platform that is wanted.
@@ -167,21 +161,6 @@ func (e noPlatform) Error() string {
 		return fmt.Sprintf("no image for %s", e.want)
 	}
 	return fmt.Sprintf("no image for %s; there are %s", e.want, strings.Join(e.offers, ", "))
-}
-
-// serves reports whether an image for one platform is one for the other. A
-// variant that is left out is the usual one (containerd/platforms v0.2.1, database.go).
-func serves(have, want v1.Platform) bool {
-	variant := func(p v1.Platform) string {
-		switch p.Architecture + "/" + p.Variant {
-		case "arm/":
-			return "v7"
-		case "arm64/v8", "amd64/v1":
-			return ""
-		}
-		return p.Variant
-	}
-	return have.OS == want.OS && have.Architecture == want.Architecture && variant(have) == variant(want)
 }
 
 // write writes the oci-archive at path of the blobs in folder, and its side
@@ -250,9 +229,8 @@ func (i *image) config(folder string) (*v1.ConfigFile, error) {
 	if got, want := len(config.RootFS.DiffIDs), len(i.manifest.Layers); got != want {
 		return nil, fmt.Errorf("config %s: %d diff IDs, the manifest has %d layers", digest, got, want)
 	}
-	platform := v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
-	if !serves(platform, i.platform) {
-		return nil, fmt.Errorf("image is for %s, want %s", platform, i.platform)
+	if got := platform.Of(config); !platform.Same(got, i.platform) {
+		return nil, fmt.Errorf("image is for %s, want %s", got, i.platform)
 	}
 	return config, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"pretag/build/internal/decompress"
+	"pretag/build/internal/platform"
 	"pretag/build/internal/tarball"
 )
 
@@ -255,7 +256,7 @@ func (m *members) manifests(name string, body []byte, depth int) ([]candidate, e
 	}
 	var found []candidate
 	for _, descriptor := range index.Manifests {
-		if attestation(descriptor) {
+		if platform.IsAttestation(descriptor) {
 			continue
 		}
 		body, err := m.verified(descriptor)
@@ -285,7 +286,7 @@ func (m *members) manifests(name string, body []byte, depth int) ([]candidate, e
 		if err := json.Unmarshal(c.config, &config); err != nil {
 			return nil, fmt.Errorf("%s: %w", blobName(c.manifest.Config.Digest), err)
 		}
-		c.platform = v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
+		c.platform = platform.Of(&config)
 		if !slices.ContainsFunc(found, func(other candidate) bool { return other.digest == c.digest }) {
 			found = append(found, c)
 		}
@@ -293,19 +294,13 @@ func (m *members) manifests(name string, body []byte, depth int) ([]candidate, e
 	return found, nil
 }
 
-// attestation reports whether a descriptor is one of buildkit's attestation
-// manifests (moby/buildkit v0.25, docs/attestations/attestation-storage.md).
-func attestation(d v1.Descriptor) bool {
-	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest" ||
-		d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
-}
-
 func isIndex(mediaType types.MediaType, body []byte) bool {
 	return mediaType.IsIndex() || mediaType == "" && bytes.Contains(body, []byte(`"manifests"`))
 }
 
 // choose picks the image for the platform. A single image is taken whatever its
-// platform; whether it fits is for the caller to say.
+// platform; whether it fits is for the caller to say. Without a platform there
+// must be a single image.
 func choose(found []candidate, want v1.Platform) (candidate, error) {
 	if len(found) == 1 {
 		return found[0], nil
@@ -314,14 +309,16 @@ func choose(found []candidate, want v1.Platform) (candidate, error) {
 	var all []string
 	for _, c := range found {
 		all = append(all, c.platform.String())
-		if c.platform.Satisfies(want) {
+		if platform.Same(c.platform, want) {
 			fit = append(fit, c)
 		}
 	}
-	switch len(fit) {
-	case 1:
+	switch {
+	case len(fit) == 1:
 		return fit[0], nil
-	case 0:
+	case want.OS == "":
+		return candidate{}, fmt.Errorf("%d images, want 1: %s", len(found), strings.Join(all, ", "))
+	case len(fit) == 0:
 		return candidate{}, fmt.Errorf("no image for %s; there are %d: %s", want, len(found), strings.Join(all, ", "))
 	}
 	return candidate{}, fmt.Errorf("%d images for %s, want 1", len(fit), want)

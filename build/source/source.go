@@ -56,7 +56,7 @@ type Image struct {
 type Layer func() (io.ReadCloser, error)
 
 // Open opens the tarball at path. Where it holds images for several platforms,
-// the one for platform is taken. A compressed tarball that needs random access
+// the one for platform is taken; the zero Platform fits none. A compressed tarball that needs random access
 // is spooled, plain, to an unnamed file in temp. decoders may be nil. The caller
 // closes the image.
 func Open(path string, platform v1.Platform, temp string, decoders *decompress.Decoders) (_ *Image, err error) {
