@@ -136,7 +136,7 @@ func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *Fi
 		f.DiffIDs = append(f.DiffIDs, diffID.String())
 	}
 	f.Warnings = entries.warnings()
-	return entries.end()
+	return nil
 }
 
 // writeRest writes what the layers' diff IDs decide: config and manifest.json.
@@ -190,7 +190,7 @@ func Examine(ctx context.Context, spec Spec) ([]v1.Hash, int64, error) {
 		total += size
 		diffIDs = append(diffIDs, hashOf(sum))
 	}
-	return diffIDs, total, entries.end()
+	return diffIDs, total, nil
 }
 
 func hashOf(sum hash.Hash) v1.Hash {

@@ -131,6 +131,8 @@ func checksum(b []byte) []byte {
 
 func TestAcceptsEntries(t *testing.T) {
 	lower := fixture.Tar(t, fixture.Dir("etc"), fixture.File("etc/a", "a"))
+	sized := fixture.Tar(t, fixture.Entry{Header: tar.Header{Name: "bin/fifo", Typeflag: tar.TypeFifo}})
+	copy(sized[124:], "00000000005")
 	for name, layers := range map[string][][]byte{
 		"odd but legal": {fixture.Tar(
 			t,
@@ -148,7 +150,7 @@ func TestAcceptsEntries(t *testing.T) {
 		"foreign beside right":  {fixture.Tar(t, program("usr/bin/qemu", elf.EM_ARM, elf.ELFDATA2LSB), program("usr/bin/sh", elf.EM_X86_64, elf.ELFDATA2LSB))},
 		"foreign elsewhere":     {fixture.Tar(t, program("usr/lib/firmware/a", elf.EM_ARM, elf.ELFDATA2LSB))},
 		"layers of an image":    {lower, fixture.Tar(t, fixture.File("etc/.wh.a", ""), fixture.File("etc/b", "b"))},
-		"link to a lower layer": {lower, fixture.Tar(t, link("etc/b", "etc/a", tar.TypeLink))},
+		"fifo with a size":      {checksum(sized)},
 		"the same layer twice":  {lower, lower},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,8 +159,14 @@ func TestAcceptsEntries(t *testing.T) {
 			}
 		})
 	}
-	if err := examine(lower, fixture.Tar(t, link("etc/b", "etc/c", tar.TypeLink))); err == nil {
-		t.Error("a hard link that dangles in all layers was accepted")
+	upper := fixture.Tar(t, link("etc/b", "etc/a", tar.TypeLink))
+	for name, layers := range map[string][][]byte{
+		"lower layer": {lower, upper}, "upper layer": {upper, lower},
+		"later entry": {lower, fixture.Tar(t, link("l", "a", tar.TypeLink), fixture.File("a", "a"))},
+	} {
+		if err := examine(layers...); err == nil || !strings.Contains(err.Error(), "dangling hard link") {
+			t.Errorf("target in %s: error %v", name, err)
+		}
 	}
 }
 

@@ -134,7 +134,7 @@ func readMembers(r io.Reader) (*members, error) {
 	for n := 1; ; n++ {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return m, m.entries.end()
+			return m, nil
 		}
 		if err == nil && n > maxMembers {
 			err = fmt.Errorf("more than %d members", maxMembers)
