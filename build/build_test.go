@@ -2,8 +2,11 @@ package build_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +28,7 @@ import (
 	"pretag/build/internal/filestamp"
 	"pretag/build/internal/fixture"
 	"pretag/build/internal/ociarchive"
+	"pretag/build/internal/origin"
 	"pretag/build/internal/require"
 	"pretag/build/manifest"
 )
@@ -762,6 +766,42 @@ func TestInspectPlatformVariant(t *testing.T) {
 	for _, file := range []string{b.path("in", "alpine-arm64.tar"), b.path("out", "helper-images", "prebuilt-alpine-arm64.docker.tar.zst"), debs[0]} {
 		if err := b.inspect(t, file); err != nil {
 			t.Errorf("%v\n%s", err, &b.out)
+		}
+	}
+}
+
+// What is an input, inspect does not measure as an archive of pretag's.
+func TestInspectInput(t *testing.T) {
+	b := newBench(t)
+	f := fixture.Archives(t, b.path("in"), "alpine-x86_64")[0]
+	if err := (origin.Origin{Source: "gitlab-runner-helper-images.deb", Size: f.Size, SHA256: f.SHA256}).Write(f.Path); err != nil {
+		t.Fatal(err)
+	}
+	layer := incompressible(t, 9<<20)
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	if _, err := w.Write(layer); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.input(t, "saved.tar", fixture.Tar( // docker save before 25, crane's layer
+		t,
+		fixture.File("layer.tar.gz", zipped.String()),
+		fixture.File("config.json", fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%x"]}}`, sha256.Sum256(layer))),
+		fixture.File("manifest.json", `[{"Config":"config.json","RepoTags":["helper:1"],"Layers":["layer.tar.gz"]}]`),
+		fixture.File("repositories", "{}"),
+	))
+	for file, wants := range map[string][]string{
+		f.Path:                    {"layout       docker-archive, zstd\n", "source       gitlab-runner-helper-images.deb\n", "image ID     " + f.ImageID},
+		b.path("in", "saved.tar"): {"layout       docker-archive\n", "RepoTag      helper:1\n"},
+	} {
+		err := b.inspect(t, file)
+		for _, want := range wants {
+			if err != nil || !strings.Contains(b.out.String(), want) {
+				t.Errorf("%s: %v, want %q in\n%s", file, err, want, &b.out)
+			}
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/image"
+	"pretag/build/internal/origin"
 	"pretag/build/internal/platform"
 	"pretag/build/linuxpkg"
 	"pretag/build/manifest"
@@ -99,12 +100,13 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	}
 	defer img.Close()
 	found := &Inspection{
-		File: file, Layout: string(img.Layout), Compression: string(img.Compression), Digest: img.Digest, Problems: []string{},
+		File: file, Layout: string(img.Layout), Compression: string(img.Compression),
+		RepoTags: img.RepoTags, Digest: img.Digest, Problems: []string{},
 	}
 	if known {
 		found.Helper = h.String()
 	}
-	if img.Layout == source.DockerArchive {
+	if img.Layout == source.DockerArchive && hasRecord(file) {
 		return found, found.dockerArchive(ctx, h, known)
 	}
 	if err := found.tarball(ctx, img, h, known); err != nil {
@@ -116,6 +118,13 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	found.Source, err = inputSource(file, archive.Input{SHA256: found.SHA256, Digest: found.Digest})
 	found.problem(err)
 	return found, nil
+}
+
+// hasRecord reports whether beside a docker-archive lies its record, as a build
+// leaves it. Beside an input lies nothing, or the side file that has its origin.
+func hasRecord(file string) bool {
+	o, err := origin.Read(file)
+	return o.Source == "" && !errors.Is(err, fs.ErrNotExist)
 }
 
 // named finds the helper that a file of that name belongs to.
@@ -160,7 +169,7 @@ func provenanceOf(file, sum string) (*provenance.Statement, error) {
 	return nil, nil
 }
 
-// tarball reads the layers of a root filesystem or an oci-archive.
+// tarball reads the layers of an input.
 func (i *Inspection) tarball(ctx context.Context, img *source.Image, h catalogue.Helper, known bool) error {
 	spec := archive.Spec{Rootfs: img.Layout == source.Rootfs, GoArch: h.GoArch()}
 	for _, layer := range img.Layers {
@@ -202,7 +211,8 @@ func base(annotations map[string]string) string {
 	return name + digest
 }
 
-// dockerArchive reads a docker-archive as engines do, and doubts it.
+// dockerArchive reads a docker-archive that a build made as engines do, and
+// doubts it.
 func (i *Inspection) dockerArchive(ctx context.Context, h catalogue.Helper, known bool) error {
 	c, err := archive.Read(i.File)
 	if err != nil {
@@ -210,9 +220,6 @@ func (i *Inspection) dockerArchive(ctx context.Context, h catalogue.Helper, know
 	}
 	i.archive(c, h, known)
 	f, err := readRecord(i.File)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		i.problem(err)
 		return nil

@@ -175,6 +175,7 @@ func (img *Image) fromDocker(m *members) error {
 	if img.Config, err = m.read(manifest[0].Config); err != nil {
 		return err
 	}
+	img.RepoTags = manifest[0].RepoTags
 	for _, name := range manifest[0].Layers {
 		r, err := m.find(name)
 		if err != nil {

@@ -40,6 +40,7 @@ type Image struct {
 	Config      []byte            // as it stands there; nil for a Rootfs
 	Digest      string            // of the image's manifest, sha256:<hex>; OCIArchive only
 	Annotations map[string]string // of the image's manifest; OCIArchive only
+	RepoTags    []string          // DockerArchive only
 	Layers      []Layer           // bottom up
 	Progress    func(n int)       // when set, told of the bytes of the tarball as layers are read
 
