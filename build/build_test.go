@@ -806,6 +806,30 @@ func TestInspectInput(t *testing.T) {
 	}
 }
 
+// Of a package with several archives, each has the contents that its own bill
+// of materials lists.
+func TestInspectContents(t *testing.T) {
+	b := newBench(t)
+	for helper, id := range map[string]string{"alpine-x86_64": "one", "alpine-arm": "two"} {
+		b.input(t, helper+".tar", fixture.Tar(t, fixture.File("etc/os-release", "ID="+id+"\n")))
+	}
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm", "FORMATS=deb", "PACKAGE_LAYOUT=single"); err != nil {
+		t.Fatal(err)
+	}
+	debs, err := filepath.Glob(b.path("out", "deb", "gitlab-runner-helper-images_*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatal(debs, err)
+	}
+	if err := b.inspect(t, debs[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"  contents   one, ", "  contents   two, "} {
+		if strings.Count(b.out.String(), want) != 1 {
+			t.Errorf("want %q once in\n%s", want, &b.out)
+		}
+	}
+}
+
 func (b *bench) inspect(t *testing.T, file string) error {
 	t.Helper()
 	return b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {

@@ -49,7 +49,7 @@ type Inspection struct {
 	Unpacked    int64                 `json:"unpackedSize,omitempty"` // sum of the plain layers, bytes
 	Config      *v1.Config            `json:"config,omitempty"`
 	Package     *Contained            `json:"package,omitempty"`    // of an rpm or deb
-	Contents    *sbom.Summary         `json:"contents,omitempty"`   // of the image, or of the images of a package
+	Contents    *sbom.Summary         `json:"contents,omitempty"`   // of the image
 	Provenance  *provenance.Statement `json:"provenance,omitempty"` // that names this file, from the folder above
 	Problems    []string              `json:"problems"`
 }
@@ -259,6 +259,7 @@ func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*I
 	}
 	found.Package = &Contained{Metadata: p.Metadata}
 	records := map[string]archive.File{}
+	documents := map[string]*sbom.Summary{}
 	read := map[string]*archive.Contents{}
 	for entry, err := range p.Contents() {
 		if err != nil {
@@ -302,10 +303,11 @@ func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*I
 				continue
 			}
 			summary := document.Summary()
-			found.Contents = &summary
+			documents[base] = &summary
 		}
 	}
 	for _, inner := range found.Package.Archives {
+		inner.Contents = documents[sbom.Name(filepath.Base(inner.File))]
 		if f, ok := records[inner.File]; ok {
 			inner.problem(archive.Compare(read[inner.File], f))
 		} else {
@@ -364,7 +366,7 @@ func (i *Inspection) writeText(w io.Writer) error {
 		i.Package.write(line)
 	}
 	if i.Contents != nil {
-		line("contents", strings.Split(i.Contents.String(), "\n")...)
+		line("contents", i.Contents.String())
 	}
 	if i.Provenance != nil {
 		build := i.Provenance.Predicate
@@ -412,6 +414,9 @@ func (p *Contained) write(line func(key string, values ...string)) {
 		line("  platform", a.Platform)
 		line("  image ID", a.ImageID)
 		line("  diff IDs", a.DiffIDs...)
+		if a.Contents != nil {
+			line("  contents", a.Contents.String())
+		}
 	}
 }
 
