@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -827,6 +828,50 @@ func TestInspectContents(t *testing.T) {
 		if strings.Count(b.out.String(), want) != 1 {
 			t.Errorf("want %q once in\n%s", want, &b.out)
 		}
+	}
+}
+
+// A package in which nothing is right is told of whole, each wrong once.
+func TestInspectBadPackage(t *testing.T) {
+	dpkgDeb := require.Tool(t, "dpkg-deb")
+	b := newBench(t)
+	tree := b.path("tree")
+	for name, body := range map[string]string{
+		"DEBIAN/control":       "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n",
+		"prebuilt-x.spdx.json": strings.Repeat(" ", 17<<20),
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(tree, name)), 0o755), os.WriteFile(filepath.Join(tree, name), []byte(body), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := fixture.Archives(t, tree, "alpine-x86_64")[0]
+	deb := b.path("deb", "x.deb")
+	if err := errors.Join(
+		os.WriteFile(f.Path+archive.InfoSuffix, []byte("source=x\n"), 0o644),
+		os.WriteFile(b.path("provenance.json"), []byte("{}"), 0o644), // somebody else's
+		os.Mkdir(filepath.Dir(deb), 0o755),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(dpkgDeb, "-Znone", "--build", tree, deb).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	err := b.inspect(t, deb)
+	if err == nil || !strings.Contains(err.Error(), ": 3 problems") {
+		t.Errorf("error %v", err)
+	}
+	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 17825792 bytes, at most 16777216", "provenance.json: "} {
+		if !strings.Contains(b.out.String(), want) {
+			t.Errorf("the output lacks %q:\n%s", want, &b.out)
+		}
+	}
+	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		return build.Inspect(ctx, c, deb, false, ui)
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want the interruption", err)
 	}
 }
 

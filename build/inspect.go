@@ -21,6 +21,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/image"
+	"pretag/build/internal/contextio"
 	"pretag/build/internal/origin"
 	"pretag/build/internal/platform"
 	"pretag/build/linuxpkg"
@@ -65,12 +66,11 @@ type Contained struct {
 // text or as JSON. A file in which something is wrong is an error.
 func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) error {
 	found, err := inspect(ctx, c.Catalogue, file)
-	if err == nil {
-		found.Provenance, err = provenanceOf(file, found.SHA256)
-	}
 	if err != nil {
 		return err
 	}
+	found.Provenance, err = provenanceOf(file, found.SHA256)
+	found.problem(err)
 	if asJSON {
 		err = found.writeJSON(ui.Out)
 	} else {
@@ -88,7 +88,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	p, err := linuxpkg.Open(file)
 	if err == nil {
 		defer p.Close()
-		return inspectPackage(c, file, p)
+		return inspectPackage(ctx, c, file, p)
 	}
 	if !errors.Is(err, linuxpkg.ErrFormat) {
 		return nil, err
@@ -248,7 +248,7 @@ func (i *Inspection) archive(c *archive.Contents, h catalogue.Helper, known bool
 }
 
 // inspectPackage reads an rpm or a deb, and the archives in it.
-func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*Inspection, error) {
+func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*Inspection, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -258,10 +258,13 @@ func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*I
 		return nil, err
 	}
 	found.Package = &Contained{Metadata: p.Metadata}
-	records := map[string]archive.File{}
+	records := map[string]*archive.File{} // by the archive's path; nil where one cannot be read
 	documents := map[string]*sbom.Summary{}
 	read := map[string]*archive.Contents{}
 	for entry, err := range p.Contents() {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
 		if err != nil {
 			found.problem(err)
 			break
@@ -272,7 +275,7 @@ func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*I
 		}
 		switch base := filepath.Base(entry.Path); {
 		case strings.HasSuffix(base, catalogue.Suffix):
-			contents, err := archive.ReadFrom(entry.Body)
+			contents, err := archive.ReadFrom(contextio.NewReader(ctx, entry.Body))
 			if err != nil {
 				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
 				continue
@@ -286,38 +289,58 @@ func inspectPackage(c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*I
 			read[entry.Path] = contents
 			found.Package.Archives = append(found.Package.Archives, inner)
 		case strings.HasSuffix(base, catalogue.Suffix+archive.InfoSuffix):
+			record := strings.TrimSuffix(entry.Path, archive.InfoSuffix)
+			records[record] = nil
 			f, err := archive.ParseInfo(entry.Body)
 			if err != nil {
 				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
+				continue
 			}
-			records[strings.TrimSuffix(entry.Path, archive.InfoSuffix)] = f
+			records[record] = &f
 		case strings.HasSuffix(base, sbom.Suffix):
-			data, err := io.ReadAll(entry.Body)
+			summary, err := summarize(entry)
 			if err != nil {
 				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
 				continue
 			}
-			document, err := sbom.Parse(data)
-			if err != nil {
-				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
-				continue
-			}
-			summary := document.Summary()
-			documents[base] = &summary
+			documents[base] = summary
 		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
 	}
 	for _, inner := range found.Package.Archives {
 		inner.Contents = documents[sbom.Name(filepath.Base(inner.File))]
-		if f, ok := records[inner.File]; ok {
-			inner.problem(archive.Compare(read[inner.File], f))
-		} else {
+		if f, ok := records[inner.File]; !ok {
 			inner.problem(errors.New("has no record beside it"))
+		} else if f != nil {
+			inner.problem(archive.Compare(read[inner.File], *f))
 		}
 		for _, problem := range inner.Problems {
 			found.problem(fmt.Errorf("%s: %s", inner.File, problem))
 		}
 	}
 	return found, nil
+}
+
+// maxDocument is the largest bill of materials, in bytes, that is read.
+const maxDocument = 16 << 20
+
+// summarize reads a bill of materials in a package.
+func summarize(entry linuxpkg.Entry) (*sbom.Summary, error) {
+	if entry.Size > maxDocument {
+		return nil, fmt.Errorf("%d bytes, at most %d", entry.Size, maxDocument)
+	}
+	data, err := io.ReadAll(entry.Body)
+	if err != nil {
+		return nil, err
+	}
+	document, err := sbom.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	summary := document.Summary()
+	return &summary, nil
 }
 
 func (i *Inspection) writeJSON(w io.Writer) error {

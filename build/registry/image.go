@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/internal/origin"
@@ -244,7 +245,7 @@ func verifyBlob(ctx context.Context, path string, want v1.Hash) (diffID v1.Hash,
 	}
 	defer f.Close()
 	digest, unpacked := sha256.New(), sha256.New()
-	blob := io.TeeReader(contextReader{ctx, f}, digest)
+	blob := io.TeeReader(contextio.NewReader(ctx, f), digest)
 	plain, err := decompress.NewReader(blob)
 	if err != nil {
 		return diffID, err
@@ -301,18 +302,5 @@ func (l *storedLayer) Compressed() (io.ReadCloser, error) {
 	return struct {
 		io.Reader
 		io.Closer
-	}{contextReader{l.ctx, f}, f}, nil
-}
-
-// A contextReader ends with its context.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.Reader.Read(p)
+	}{contextio.NewReader(l.ctx, f), f}, nil
 }

@@ -278,6 +278,10 @@ func TestOCIArchive(t *testing.T) {
 			}
 		})
 	}
+	want := "3 images, want 1: linux/arm/v6, linux/arm/v7, linux/amd64"
+	if _, err := open(t, nested.tar(t, ""), v1.Platform{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
+	}
 }
 
 func TestOCIArchiveRefuses(t *testing.T) {
