@@ -181,16 +181,15 @@ func firstIsImage(r io.Reader) (bool, error) {
 		return false, err
 	}
 	tr := tar.NewReader(io.MultiReader(bytes.NewReader(head[:]), r))
-	for {
+	for n := 1; ; n++ {
 		header, err := tr.Next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return false, errors.New("no entries")
-		}
-		if errors.Is(err, tar.ErrHeader) {
+		case errors.Is(err, tar.ErrHeader) && n == 1:
 			return false, notTar(head[:])
-		}
-		if err != nil {
-			return false, err
+		case err != nil:
+			return false, fmt.Errorf("entry %d: %w", n, err)
 		}
 		if name := path.Clean(header.Name); name != "." && header.Typeflag != tar.TypeXGlobalHeader {
 			return imageMember.MatchString(name), nil

@@ -442,6 +442,7 @@ func TestOwnArchive(t *testing.T) {
 func TestOpenSaysWhatItIs(t *testing.T) {
 	rootfs := fixture.Rootfs(t, strings.Repeat("x", 3000))
 	xz := compress(t, rootfs, "xz", "-c")
+	dot := fixture.Tar(t, fixture.Dir("./"))
 	longName := fixture.Tar(t, fixture.File(strings.Repeat("x", 300), ""))
 	for name, row := range map[string]struct {
 		input []byte
@@ -460,6 +461,7 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 		"7z":                    {append([]byte("7z\xbc\xaf\x27\x1c"), make([]byte, 600)...), "a 7z archive"},
 		"cut in a body":         {rootfs[:3000], "entry 4: unexpected EOF (truncated tar)"},
 		"cut in an extension":   {longName[:700], "unexpected EOF (truncated tar)"},
+		"damaged later, gzip":   {compress(t, append(dot[:512:512], bytes.Repeat([]byte("x"), 1024)...), "gzip", "-c"), "entry 2: archive/tar: invalid tar header"},
 		"damaged later":         {append(append(bytes.Clone(rootfs[:512]), 'x'), rootfs[513:]...), "entry 2: archive/tar: invalid tar header"},
 		"truncated":             {xz[:len(xz)-20], "truncated xz stream"},
 		"flipped":               {append(append(bytes.Clone(xz[:len(xz)/2]), xz[len(xz)/2]^0x55), xz[len(xz)/2+1:]...), "xz"},
