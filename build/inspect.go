@@ -106,7 +106,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	if known {
 		found.Helper = h.String()
 	}
-	if img.Layout == source.DockerArchive && hasRecord(file) {
+	if img.Layout == source.DockerArchive && built(file) {
 		return found, found.dockerArchive(ctx, h, known)
 	}
 	if err := found.tarball(ctx, img, h, known); err != nil {
@@ -120,11 +120,11 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	return found, nil
 }
 
-// hasRecord reports whether beside a docker-archive lies its record, as a build
-// leaves it. Beside an input lies nothing, or the side file that has its origin.
-func hasRecord(file string) bool {
-	o, err := origin.Read(file)
-	return o.Source == "" && !errors.Is(err, fs.ErrNotExist)
+// built reports whether a docker-archive is one that a build left, by its name:
+// one with a side file that has its origin is an input.
+func built(file string) bool {
+	o, _ := origin.Read(file) // a record that cannot be read is reported as one
+	return strings.HasSuffix(file, catalogue.Suffix) && o.Source == ""
 }
 
 // named finds the helper that a file of that name belongs to.
@@ -220,6 +220,9 @@ func (i *Inspection) dockerArchive(ctx context.Context, h catalogue.Helper, know
 	}
 	i.archive(c, h, known)
 	f, err := readRecord(i.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		i.problem(err)
 		return nil
