@@ -1,10 +1,8 @@
 package linuxpkg
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"pretag/build/catalogue"
+	"pretag/build/internal/strictyaml"
 )
 
 // commonFile is the definition whose values hold where a package's own say
@@ -140,13 +139,8 @@ func readSource(files fs.FS, name string) (source, error) {
 		return source{}, err
 	}
 	s := source{file: name, node: new(yaml.Node)}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&s.raw); err != nil {
+	if err := strictyaml.Decode(data, &s.raw); err != nil {
 		return source{}, err
-	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return source{}, errors.New("more than one YAML document")
 	}
 	if !slices.Contains([]string{eachHelper, eachHost, eachBuild}, s.raw.Each) {
 		return source{}, fmt.Errorf("each: %q: want %s, %s or nothing", s.raw.Each, eachHelper, eachHost)
