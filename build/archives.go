@@ -329,12 +329,15 @@ func (c Config) imageID(f archive.File, h catalogue.Helper) (string, error) {
 	for _, diffID := range f.DiffIDs {
 		hash, err := v1.NewHash(diffID)
 		if err != nil {
-			return "", fmt.Errorf("%s: diff ID: %w", f.Path, err)
+			return f.ImageID, fmt.Errorf("%s: diff ID: %w", f.Path, err)
 		}
 		diffIDs = append(diffIDs, hash)
 	}
 	config, err := image.FromRootfs(h, diffIDs, c.Time)
-	return image.ID(config), err
+	if err != nil {
+		return f.ImageID, err
+	}
+	return image.ID(config), nil
 }
 
 // readRecord reads the record of the archive at path.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,26 +33,14 @@ import (
 	"pretag/build/verify"
 )
 
-// filter runs a program over b.
-func filter(t *testing.T, b []byte, program string, args ...string) []byte {
-	t.Helper()
-	command := exec.Command(require.Tool(t, program), args...)
-	command.Stdin = bytes.NewReader(b)
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("%s: %v", program, err)
-	}
-	return out
-}
-
 // compressions are b in every compression, in one stream and in two.
 func compressions(t *testing.T, b []byte) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{"none": b}
 	for _, row := range [][]string{{"gzip"}, {"xz", "--block-size=2048"}, {"zstd"}, {"bzip2"}} {
 		args := append(row[1:], "-c")
-		all[row[0]] = filter(t, b, row[0], args...)
-		all[row[0]+" twice"] = append(filter(t, b[:1024], row[0], args...), filter(t, b[1024:], row[0], args...)...)
+		all[row[0]] = require.Filter(t, b, row[0], args...)
+		all[row[0]+" twice"] = append(require.Filter(t, b[:1024], row[0], args...), require.Filter(t, b[1024:], row[0], args...)...)
 	}
 	return all
 }
@@ -142,7 +129,7 @@ func TestDamagedAnywhere(t *testing.T) {
 			}
 			for what, b := range map[string][]byte{
 				"text behind it": append(bytes.Clone(whole), "trailing garbage"...), "itself behind it": append(bytes.Clone(whole), whole...),
-				"compressed twice": filter(t, filter(t, whole, "zstd", "-c"), "xz", "-c"), "zip": append([]byte("PK\x03\x04"), whole...),
+				"compressed twice": require.Filter(t, require.Filter(t, whole, "zstd", "-c"), "xz", "-c"), "zip": append([]byte("PK\x03\x04"), whole...),
 			} {
 				if _, err := try(b); err == nil {
 					t.Errorf("%s, %s: %s: accepted", layout, compression, what)
@@ -172,12 +159,12 @@ func TestHostileInputs(t *testing.T) {
 		want  string
 	}
 	rows := map[string]row{
-		"xz dictionary of 1.5 GiB": {filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 256 MiB of history"},
-		"zstd window of 2 GiB":     {filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
+		"xz dictionary of 1.5 GiB": {require.Filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 256 MiB of history"},
+		"zstd window of 2 GiB":     {require.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
 		"git-lfs pointer":          {[]byte("version https://git-lfs.github.com/spec/v1\n"), "git-lfs"},
 	}
 	for program, args := range map[string][]string{"gzip": {"-c"}, "xz": {"-1", "-c"}, "zstd": {"-c"}, "bzip2": {"-c"}} {
-		c := func(b []byte) []byte { return filter(t, b, program, args...) }
+		c := func(b []byte) []byte { return require.Filter(t, b, program, args...) }
 		many := bytes.Repeat(c(zeros), 640) // 10 GB
 		const bomb = "times its size"
 		rows[program+": 10 GB of zeros"] = row{many, "no entries"}
@@ -189,8 +176,8 @@ func TestHostileInputs(t *testing.T) {
 	}
 	names := tarOfNames(t, 300_000)
 	docker := append(slices.Clip(fixture.Tar(t, fixture.File("manifest.json", "[]"))[:1024]), names...)
-	rows["300,000 files"] = row{filter(t, names, "zstd", "-c"), "more than 262144 paths"}
-	rows["docker-archive of 300,000 files"] = row{filter(t, docker, "zstd", "-c"), "more than 262144 entries"}
+	rows["300,000 files"] = row{require.Filter(t, names, "zstd", "-c"), "more than 262144 paths"}
+	rows["docker-archive of 300,000 files"] = row{require.Filter(t, docker, "zstd", "-c"), "more than 262144 entries"}
 	rows["docker-archive of 300,000 files, plain"] = row{docker, "more than 262144 entries"}
 
 	p.pairs = append(p.pairs, "HELPERS=alpine-x86_64")

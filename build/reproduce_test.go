@@ -59,9 +59,7 @@ func TestReproduce(t *testing.T) {
 
 // In most containers root may not name a host.
 func TestReproduceWithoutCapability(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("not root: TestReproduce has no capability either")
-	}
+	require.Root(t, "TestReproduce has no capability either")
 	command := exec.CommandContext(t.Context(), require.Tool(t, "setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", os.Args[0], "-test.run=^TestReproduce$")
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)

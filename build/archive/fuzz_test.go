@@ -21,7 +21,7 @@ func FuzzParseInfo(f *testing.F) {
 		}
 		two, err := archive.ParseInfo(bytes.NewReader(one.Info()))
 		if err != nil {
-			t.Skip("an empty value is left out") // and then is missing
+			return // an empty value is left out, and then is missing
 		}
 		if !bytes.Equal(one.Info(), two.Info()) {
 			t.Errorf("%s\nis read again as\n%s", one.Info(), two.Info())

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,44 +69,32 @@ func layers(img *source.Image) (all [][]byte, err error) {
 	return all, nil
 }
 
-// compress runs a program over b.
-func compress(t testing.TB, b []byte, program string, args ...string) []byte {
-	t.Helper()
-	command := exec.Command(require.Tool(t, program), args...)
-	command.Stdin = bytes.NewReader(b)
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("%s: %v", program, err)
-	}
-	return out
-}
-
 // compressed is b in every compression, as the usual programs write it.
 func compressed(t *testing.T, b []byte) map[string][]byte {
 	t.Helper()
 	half := len(b) / 2
 	return map[string][]byte{
 		"none":             b,
-		"gzip":             compress(t, b, "gzip", "-c"),
-		"gzip members":     append(compress(t, b[:half], "gzip", "-c"), compress(t, b[half:], "gzip", "-c")...),
-		"xz":               compress(t, b, "xz", "-c"),
-		"xz -8e, crc32":    compress(t, b, "xz", "-8e", "-C", "crc32", "-c"),
-		"xz sha256":        compress(t, b, "xz", "-C", "sha256", "-c"),
-		"xz x86 filter":    compress(t, b, "xz", "--x86", "--lzma2", "-c"),
-		"xz streams":       append(append(compress(t, b[:half], "xz", "-c"), make([]byte, 8)...), compress(t, b[half:], "xz", "-c")...),
+		"gzip":             require.Filter(t, b, "gzip", "-c"),
+		"gzip members":     append(require.Filter(t, b[:half], "gzip", "-c"), require.Filter(t, b[half:], "gzip", "-c")...),
+		"xz":               require.Filter(t, b, "xz", "-c"),
+		"xz -8e, crc32":    require.Filter(t, b, "xz", "-8e", "-C", "crc32", "-c"),
+		"xz sha256":        require.Filter(t, b, "xz", "-C", "sha256", "-c"),
+		"xz x86 filter":    require.Filter(t, b, "xz", "--x86", "--lzma2", "-c"),
+		"xz streams":       append(append(require.Filter(t, b[:half], "xz", "-c"), make([]byte, 8)...), require.Filter(t, b[half:], "xz", "-c")...),
 		"xz by 7z, 128MiB": sevenZip(t, b),
-		"zstd":             compress(t, b, "zstd", "-c"),
-		"zstd --long":      compress(t, b, "zstd", "--long=27", "-19", "-c"),
-		"zstd frames":      append(compress(t, b[:half], "zstd", "-c"), compress(t, b[half:], "zstd", "-c")...),
-		"zstd skippable":   append([]byte("\x5a\x2a\x4d\x18\x04\x00\x00\x00skip"), compress(t, b, "zstd", "-c")...),
-		"bzip2":            compress(t, b, "bzip2", "-c"),
+		"zstd":             require.Filter(t, b, "zstd", "-c"),
+		"zstd --long":      require.Filter(t, b, "zstd", "--long=27", "-19", "-c"),
+		"zstd frames":      append(require.Filter(t, b[:half], "zstd", "-c"), require.Filter(t, b[half:], "zstd", "-c")...),
+		"zstd skippable":   append([]byte("\x5a\x2a\x4d\x18\x04\x00\x00\x00skip"), require.Filter(t, b, "zstd", "-c")...),
+		"bzip2":            require.Filter(t, b, "bzip2", "-c"),
 	}
 }
 
 func sevenZip(t *testing.T, b []byte) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "a.xz")
-	compress(t, b, "7z", "a", "-txz", "-m0=LZMA2:d=128m", "-si", out)
+	require.Filter(t, b, "7z", "a", "-txz", "-m0=LZMA2:d=128m", "-si", out)
 	body, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +202,7 @@ func (l *layout) tar(t *testing.T, prefix string) []byte {
 func TestOCIArchive(t *testing.T) {
 	one, two := fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))
 	plain := [][]byte{one, two}
-	stored := [][]byte{compress(t, one, "gzip", "-c"), compress(t, two, "zstd", "-c")}
+	stored := [][]byte{require.Filter(t, one, "gzip", "-c"), require.Filter(t, two, "zstd", "-c")}
 	flat := newLayout()
 	flat.index = []v1.Descriptor{flat.image(t, amd64(), plain, stored)}
 
@@ -247,12 +234,12 @@ func TestOCIArchive(t *testing.T) {
 	}{
 		"flat":          {flat.tar(t, ""), amd64(), plain},
 		"with ./":       {flat.tar(t, "./"), amd64(), plain},
-		"xz":            {compress(t, flat.tar(t, "./"), "xz", "-c"), amd64(), plain},
+		"xz":            {require.Filter(t, flat.tar(t, "./"), "xz", "-c"), amd64(), plain},
 		"one, other":    {flat.tar(t, ""), armv7(), plain}, // the caller says that it does not fit
 		"nested, amd64": {nested.tar(t, ""), amd64(), plain},
 		"arm is v7":     {plainly.tar(t, ""), armv7(), [][]byte{two}},
 		"v1 is amd64":   {plainly.tar(t, ""), amd64(), plain},
-		"nested, armv7": {compress(t, nested.tar(t, ""), "zstd", "-c"), armv7(), [][]byte{two}},
+		"nested, armv7": {require.Filter(t, nested.tar(t, ""), "zstd", "-c"), armv7(), [][]byte{two}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			img, err := open(t, row.input, row.platform)
@@ -286,7 +273,7 @@ func TestOCIArchive(t *testing.T) {
 
 func TestOCIArchiveRefuses(t *testing.T) {
 	rootfs := fixture.Rootfs(t, "one")
-	zipped := compress(t, rootfs, "gzip", "-c")
+	zipped := require.Filter(t, rootfs, "gzip", "-c")
 	for name, row := range map[string]struct {
 		damage func(*layout)
 		want   string
@@ -347,11 +334,11 @@ func TestDockerArchive(t *testing.T) {
 	manifest := `[{"Config":"` + strings.Repeat("a", 64) + `.json","RepoTags":["a:b"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]}]`
 	entries := []fixture.Entry{ // as docker save wrote it up to 24, a repeated layer as a link
 		fixture.File(strings.Repeat("a", 64)+".json", config),
-		fixture.Dir("1/"), fixture.File("1/layer.tar", string(one)), fixture.File("2/layer.tar", string(compress(t, two, "gzip", "-c"))),
+		fixture.Dir("1/"), fixture.File("1/layer.tar", string(one)), fixture.File("2/layer.tar", string(require.Filter(t, two, "gzip", "-c"))),
 		{Header: tar.Header{Name: "3/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"}},
 		fixture.File("manifest.json", manifest), fixture.File("repositories", "{}"),
 	}
-	for name, input := range map[string][]byte{"plain": fixture.Tar(t, entries...), "xz": compress(t, fixture.Tar(t, entries...), "xz", "-c")} {
+	for name, input := range map[string][]byte{"plain": fixture.Tar(t, entries...), "xz": require.Filter(t, fixture.Tar(t, entries...), "xz", "-c")} {
 		img, err := open(t, input, amd64())
 		if err != nil {
 			t.Fatal(err)
@@ -410,7 +397,7 @@ func TestRegistryTarball(t *testing.T) {
 	if err := tarball.Write(tag, plain, &input); err != nil {
 		t.Fatal(err)
 	}
-	for name, input := range map[string][]byte{"plain": input.Bytes(), "gzip": compress(t, input.Bytes(), "gzip", "-c")} {
+	for name, input := range map[string][]byte{"plain": input.Bytes(), "gzip": require.Filter(t, input.Bytes(), "gzip", "-c")} {
 		img, err := open(t, input, amd64())
 		if err != nil {
 			t.Fatal(err)
@@ -441,7 +428,7 @@ func TestOwnArchive(t *testing.T) {
 
 func TestOpenSaysWhatItIs(t *testing.T) {
 	rootfs := fixture.Rootfs(t, strings.Repeat("x", 3000))
-	xz := compress(t, rootfs, "xz", "-c")
+	xz := require.Filter(t, rootfs, "xz", "-c")
 	dot := fixture.Tar(t, fixture.Dir("./"))
 	longName := fixture.Tar(t, fixture.File(strings.Repeat("x", 300), ""))
 	for name, row := range map[string]struct {
@@ -455,23 +442,23 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 		"zip":                   {append([]byte("PK\x03\x04"), make([]byte, 600)...), "looks like application/zip"},
 		"deb":                   {[]byte("!<arch>\ndebian-binary   " + strings.Repeat(" ", 600)), "a deb package"},
 		"rpm":                   {append([]byte("\xed\xab\xee\xdb\x03"), make([]byte, 600)...), "an rpm package"},
-		"xz twice":              {compress(t, xz, "xz", "-c"), "compressed twice"},
-		"gzip text":             {compress(t, []byte(strings.Repeat("text ", 200)), "gzip", "-c"), "looks like text/plain"},
+		"xz twice":              {require.Filter(t, xz, "xz", "-c"), "compressed twice"},
+		"gzip text":             {require.Filter(t, []byte(strings.Repeat("text ", 200)), "gzip", "-c"), "looks like text/plain"},
 		"zeros":                 {make([]byte, 10240), "no entries"},
 		"7z":                    {append([]byte("7z\xbc\xaf\x27\x1c"), make([]byte, 600)...), "a 7z archive"},
 		"cut in a body":         {rootfs[:3000], "entry 4: unexpected EOF (truncated tar)"},
 		"cut in an extension":   {longName[:700], "unexpected EOF (truncated tar)"},
-		"damaged later, gzip":   {compress(t, append(dot[:512:512], bytes.Repeat([]byte("x"), 1024)...), "gzip", "-c"), "entry 2: archive/tar: invalid tar header"},
+		"damaged later, gzip":   {require.Filter(t, append(dot[:512:512], bytes.Repeat([]byte("x"), 1024)...), "gzip", "-c"), "entry 2: archive/tar: invalid tar header"},
 		"damaged later":         {append(append(bytes.Clone(rootfs[:512]), 'x'), rootfs[513:]...), "entry 2: archive/tar: invalid tar header"},
 		"truncated":             {xz[:len(xz)-20], "truncated xz stream"},
 		"flipped":               {append(append(bytes.Clone(xz[:len(xz)/2]), xz[len(xz)/2]^0x55), xz[len(xz)/2+1:]...), "xz"},
 		"trailing":              {append(bytes.Clone(xz), "garbage!"...), "xz"},
-		"gzip, tail":            {append(compress(t, rootfs, "gzip", "-c"), "garbage!"...), "gzip"},
-		"bzip2, tail":           {append(compress(t, rootfs, "bzip2", "-c"), "garbage!"...), "bzip2"},
-		"zstd, tail":            {append(compress(t, rootfs, "zstd", "-c"), "garbage!"...), "zstd"},
-		"zstd, cut":             {compress(t, rootfs, "zstd", "-c")[:80], "truncated zstd stream"},
+		"gzip, tail":            {append(require.Filter(t, rootfs, "gzip", "-c"), "garbage!"...), "gzip"},
+		"bzip2, tail":           {append(require.Filter(t, rootfs, "bzip2", "-c"), "garbage!"...), "bzip2"},
+		"zstd, tail":            {append(require.Filter(t, rootfs, "zstd", "-c"), "garbage!"...), "zstd"},
+		"zstd, cut":             {require.Filter(t, rootfs, "zstd", "-c")[:80], "truncated zstd stream"},
 		"xz of 1.5 GiB history": {hugeXZ(t), "more than 256 MiB of history"},
-		"zstd of 2 GiB history": {compress(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
+		"zstd of 2 GiB history": {require.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			img, err := open(t, row.input, amd64())
@@ -491,7 +478,7 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 // hugeXZ is small and asks for a dictionary of 1.5 GiB.
 func hugeXZ(t *testing.T) []byte {
 	t.Helper()
-	return compress(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c")
+	return require.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c")
 }
 
 func TestSumNoticesChange(t *testing.T) {

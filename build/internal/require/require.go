@@ -2,6 +2,7 @@
 package require
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"slices"
@@ -36,4 +37,16 @@ func Missing(tb testing.TB, name, why string) {
 		tb.Fatalf("REQUIRE names %s: %s", name, why)
 	}
 	tb.Skipf("no %s: %s", name, why)
+}
+
+// Filter runs a program over data and returns what it writes.
+func Filter(tb testing.TB, data []byte, program string, args ...string) []byte {
+	tb.Helper()
+	command := exec.Command(Tool(tb, program), args...)
+	command.Stdin = bytes.NewReader(data)
+	out, err := command.Output()
+	if err != nil {
+		tb.Fatalf("%s: %v", program, err)
+	}
+	return out
 }
