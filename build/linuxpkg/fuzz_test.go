@@ -3,7 +3,6 @@ package linuxpkg_test
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -44,18 +43,7 @@ func FuzzControl(f *testing.F) {
 	f.Add("Package: a\n", "", []byte{})
 	path := filepath.Join(f.TempDir(), "fuzz.deb")
 	f.Fuzz(func(t *testing.T, control, sums string, data []byte) {
-		var b bytes.Buffer
-		b.WriteString("!<arch>\n")
-		for _, member := range []struct {
-			name string
-			body []byte
-		}{
-			{"debian-binary", []byte("2.0\n")}, {"control.tar", fixture.Tar(t, fixture.File("control", control), fixture.File("md5sums", sums))}, {"data.tar", data},
-		} {
-			fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8o%-10d`\n%s", member.name, 0, 0, 0, 0o100644, len(member.body), member.body)
-			b.Write(make([]byte, len(member.body)&1))
-		}
-		write(t, path, b.Bytes())
+		write(t, path, debOf(t, control, sums, data))
 		_, _, _, _ = readAll(path) // neither panics nor takes for ever
 	})
 }

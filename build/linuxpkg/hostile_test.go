@@ -30,20 +30,63 @@ func rpmOf(store []byte, tags ...[3]uint32) []byte {
 	return append(b, store...)
 }
 
-// debOf is a deb with the data.
-func debOf(tb testing.TB, data []byte) []byte {
+// minimalControl has the fields that a deb must have.
+const minimalControl = "Package: a\nVersion: 1\nArchitecture: all\n"
+
+// debOf is a deb with the control file, the digests and the data.
+func debOf(tb testing.TB, control, sums string, data []byte) []byte {
 	tb.Helper()
-	var b bytes.Buffer
-	b.WriteString("!<arch>\n")
-	control := fixture.Tar(tb, fixture.File("control", "Package: a\nVersion: 1\nArchitecture: all\n"))
-	for _, member := range []struct {
-		name string
-		body []byte
-	}{{"debian-binary", []byte("2.0\n")}, {"control.tar", control}, {"data.tar", data}} {
-		fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8o%-10d`\n%s", member.name, 0, 0, 0, 0o100644, len(member.body), member.body)
-		b.Write(make([]byte, len(member.body)&1))
+	deb := []byte("!<arch>\n")
+	deb = appendMember(deb, "debian-binary", []byte("2.0\n"))
+	deb = appendMember(deb, "control.tar", fixture.Tar(tb, fixture.File("control", control), fixture.File("md5sums", sums)))
+	return appendMember(deb, "data.tar", data)
+}
+
+// appendMember adds a member to an ar archive.
+func appendMember(archive []byte, name string, body []byte) []byte {
+	archive = fmt.Appendf(archive, "%-16s%-12d%-6d%-6d%-8o%-10d`\n%s", name, 0, 0, 0, 0o100644, len(body), body)
+	return append(archive, make([]byte, len(body)&1)...)
+}
+
+// The members of a deb are no others than its ar archive has.
+func TestRefusesMembers(t *testing.T) {
+	good := string(debOf(t, minimalControl, "", fixture.Tar(t, fixture.File("a", ""))))
+	size := strings.Index(good, "4         `") // of debian-binary
+	for name, row := range map[string]struct {
+		deb  string
+		want string
+	}{
+		"none":               {good[:8], "unexpected EOF"},
+		"header cut":         {good + "cont", "header of member 4: unexpected EOF"},
+		"size is no number":  {good[:size] + "x" + good[size+1:], `member "debian-binary": strconv.ParseInt`},
+		"size is negative":   {good[:size] + "-4" + good[size+2:], "-4 bytes"},
+		"size of 10 GB":      {good[:size] + "9999999999" + good[size+10:], "unexpected EOF"},
+		"no end of a header": {strings.Replace(good, "`", " ", 1), "no end mark"},
+		"another first":      {"!<arch>\n" + good[8+60+4:], "begins with control.tar"},
+		"another version":    {strings.Replace(good, "2.0\n", "3.0\n", 1), "want debian-binary 2.0"},
+		"no data":            {strings.Replace(good, "data.tar", "date.tar", 1), "no data.tar"},
+		"no control":         {strings.Replace(good, "control.tar", "control.tgz", 1), "no control.tar"},
+		"compressed by lzip": {strings.Replace(good, "data.tar   ", "data.tar.lz", 1), "data.tar.lz: unknown compression"},
+		"without number":     {good + strings.Repeat(string(appendMember(nil, "_gpg", nil)), 100), "more than 64 members"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "package")
+			write(t, path, []byte(row.deb))
+			if _, _, _, err := readAll(path); err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want one that holds %q", err, row.want)
+			}
+		})
 	}
-	return b.Bytes()
+	t.Run("bare", func(t *testing.T) { // the fields that nobody needs, an odd end, a slash
+		bare := strings.ReplaceAll(good, "0           0     0     100644  ", strings.Repeat(" ", 32))
+		bare = strings.Replace(bare, "data.tar ", "data.tar/", 1) + string(appendMember(nil, "_gpgorigin", []byte("odd")))
+		path := filepath.Join(t.TempDir(), "package")
+		write(t, path, []byte(strings.TrimRight(bare, "\x00")))
+		m, files, _, err := readAll(path)
+		if err != nil || len(files) != 1 || len(m.Signatures) != 1 {
+			t.Errorf("%d files, %d signatures, %v", len(files), len(m.Signatures), err)
+		}
+	})
 }
 
 // What a package claims costs no memory that it does not have itself.
@@ -67,7 +110,7 @@ func TestRefusesFloods(t *testing.T) {
 		"rpm: strings of nothing": {rpmOf(zeros, many...), "values, at most"},
 		"rpm: header cut":         {rpmOf(zeros)[:96+16+16+1000], "unexpected EOF"},
 		"rpm: header of 4 GiB":    {bytes.Replace(rpmOf(zeros), []byte{2, 0, 0, 0}, []byte{0xff, 0xff, 0xff, 0xff}, 1), "at most"},
-		"deb: names of 900 kB":    {debOf(t, long(3)), "a path of 9"},
+		"deb: names of 900 kB":    {debOf(t, minimalControl, "", long(3)), "a path of 9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "package")

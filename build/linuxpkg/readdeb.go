@@ -11,11 +11,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
-
-	"github.com/blakesmith/ar"
 )
-
-const arMagic = "!<arch>\n"
 
 // A deb is an ar archive of debian-binary, control.tar, data.tar and, after
 // them, signatures (deb(5), dpkg 1.21; debsigs puts _gpgorigin last).
@@ -24,35 +20,36 @@ func (r *Reader) openDeb() error {
 	if err != nil {
 		return err
 	}
-	members := &arMembers{r: ar.NewReader(r.file), left: info.Size() - int64(len(arMagic))}
-	name, size, err := members.next()
+	members, err := arMembers(r.file, info.Size())
 	if err != nil {
 		return err
 	}
-	version, err := io.ReadAll(io.LimitReader(members, 16))
+	if len(members) == 0 {
+		return io.ErrUnexpectedEOF
+	}
+	version, err := io.ReadAll(io.NewSectionReader(members[0], 0, 16))
 	if err != nil {
 		return err
 	}
-	if name != "debian-binary" || size > 16 || !strings.HasPrefix(string(version), "2.") {
-		return fmt.Errorf("begins with %s %q, want debian-binary 2.0", name, version)
+	if members[0].name != "debian-binary" || !strings.HasPrefix(string(version), "2.") {
+		return fmt.Errorf("begins with %s %q, want debian-binary 2.0", members[0].name, version)
 	}
-	control, err := members.find("control.tar")
+	control, kind, err := member(members, "control.tar")
 	if err != nil {
 		return err
 	}
-	digests, config, err := r.readControl(members, control)
+	digests, config, err := r.readControl(control, kind)
 	if err != nil {
 		return fmt.Errorf("control.tar: %w", err)
 	}
-	// They come after the data: look ahead for them.
-	if err := r.readSignatures(info.Size()); err != nil {
+	if err := r.readSignatures(members); err != nil {
 		return err
 	}
-	kind, err := members.find("data.tar")
+	data, kind, err := member(members, "data.tar")
 	if err != nil {
 		return err
 	}
-	plain, kind, err := r.payload(members, kind)
+	plain, kind, err := r.payload(data, kind)
 	if err != nil {
 		return fmt.Errorf("data.tar: %w", err)
 	}
@@ -63,97 +60,42 @@ func (r *Reader) openDeb() error {
 	return nil
 }
 
-// arMembers guards the ar reader, which takes any number that it finds and an
-// archive's end for a member's.
-type arMembers struct {
-	r    *ar.Reader
-	left int64 // bytes of the file after the current member's header
-	body int64 // bytes of the current member that are left
-	pad  int64
-}
-
-func (m *arMembers) next() (name string, size int64, err error) {
-	m.left -= m.body + m.pad
-	h, err := m.r.Next()
-	if err != nil {
-		return "", 0, err
-	}
-	const headerSize = 60 // ar(5)
-	m.left -= headerSize
-	name = strings.TrimSuffix(strings.TrimSpace(h.Name), "/")
-	if h.Size < 0 || h.Size > m.left {
-		return "", 0, fmt.Errorf("%s: %d bytes, but %d are left: %w", name, h.Size, m.left, io.ErrUnexpectedEOF)
-	}
-	m.body, m.pad = h.Size, h.Size&1
-	return name, h.Size, nil
-}
-
-func (m *arMembers) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.body -= int64(n)
-	m.left -= int64(n)
-	return n, err
-}
-
-// find goes on to the member of that name with any compression and says which.
-func (m *arMembers) find(want string) (kind string, err error) {
+// member returns the first one of that name with any compression, and says which.
+func member(members []arMember, want string) (m arMember, kind string, err error) {
 	kinds := map[string]string{"": "none", ".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".bz2": "bzip2", ".lzma": "lzma"}
-	for {
-		name, _, err := m.next()
-		if errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("no %s", want)
-		}
-		if err != nil {
-			return "", err
-		}
-		if suffix, ok := strings.CutPrefix(name, want); ok {
+	for _, m := range members {
+		if suffix, ok := strings.CutPrefix(m.name, want); ok {
 			if kind, ok := kinds[suffix]; ok {
-				return kind, nil
+				return m, kind, nil
 			}
-			return "", fmt.Errorf("%s: unknown compression", name)
+			return m, "", fmt.Errorf("%s: unknown compression", m.name)
 		}
 	}
+	return m, "", fmt.Errorf("no %s", want)
 }
 
 // readSignatures keeps the members _gpg*, wherever they are. They sign the
 // bodies of the others, one behind the other (debsigs 0.1.15, debsigs(1p)).
-func (r *Reader) readSignatures(size int64) error {
-	var signed []*io.SectionReader
-	section := io.NewSectionReader(r.file, 0, size)
-	members := &arMembers{r: ar.NewReader(section), left: size - int64(len(arMagic))}
-	for {
-		name, size, err := members.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if !strings.HasPrefix(name, "_gpg") {
-			at, err := section.Seek(0, io.SeekCurrent)
-			if err != nil {
-				return err
+func (r *Reader) readSignatures(members []arMember) error {
+	isSignature := func(m arMember) bool { return strings.HasPrefix(m.name, "_gpg") }
+	signed := func() io.Reader {
+		var bodies []io.Reader
+		for _, m := range members {
+			if !isSignature(m) {
+				bodies = append(bodies, io.NewSectionReader(m, 0, m.Size()))
 			}
-			signed = append(signed, io.NewSectionReader(r.file, at, size))
+		}
+		return io.MultiReader(bodies...)
+	}
+	for _, m := range members {
+		if !isSignature(m) {
 			continue
 		}
-		if size > maxMetadata {
-			return fmt.Errorf("%s: %d bytes", name, size)
-		}
-		data, err := bounded(members)
+		data, err := bounded(m)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
-		r.Signatures = append(r.Signatures, Signature{Place: name, Data: data})
-	}
-	for i := range r.Signatures {
-		r.Signatures[i].Signed = func() io.Reader {
-			var bodies []io.Reader
-			for _, body := range signed {
-				bodies = append(bodies, io.NewSectionReader(body, 0, body.Size()))
-			}
-			return io.MultiReader(bodies...)
-		}
+		r.Signatures = append(r.Signatures, Signature{Place: m.name, Data: data, Signed: signed})
 	}
 	return nil
 }
