@@ -60,11 +60,12 @@ func (e Engine) Start(ctx context.Context) (*Instance, error) {
 }
 
 // Folders of instances are named so, and short: a socket's path has 107 bytes
-// (unix(7)), and podman warns of run roots above 50. Each holds a file that is
-// locked as long as somebody uses the folder; the lock ends with its process.
+// (unix(7)), and podman's run root 50, or what should tidy up after a container
+// fails and podman waits 20 s for it (4.3.1, as a plain user). Each holds a file
+// that is locked as long as somebody uses the folder; the lock ends with its process.
 const (
-	folderPattern = "pretag-engine-*"
-	lockName      = "lock"
+	folderPattern = "pretag-*"
+	lockName      = "engine-lock"
 )
 
 func (i *Instance) makeFolder() (err error) {
@@ -131,7 +132,7 @@ func (i *Instance) start(ctx context.Context) error {
 // configure writes, into fresh folders, the files that the engine reads instead
 // of the host's and the user's, and returns the command that serves the API.
 func (i *Instance) configure(driver string) ([]string, error) {
-	for _, name := range []string{"home", "tmp", "run", "exec", "root"} {
+	for _, name := range []string{"home", "tmp", "run", "root"} {
 		if err := errors.Join(os.RemoveAll(i.path(name)), os.Mkdir(i.path(name), 0o755)); err != nil {
 			return nil, err
 		}
@@ -141,7 +142,7 @@ func (i *Instance) configure(driver string) ([]string, error) {
 			i.daemon,
 			"--config-file=" + i.path("daemon.json"),
 			"--data-root=" + i.path("root"),
-			"--exec-root=" + i.path("exec"),
+			"--exec-root=" + i.path("run"),
 			"--pidfile=" + i.path("pid"),
 			"--host=unix://" + i.socket(),
 			"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
@@ -288,7 +289,7 @@ func (i *Instance) environ(cmd *exec.Cmd) {
 	cmd.Env = append(env,
 		"HOME="+i.path("home"),
 		"TMPDIR="+i.path("tmp"),
-		"XDG_RUNTIME_DIR="+i.path("exec"),
+		"XDG_RUNTIME_DIR="+i.path("run"),
 		"CONTAINERS_CONF="+i.path("containers.conf"),
 		"CONTAINERS_STORAGE_CONF="+i.path("storage.conf"),
 	)
@@ -405,10 +406,11 @@ func (i *Instance) remove() error {
 	err := removeCgroups(filepath.Base(i.dir))
 	if os.Geteuid() != 0 {
 		// Files in the store belong to subordinate ids, which only podman's own
-		// namespace may remove. There podman mounts its store on itself.
+		// namespace may remove. There podman mounts its store on itself, and a
+		// container that has just ended may still hold it.
 		ctx, cancel := limit(context.Background(), callLimit)
 		defer cancel()
-		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount "$1/overlay" 2>/dev/null; rm -rf "$1"`, "sh", i.path("root"))
+		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount --lazy "$1/overlay" 2>/dev/null; rm -rf "$1"`, "sh", i.path("root"))
 		err = errors.Join(err, unshareErr, i.endPause())
 	}
 	return errors.Join(err, os.RemoveAll(i.dir))
@@ -438,7 +440,7 @@ func (i *Instance) stop() error {
 // namespace open (podman 4.3, pkg/rootless; its number is in pause.pid).
 func (i *Instance) endPause() error {
 	var errs []error
-	for _, pattern := range []string{"run/libpod/pause.pid", "exec/libpod/tmp/pause.pid"} {
+	for _, pattern := range []string{"run/libpod/pause.pid", "run/libpod/tmp/pause.pid"} {
 		content, err := os.ReadFile(i.path(pattern))
 		if errors.Is(err, os.ErrNotExist) {
 			continue

@@ -216,9 +216,14 @@ func TestPlainUser(t *testing.T) {
 		cd /
 		shift
 		"$@"
-		cat /proc/[0-9]*/comm`, "sh", subids,
+		for i in 1 2 3 4 5 6 7 8 9; do # what was killed is gone a moment later
+			set -- /proc/[0-9]*/comm
+			[ $# -gt 1 ] || break
+			sleep 1
+		done
+		cat "$@"`, "sh", subids,
 		"setpriv", "--reuid="+nobody.Uid, "--regid="+nobody.Gid, "--clear-groups", program, filepath.Join(dir, "archive.tar"))
-	cmd.Env = append(cmd.Environ(), childVariable+"="+string(PodmanRootless), "TMPDIR="+dir, "HOME="+dir)
+	cmd.Env = append(cmd.Environ(), childVariable+"="+string(PodmanRootless), "HOME="+dir)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
