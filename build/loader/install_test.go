@@ -22,36 +22,45 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// TestUnit has systemd read the unit, in a root that holds what it starts.
+// TestUnit has systemd read the units, beside a script where they start one.
 func TestUnit(t *testing.T) {
 	analyze := require.Tool(t, "systemd-analyze")
-	unit, err := os.ReadFile("../../packaging/root/usr/lib/systemd/system/gitlab-runner-helper-images.service")
-	if err != nil {
-		t.Fatal(err)
-	}
 	script, err := filepath.Abs(loader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "gitlab-runner-helper-images.service")
-	here := strings.Replace(string(unit), "/usr/bin/gitlab-runner-helper-images", script, 1)
-	// The units of this machine may have faults of their own.
-	faults := func(text string) []string {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	dir := t.TempDir()
+	put := func(name, old, new string) string {
+		text, err := os.ReadFile("../../packaging/root/usr/lib/systemd/system/" + name)
+		if err == nil {
+			here := strings.Replace(string(text), "/usr/bin/gitlab-runner-helper-images", script, 1)
+			err = os.WriteFile(filepath.Join(dir, name), []byte(strings.Replace(here, old, new, 1)), 0o644)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
-		out, _ := output(t, exec.Command(analyze, "verify", "--man=no", path))
-		return slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return !strings.Contains(line, filepath.Base(path)) })
+		return string(text)
 	}
-	if faults(strings.Replace(here, "[Service]", "[Service]\nNoSuch=setting", 1)) == nil {
-		require.Missing(t, "systemd-analyze", "it does not see a wrong setting here")
+	// The units of this machine may have faults of their own.
+	faults := func(name string) []string {
+		out, _ := output(t, exec.Command(analyze, "verify", "--man=no", filepath.Join(dir, name)))
+		return slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return !strings.Contains(line, "gitlab-runner-helper-images.") })
 	}
-	for _, line := range faults(here) {
-		t.Error(line)
+	for name, section := range map[string]string{unit: "[Service]", timer: "[Timer]"} {
+		put(unit, "", "")
+		put(name, section, section+"\nNoSuch=setting")
+		if faults(name) == nil {
+			require.Missing(t, "systemd-analyze", "it does not see a wrong setting here")
+		}
+		put(name, "", "")
+		for _, line := range faults(name) {
+			t.Error(line)
+		}
 	}
+	text := put(unit, "", "")
 	// systemd 239 (EL 8) refuses a oneshot with one of these.
 	for _, setting := range []string{"Restart=", "RestartForceExitStatus=", "RemainAfterExit="} {
-		if strings.Contains(string(unit), "\n"+setting) {
+		if strings.Contains(text, "\n"+setting) {
 			t.Errorf("the unit has %s", setting)
 		}
 	}
@@ -68,7 +77,6 @@ func TestScriptlets(t *testing.T) {
 		asks   = "systemctl --quiet is-enabled gitlab-runner-helper-images.service\n"
 		reload = "systemctl --system daemon-reload\n"
 		preset = "systemctl --no-reload preset gitlab-runner-helper-images.service\n"
-		stop   = "systemctl stop gitlab-runner-helper-images.service\n"
 		// What is on the host beforehand.
 		hasUnit   = "touch /usr/lib/systemd/system/gitlab-runner-helper-images.service"
 		hasPreset = "touch /var/lib/gitlab-runner-helper-images/preset"
@@ -84,7 +92,7 @@ func TestScriptlets(t *testing.T) {
 		{"deb/loader-postinstall.sh", "configure", false, true, hasUnit, ""},
 		{"deb/loader-postinstall.sh", "triggered", true, true, hasUnit, asks + start},
 		{"deb/loader-postinstall.sh", "triggered", false, true, hasUnit, ""},
-		{"deb/loader-preremove.sh", "remove", true, true, hasUnit, stop},
+		{"deb/loader-preremove.sh", "remove", true, true, hasUnit, stop + "\n"},
 		{"deb/loader-preremove.sh", "upgrade", true, true, hasUnit, ""},
 		{"deb/loader-preremove.sh", "remove", false, true, hasUnit, ""},
 		{"deb/loader-postremove.sh", "remove", true, true, "", reload},
@@ -97,8 +105,8 @@ func TestScriptlets(t *testing.T) {
 		{"rpm/loader-posttrans.sh", "1", false, true, hasUnit, preset},
 		{"rpm/loader-posttrans.sh", "1", true, true, hasPreset, "systemctl daemon-reload\n" + asks + start},
 		{"rpm/loader-posttrans.sh", "2", false, true, hasPreset, ""},
-		{"rpm/loader-postremove.sh", "0", true, true, "", stop + "systemctl daemon-reload\n"},
-		{"rpm/loader-postremove.sh", "1", true, true, "", stop + "systemctl daemon-reload\n"},
+		{"rpm/loader-postremove.sh", "0", true, true, "", stop + "\nsystemctl daemon-reload\n"},
+		{"rpm/loader-postremove.sh", "1", true, true, "", stop + "\nsystemctl daemon-reload\n"},
 		{"rpm/loader-postremove.sh", "0", false, true, "", ""},
 		{"rpm/loader-postremove.sh", "0", true, true, hasUnit, ""},
 		{"rpm/loader-postremove.sh", "1", true, true, hasUnit, ""},
@@ -157,6 +165,7 @@ func TestOverlay(t *testing.T) {
 	for path, executable := range map[string]bool{
 		"usr/bin/gitlab-runner-helper-images":                                 true,
 		"usr/lib/systemd/system/gitlab-runner-helper-images.service":          false,
+		"usr/lib/systemd/system/gitlab-runner-helper-images.timer":            false,
 		"usr/lib/systemd/system-preset/80-gitlab-runner-helper-images.preset": false,
 		"usr/share/man/man8/gitlab-runner-helper-images.8":                    false,
 		"usr/share/doc/gitlab-runner-helper-images-loader/README.md.tmpl":     false,

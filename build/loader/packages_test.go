@@ -26,11 +26,14 @@ import (
 
 const (
 	unit      = "gitlab-runner-helper-images.service"
+	timer     = "gitlab-runner-helper-images.timer"
+	timerLink = "etc/systemd/system/timers.target.wants/" + timer
 	stateFile = "var/lib/gitlab-runner-helper-images/images"
 	confFile  = "etc/gitlab-runner/helper-images.conf"
 
 	asks  = "systemctl --quiet is-enabled " + unit
 	start = "systemctl --no-block start " + unit
+	stop  = "systemctl stop " + timer + " " + unit
 )
 
 // A release is what one host installs of a build.
@@ -198,6 +201,15 @@ func (r root) switchOff() {
 	}
 }
 
+// enableTimer is what the manual says for hosts where images are pruned.
+func (r root) enableTimer() {
+	r.Helper()
+	r.run("chroot", r.dir, "env", "SYSTEMD_OFFLINE=1", "systemctl-real", "enable", timer)
+	if !r.has(timerLink) {
+		r.Errorf("%s is not enabled", timer)
+	}
+}
+
 // asked is what the programs of the root were asked since the last time.
 func (r root) asked(want ...string) {
 	r.Helper()
@@ -295,6 +307,7 @@ func TestPackages(t *testing.T) {
 		r.boot()
 		r.write(confFile, "PRUNE=yes\n", 0o644)
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+		r.enableTimer()
 		r.install(linuxpkg.Deb, second)
 		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, start)
 		r.enabled(true)
@@ -330,15 +343,15 @@ func TestPackages(t *testing.T) {
 	})
 	step("deb, remove", func(r root) {
 		r.run("chroot", append([]string{r.dir, "dpkg", "-r"}, all...)...)
-		r.asked("systemctl stop "+unit, "systemctl --system daemon-reload")
-		if !r.has(confFile) || !r.has(stateFile) || r.has("usr/bin/gitlab-runner-helper-images") || r.has("usr/lib/gitlab-runner") {
+		r.asked(stop, "systemctl --system daemon-reload")
+		if !r.has(confFile) || !r.has(stateFile) || !r.has(timerLink) || r.has("usr/bin/gitlab-runner-helper-images") || r.has("usr/lib/gitlab-runner") {
 			r.Error("want configuration and state left, and nothing else")
 		}
 	})
 	step("deb, purge and again", func(r root) {
 		r.shutDown()
 		r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, all...)...)
-		if left := append(glob(r, "etc/gitlab-runner*"), glob(r, "var/lib/*/*gitlab-runner*")...); r.has(filepath.Dir(stateFile)) || len(left) > 0 {
+		if left := leftovers(r); len(left) > 0 {
 			r.Errorf("left: %v", left)
 		}
 		r.install(linuxpkg.Deb, second)
@@ -357,6 +370,7 @@ func TestPackages(t *testing.T) {
 		r.boot()
 		r.write(confFile, "PRUNE=yes\n", 0o644)
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+		r.enableTimer()
 		r.install(linuxpkg.RPM, second)
 		// %posttrans of both; systemd merges requests for what is starting.
 		r.asked("systemctl daemon-reload", asks, start, asks, start)
@@ -367,10 +381,13 @@ func TestPackages(t *testing.T) {
 	})
 	step("rpm, remove and again", func(r root) {
 		r.shutDown()
+		if !r.has(timerLink) {
+			r.Error("the upgrade has switched the timer off")
+		}
 		r.run("rpm", append([]string{"--root", r.dir, "-e", "--nodeps"}, all...)...)
 		r.asked()
 		r.enabled(false)
-		if !r.has(confFile+".rpmsave") || r.has(confFile) || r.has(filepath.Dir(stateFile)) || r.has("usr/lib/gitlab-runner") {
+		if !r.has(confFile+".rpmsave") || r.has(confFile) || r.has(filepath.Dir(stateFile)) || r.has(timerLink) || r.has("usr/lib/gitlab-runner") {
 			r.Error("want the changed configuration saved, and nothing else left")
 		}
 		r.install(linuxpkg.RPM, second)
@@ -430,7 +447,7 @@ func TestLayouts(t *testing.T) {
 				step("split to single, with systemd", linuxpkg.Single, false)
 				r.asked("systemctl daemon-reload", asks)
 				r.change(format, next(runnersOwn(), linuxpkg.Single))
-				r.asked("systemctl stop "+unit, "systemctl daemon-reload")
+				r.asked(stop, "systemctl daemon-reload")
 				if r.has(filepath.Dir(stateFile)) {
 					t.Error("Runner's own left the state")
 				}
@@ -448,7 +465,7 @@ func TestLayouts(t *testing.T) {
 				t.Error("the state or the configuration is gone")
 			}
 			r.run("chroot", r.dir, "dpkg", "-P", loaderPackage, helper)
-			if left := append(glob(r, "etc/gitlab-runner*"), glob(r, "var/lib/*/*gitlab-runner*")...); r.has(filepath.Dir(stateFile)) || len(left) > 0 {
+			if left := leftovers(r); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -461,6 +478,16 @@ func (r root) host(tb testing.TB, e engine) *host {
 	h.loader = r.path("usr/bin/gitlab-runner-helper-images")
 	h.settings = append(h.settings, "ARCHIVES="+r.path("usr/lib/gitlab-runner/helper-images"))
 	return h
+}
+
+// leftovers is what no purged package may leave.
+func leftovers(r root) []string {
+	r.Helper()
+	var left []string
+	for _, pattern := range []string{"etc/gitlab-runner*", "etc/systemd/system/*/gitlab-runner*", "var/lib/gitlab-runner*", "var/lib/*/*gitlab-runner*"} {
+		left = append(left, glob(r, pattern)...)
+	}
+	return left
 }
 
 func glob(r root, pattern string) []string {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Purge removes the state, and what deb-systemd-helper(1) knows of the unit; dpkg
-# removes the configuration. Images stay. While the unit is there, a package of the
+# Purge removes the state, what deb-systemd-helper(1) knows of the unit, and the
+# link of a timer that the admin has enabled; dpkg removes the configuration. Images stay. While the unit is there, a package of the
 # other layout has it, and with it all of these.
 set -e
 unit=gitlab-runner-helper-images.service
@@ -9,6 +9,7 @@ if [ "$1" = purge ] && [ ! -e "/usr/lib/systemd/system/$unit" ]; then
 		deb-systemd-helper purge "$unit" >/dev/null || true
 		deb-systemd-helper unmask "$unit" >/dev/null || true
 	fi
+	rm -f "/etc/systemd/system/timers.target.wants/${unit%service}timer"
 	rm -rf /var/lib/gitlab-runner-helper-images
 fi
 if [ -d /run/systemd/system ]; then
