@@ -284,14 +284,17 @@ func docker(tb testing.TB) (e engine, start func(testing.TB)) {
 	e.api = func(tb testing.TB) *http.Client { return client(tb, socket) }
 	start = func(tb testing.TB) {
 		tb.Helper()
-		background(tb, dockerd(daemon, dir, socket, "--storage-driver=vfs"), socket)
+		background(tb, dockerd(tb, daemon, dir, socket, "--storage-driver=vfs"), socket)
 	}
 	return e, start
 }
 
-func dockerd(daemon, dir, socket string, args ...string) *exec.Cmd {
+func dockerd(tb testing.TB, daemon, dir, socket string, args ...string) *exec.Cmd {
+	data := filepath.Join(dir, "data")
+	// Where mounts of / are private dockerd mounts this folder on itself, and leaves that behind.
+	tb.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
 	return exec.Command(daemon, append([]string{
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--host=unix://" + socket, "--data-root=" + filepath.Join(dir, "data"),
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--host=unix://" + socket, "--data-root=" + data,
 		"--exec-root=" + filepath.Join(dir, "exec"), "--pidfile=" + filepath.Join(dir, "pid"),
 	}, args...)...)
 }
@@ -314,7 +317,7 @@ func dockerContainerd(tb testing.TB) engine {
 	}
 	background(tb, exec.Command(containerd, "--root="+filepath.Join(dir, "content"), "--state="+filepath.Join(dir, "state"), "--address="+address), address)
 	socket := filepath.Join(dir, "docker.sock")
-	background(tb, dockerd(daemon, dir, socket, "--config-file="+config, "--containerd="+address), socket)
+	background(tb, dockerd(tb, daemon, dir, socket, "--config-file="+config, "--containerd="+address), socket)
 	e.settings = []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}
 	e.command = func(args ...string) *exec.Cmd {
 		cmd := exec.Command("docker", args...)
