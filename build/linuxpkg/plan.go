@@ -268,7 +268,7 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 		reject("no rpm.buildhost: nfpm would write this machine's name")
 	}
 	if size > maxContents {
-		reject("%d bytes in one package: rpm's packager counts to 2 GiB; PACKAGE_LAYOUT=%s or fewer HELPERS make them smaller", size, Split)
+		reject("%d bytes in one package, of 2 GiB at most; PACKAGE_LAYOUT=%s or fewer HELPERS make them smaller", size, Split)
 	}
 	return planned{format: i.values.Format, info: info, archives: archives}, errors.Join(errs...)
 }

@@ -33,8 +33,9 @@ type image struct {
 	kept     map[string][]byte
 	links    map[string]string // symbolic, at the root and among the documentation: their targets
 	programs map[string]program
-	layers   map[string]int // the layer of each path in the three maps
-	size     int64          // of all in kept
+	layers   map[string]int             // the layer of each path in the three maps
+	folders  map[string]map[string]bool // of these paths: what of them, or which folder of theirs, is right below
+	size     int64                      // of all in kept
 
 	scratch *os.File // the program at hand
 }
@@ -48,7 +49,10 @@ type program struct {
 
 // readImage reads the layers of an archive once.
 func readImage(ctx context.Context, file string) (i *image, err error) {
-	i = &image{kept: map[string][]byte{}, links: map[string]string{}, programs: map[string]program{}, layers: map[string]int{}}
+	i = &image{
+		kept: map[string][]byte{}, links: map[string]string{}, programs: map[string]program{},
+		layers: map[string]int{}, folders: map[string]map[string]bool{},
+	}
 	if i.scratch, err = os.CreateTemp("", "pretag-sbom-*"); err != nil {
 		return nil, err
 	}
@@ -85,19 +89,19 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 			target = path.Join("/", dir, target)
 		}
 		i.links[name] = clean(target)
-		i.layers[name] = layer
+		i.record(name, layer)
 	case h.Typeflag == tar.TypeLink:
-		i.layers[name] = layer
+		i.record(name, layer)
 		target := clean(h.Linkname)
 		if data, ok := i.kept[target]; ok {
 			i.kept[name], i.size = data, i.size+int64(len(data))
 		}
 	case h.Typeflag != tar.TypeReg:
 	case wanted(name):
-		i.layers[name] = layer
+		i.record(name, layer)
 		i.kept[name], err = i.keep(body)
 	case h.Mode&0o111 != 0 && dir != dpkgInfo:
-		i.layers[name] = layer
+		i.record(name, layer)
 		i.programs[name], err = i.program(body)
 	}
 	if err != nil {
@@ -108,15 +112,37 @@ func (i *image) entry(layer int, h *tar.Header, body io.Reader) error {
 
 func clean(name string) string { return strings.TrimPrefix(path.Join("/", name), "/") }
 
+// record notes the layer of a path, and the folders that lead to it.
+func (i *image) record(name string, layer int) {
+	i.layers[name] = layer
+	for at := name; at != "."; at = path.Dir(at) {
+		folder := path.Dir(at)
+		if i.folders[folder][at] {
+			return
+		}
+		if i.folders[folder] == nil {
+			i.folders[folder] = map[string]bool{}
+		}
+		i.folders[folder][at] = true
+	}
+}
+
 // hide forgets what lower layers have at a path and below it.
 func (i *image) hide(name string, layer int) {
 	if layer == 0 {
 		return
 	}
-	for at, from := range i.layers {
-		if from < layer && (at == name || strings.HasPrefix(at, name+"/") || name == ".") {
-			i.forget(at)
+	if from, ok := i.layers[name]; ok && from < layer {
+		i.forget(name)
+	}
+	for at := range i.folders[name] {
+		i.hide(at, layer)
+		if _, ok := i.layers[at]; !ok && i.folders[at] == nil {
+			delete(i.folders[name], at)
 		}
+	}
+	if len(i.folders[name]) == 0 {
+		delete(i.folders, name)
 	}
 }
 
