@@ -303,12 +303,7 @@ func dockerd(tb testing.TB, daemon, dir, socket string, args ...string) *exec.Cm
 func dockerContainerd(tb testing.TB) engine {
 	tb.Helper()
 	e, _ := docker(tb)
-	daemon, containerd := require.Tool(tb, "dockerd"), require.Tool(tb, "containerd")
-	version, err := exec.Command(daemon, "--version").Output()
-	var major int
-	if _, scanned := fmt.Sscanf(string(version), "Docker version %d.", &major); err != nil || scanned != nil || major < 24 {
-		require.Missing(tb, "docker-containerd", "dockerd 24 or later has the containerd store, this is "+string(version))
-	}
+	daemon, containerd := require.ContainerdStore(tb), require.Tool(tb, "containerd")
 	dir := tempDir(tb)
 	address := filepath.Join(dir, "containerd.sock")
 	config := filepath.Join(dir, "daemon.json")

@@ -3,6 +3,7 @@ package require
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -19,6 +20,19 @@ func Tool(tb testing.TB, program string) string {
 		Missing(tb, program, err.Error())
 	}
 	return path
+}
+
+// ContainerdStore returns the path of a dockerd that can keep images in
+// containerd's store, as every later Docker may, and 29 does on new hosts.
+func ContainerdStore(tb testing.TB) string {
+	tb.Helper()
+	daemon := Tool(tb, "dockerd")
+	version, err := exec.Command(daemon, "--version").Output()
+	var major int
+	if _, scanned := fmt.Sscanf(string(version), "Docker version %d.", &major); err != nil || scanned != nil || major < 24 {
+		Missing(tb, "docker-containerd", "dockerd 24 or later has the containerd store, this is "+string(version))
+	}
+	return daemon
 }
 
 // Root ends a test that only root can run, saying what for.
