@@ -73,10 +73,12 @@ func TestScriptlets(t *testing.T) {
 	needRoot(t)
 	require.Tool(t, "unshare")
 	const (
-		start  = "systemctl --no-block start gitlab-runner-helper-images.service\n"
-		asks   = "systemctl --quiet is-enabled gitlab-runner-helper-images.service\n"
-		reload = "systemctl --system daemon-reload\n"
-		preset = "systemctl --no-reload preset gitlab-runner-helper-images.service\n"
+		start      = "systemctl --no-block start gitlab-runner-helper-images.service\n"
+		asks       = "systemctl --quiet is-enabled gitlab-runner-helper-images.service\n"
+		asksTimer  = "systemctl --quiet is-enabled " + timer + "\n"
+		startTimer = "systemctl --no-block start " + timer + "\n"
+		reload     = "systemctl --system daemon-reload\n"
+		preset     = "systemctl --no-reload preset gitlab-runner-helper-images.service\n"
 		// What is on the host beforehand.
 		hasUnit   = "touch /usr/lib/systemd/system/gitlab-runner-helper-images.service"
 		hasPreset = "touch /var/lib/gitlab-runner-helper-images/preset"
@@ -87,10 +89,10 @@ func TestScriptlets(t *testing.T) {
 		before           string
 		want             string
 	}{
-		{"deb/loader-postinstall.sh", "configure", true, true, hasUnit, reload + asks + start},
-		{"deb/loader-postinstall.sh", "configure", true, false, hasUnit, reload + asks},
+		{"deb/loader-postinstall.sh", "configure", true, true, hasUnit, reload + asks + start + asksTimer + startTimer},
+		{"deb/loader-postinstall.sh", "configure", true, false, hasUnit, reload + asks + asksTimer},
 		{"deb/loader-postinstall.sh", "configure", false, true, hasUnit, ""},
-		{"deb/loader-postinstall.sh", "triggered", true, true, hasUnit, asks + start},
+		{"deb/loader-postinstall.sh", "triggered", true, true, hasUnit, asks + start + asksTimer + startTimer},
 		{"deb/loader-postinstall.sh", "triggered", false, true, hasUnit, ""},
 		{"deb/loader-preremove.sh", "remove", true, true, hasUnit, stop + "\n"},
 		{"deb/loader-preremove.sh", "upgrade", true, true, hasUnit, ""},

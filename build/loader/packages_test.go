@@ -31,9 +31,11 @@ const (
 	stateFile = "var/lib/gitlab-runner-helper-images/images"
 	confFile  = "etc/gitlab-runner/helper-images.conf"
 
-	asks  = "systemctl --quiet is-enabled " + unit
-	start = "systemctl --no-block start " + unit
-	stop  = "systemctl stop " + timer + " " + unit
+	asks       = "systemctl --quiet is-enabled " + unit
+	start      = "systemctl --no-block start " + unit
+	asksTimer  = "systemctl --quiet is-enabled " + timer
+	startTimer = "systemctl --no-block start " + timer
+	stop       = "systemctl stop " + timer + " " + unit
 )
 
 // A release is what one host installs of a build.
@@ -309,7 +311,7 @@ func TestPackages(t *testing.T) {
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
 		r.enableTimer()
 		r.install(linuxpkg.Deb, second)
-		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, start)
+		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, start, asksTimer, startTimer)
 		r.enabled(true)
 		r.holds(second)
 		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
@@ -333,12 +335,12 @@ func TestPackages(t *testing.T) {
 	})
 	step("deb, archive alone", func(r root) {
 		r.install(linuxpkg.Deb, second, helper)
-		r.asked(asks, start)
+		r.asked(asks, start, asksTimer, startTimer)
 	})
 	step("deb, switched off", func(r root) {
 		r.switchOff()
 		r.install(linuxpkg.Deb, second)
-		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks)
+		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, asksTimer, startTimer)
 		r.enabled(false)
 	})
 	step("deb, remove", func(r root) {

@@ -18,8 +18,11 @@ configure | abort-upgrade | abort-deconfigure | abort-remove)
 esac
 if [ -d /run/systemd/system ]; then
 	[ "$1" = triggered ] || systemctl --system daemon-reload || true
-	if systemctl --quiet is-enabled "$unit" 2>/dev/null; then
-		systemctl --no-block start "$unit" || true
-	fi
+	# The timer too: the other layout's package has stopped it when it was removed.
+	for each in "$unit" gitlab-runner-helper-images.timer; do
+		if systemctl --quiet is-enabled "$each" 2>/dev/null; then
+			systemctl --no-block start "$each" || true
+		fi
+	done
 fi
 exit 0
