@@ -79,8 +79,8 @@ func TestSigned(t *testing.T) {
 		write(t, armored, bytes.ReplaceAll(data, []byte("ARMORED FILE"), []byte("PUBLIC KEY BLOCK")))
 		run(t, "rpm", "--root", h.root, "--import", armored)
 		out := run(t, "rpm", "--root", h.root, "-Kv", rpm.Path)
-		id := strings.ToLower(fmt.Sprintf("%x", key.PrimaryKey.KeyId))
-		for _, want := range []string{"Header V4 RSA/SHA256 Signature, key ID " + id[8:] + ": OK", "    V4 RSA/SHA256 Signature, key ID " + id[8:] + ": OK"} {
+		id := fmt.Sprintf("%08x", uint32(key.PrimaryKey.KeyId)) // the low half, as rpm 4.18 prints it
+		for _, want := range []string{"Header V4 RSA/SHA256 Signature, key ID " + id + ": OK", "    V4 RSA/SHA256 Signature, key ID " + id + ": OK"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("rpm -Kv: no %q in\n%s", want, out)
 			}
