@@ -64,7 +64,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 		if result.Err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", inputs[i].helper, result.Err))
 		}
-		for _, warning := range result.File.Warnings {
+		if warning := result.File.Warning; warning != "" {
 			ui.Warn("%s: %s", inputs[i].helper, warning)
 		}
 		files = append(files, result.File)

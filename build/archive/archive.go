@@ -87,7 +87,7 @@ func (w *Writer) Retag(path string, from File, spec Spec) (File, error) {
 			return err
 		}
 		defer in.Close()
-		f.DiffIDs, f.UnpackedSize, f.Warnings = from.DiffIDs, from.UnpackedSize, from.Warnings
+		f.DiffIDs, f.UnpackedSize, f.Warning = from.DiffIDs, from.UnpackedSize, from.Warning
 		_, err = io.CopyN(out, in, layers)
 		return err
 	})
@@ -135,7 +135,7 @@ func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *Fi
 		f.UnpackedSize += size
 		f.DiffIDs = append(f.DiffIDs, diffID.String())
 	}
-	f.Warnings = entries.warnings()
+	f.Warning = entries.warning()
 	return nil
 }
 

@@ -204,12 +204,12 @@ func (c *entryCheck) hardLink(target string) error {
 // (v15.8.0 and v19.3.0, dockerfiles/runner-helper).
 const helperProgram = "usr/bin/gitlab-runner-helper"
 
-// warnings tells of what is odd in the image, but an engine takes.
-func (c *entryCheck) warnings() []string {
+// warning tells of what is odd in the image, but an engine takes.
+func (c *entryCheck) warning() string {
 	if !c.all[helperProgram] {
-		return []string{"has no /" + helperProgram + ", which GitLab Runner calls"}
+		return "has no /" + helperProgram + ", which GitLab Runner calls"
 	}
-	return nil
+	return ""
 }
 
 // symlink refuses a relative target that climbs out of the root. An absolute

@@ -13,8 +13,7 @@ import (
 // form stands in manifest.json, its text form (Info) beside the archive, in
 // OUT and in the packages, where the loader reads it.
 type File struct {
-	Path     string   `json:"-"` // where it is on this machine; recorded nowhere
-	Warnings []string `json:"-"` // what was odd in the image when it was written
+	Path string `json:"-"` // where it is on this machine; recorded nowhere
 
 	Helper       string   `json:"helper"`                   // alpine-x86_64
 	Name         string   `json:"file"`                     // base name
@@ -30,6 +29,7 @@ type File struct {
 	Revision     string   `json:"runnerRevision,omitempty"` // below 16.8.0 only
 	Created      int64    `json:"sourceDateEpoch"`          // seconds since 1970
 	Tool         string   `json:"tool"`                     // what wrote it; equal tools write equal bytes
+	Warning      string   `json:"warning,omitempty"`        // what is odd in the image, but an engine takes
 	Input        Input    `json:"input"`
 }
 
@@ -94,6 +94,7 @@ func infoFields() []infoField {
 		stringField("runner_revision", func(f *File) *string { return &f.Revision }),
 		intField("source_date_epoch", func(f *File) *int64 { return &f.Created }),
 		stringField("tool", func(f *File) *string { return &f.Tool }),
+		stringField("warning", func(f *File) *string { return &f.Warning }),
 		stringField("input_file", func(f *File) *string { return &f.Input.Name }),
 		intField("input_size", func(f *File) *int64 { return &f.Input.Size }),
 		stringField("input_sha256", func(f *File) *string { return &f.Input.SHA256 }),
