@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"pretag/build/internal/atomicfile"
@@ -60,7 +61,8 @@ func lockOut(folder string) (unlock func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
-// Clean removes the folder that everything is written to.
+// Clean removes the folder that everything is written to: not where OUT is a
+// mistake, the folder of the tarballs or one that the project lies in.
 func Clean(c Config) error {
 	if _, err := os.Stat(c.Out); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -70,12 +72,30 @@ func Clean(c Config) error {
 		return err
 	}
 	defer unlock()
-	// OUT may be a link to where there is room.
-	folder, err := filepath.EvalSymlinks(c.Out)
+	folder, err := resolve(c.Out) // OUT may be a link to where there is room
 	if err != nil {
 		return err
 	}
+	project, err := resolve(".")
+	if err != nil {
+		return err
+	}
+	if project == folder || strings.HasPrefix(project, strings.TrimSuffix(folder, "/")+"/") {
+		return fmt.Errorf("clean: OUT=%s holds the project: nothing removed", c.Out)
+	}
+	if inputs, err := resolve(c.Inputs); err == nil && inputs == folder {
+		return fmt.Errorf("clean: OUT=%s is HELPER_IMAGES too: nothing removed", c.Out)
+	}
 	return errors.Join(os.RemoveAll(folder), os.RemoveAll(c.Out))
+}
+
+// resolve is the absolute path of a file, without links.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 // cleanUp removes what a killed run left unfinished in OUT: not in the folders of

@@ -529,6 +529,33 @@ func TestFoldersAreLocked(t *testing.T) {
 	}
 }
 
+func clean(_ context.Context, c build.Config, _ *build.UI) error { return build.Clean(c) }
+
+// A wrong OUT costs nobody the tarballs or the project.
+func TestCleanRefuses(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	project := b.path("project")
+	if err := errors.Join(os.Mkdir(project, 0o755), os.Symlink(b.path("in"), b.path("link"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(project)
+	for out, want := range map[string]string{
+		".":            "holds the project",
+		"..":           "holds the project",
+		b.path("in"):   "is HELPER_IMAGES too",
+		b.path("link"): "is HELPER_IMAGES too",
+	} {
+		if err := b.run(t, clean, "OUT="+out); err == nil || !strings.Contains(err.Error(), want+": nothing removed") {
+			t.Errorf("OUT=%s: error %v, want one that holds %q", out, err, want)
+		}
+	}
+	for _, kept := range []string{project, b.path("in", "alpine-x86_64.tar")} {
+		if _, err := os.Stat(kept); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a killed run left is gone after the next.
 func TestArchivesCleansUp(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
@@ -554,7 +581,7 @@ func TestArchivesCleansUp(t *testing.T) {
 	if _, err := os.Stat(others); err != nil {
 		t.Error(err)
 	}
-	if err := b.run(t, func(_ context.Context, c build.Config, _ *build.UI) error { return build.Clean(c) }); err != nil {
+	if err := b.run(t, clean); err != nil {
 		t.Fatal(err)
 	}
 	for _, folder := range []string{"out", "elsewhere"} {
