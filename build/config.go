@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -97,7 +98,7 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	} else {
 		c.Compression = compression
 	}
-	if repository, err := name.NewRepository(c.Repository, name.StrictValidation); err != nil || repository.Name() != c.Repository {
+	if repository, err := name.NewRepository(c.Repository, name.StrictValidation); err != nil || repository.Name() != c.Repository || looseRepository.MatchString(c.Repository) {
 		e.reject("IMAGE_REPOSITORY=%q: want a registry's host, a path and no tag, such as %s", c.Repository, DefaultRepository)
 	}
 	if address, err := mail.ParseAddress(c.Maintainer); err != nil || address.Name == "" {
@@ -119,6 +120,10 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	}
 	return c, errors.Join(e.errs...)
 }
+
+// looseRepository is what NewRepository lets pass and no engine takes in a tag:
+// https://host/path, host:/path, host/path/.
+var looseRepository = regexp.MustCompile(`//|:/|/$`)
 
 func (c *Config) readVersion(e *env, need Need) {
 	version := e.text("RUNNER_VERSION", "")

@@ -42,6 +42,19 @@ func TestFromEnvDefaults(t *testing.T) {
 	}
 }
 
+// A repository that no engine could name is refused, as it stands in every RepoTag.
+func TestFromEnvRefusesRepositories(t *testing.T) {
+	for _, repository := range []string{"https://registry.example.com/helper", "registry.example.com//helper", "/helper", "registry.example.com/", "registry.example.com:/helper", "registry.example.com/helper/", "host/a:b/c"} {
+		_, err := build.FromEnv(env("RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "IMAGE_REPOSITORY="+repository), build.Release)
+		if err == nil || !strings.Contains(err.Error(), "want a registry's host, a path and no tag") {
+			t.Errorf("IMAGE_REPOSITORY=%s: error %v", repository, err)
+		}
+	}
+	if _, err := build.FromEnv(env("RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "IMAGE_REPOSITORY=localhost:5000/a/helper"), build.Release); err != nil {
+		t.Error(err)
+	}
+}
+
 // All wrong variables are reported at once, each by name, value and what is allowed.
 func TestFromEnvReportsAll(t *testing.T) {
 	dir := t.TempDir()
