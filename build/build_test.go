@@ -591,6 +591,24 @@ func TestArchivesCleansUp(t *testing.T) {
 	}
 }
 
+// A tarball that cannot be read is no missing one: the archive of an earlier
+// run must not pass for it.
+func TestArchivesRefusesWhatIsNoFile(t *testing.T) {
+	b := newBench(t, "alpine-arm.tar", "alpine-x86_64.tar")
+	if err := b.run(t, archives, "HELPERS=alpine-arm,alpine-x86_64"); err != nil {
+		t.Fatal(err)
+	}
+	link, folder := b.path("in", "alpine-arm.tar"), b.path("in", "alpine-x86_64.tar")
+	if err := errors.Join(os.Remove(link), os.Symlink("gone", link), os.Remove(folder), os.Mkdir(folder, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	err := b.run(t, archives, "HELPERS=alpine-arm,alpine-x86_64")
+	want := "alpine-x86_64: " + folder + ": not a file\nalpine-arm: " + link + ": a link that leads nowhere"
+	if err == nil || err.Error() != want {
+		t.Errorf("error\n%v\nwant\n%s", err, want)
+	}
+}
+
 func TestInspect(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
 	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {

@@ -32,7 +32,11 @@ func (c Config) inputs() (found []input, unknown []string, err error) {
 	}
 	files := map[string]fs.FileInfo{}
 	for _, entry := range entries {
-		if info, err := os.Stat(filepath.Join(c.Inputs, entry.Name())); err == nil && info.Mode().IsRegular() {
+		info, err := os.Stat(filepath.Join(c.Inputs, entry.Name()))
+		if err != nil {
+			info, err = entry.Info() // of a link that leads nowhere; gone meanwhile is gone
+		}
+		if err == nil {
 			files[entry.Name()] = info
 		}
 	}
@@ -44,6 +48,10 @@ func (c Config) inputs() (found []input, unknown []string, err error) {
 			names = present(standIn, files)
 		}
 		switch {
+		case len(names) == 1 && files[names[0]].Mode()&fs.ModeSymlink != 0:
+			errs = append(errs, fmt.Errorf("%s: %s: a link that leads nowhere", h, filepath.Join(c.Inputs, names[0])))
+		case len(names) == 1 && !files[names[0]].Mode().IsRegular():
+			errs = append(errs, fmt.Errorf("%s: %s: not a file", h, filepath.Join(c.Inputs, names[0])))
 		case len(names) == 1:
 			info := files[names[0]]
 			found = append(found, input{h, filepath.Join(c.Inputs, names[0]), info.Size(), filestamp.Of(info)})
