@@ -94,7 +94,11 @@ func (c Config) missing(helpers []catalogue.Helper) error {
 		return nil
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: no tarball for %d of %d helpers:", c.Inputs, len(helpers), len(c.Helpers))
+	b.WriteString(c.Inputs)
+	if _, err := os.Stat(c.Inputs); err != nil {
+		b.WriteString(" is not there")
+	}
+	fmt.Fprintf(&b, ": no tarball for %d of %d helpers:", len(helpers), len(c.Helpers))
 	for _, h := range helpers {
 		fmt.Fprintf(&b, "\n  %s (%s.tar or prebuilt-%s.tar.xz)", h, h, h)
 	}
