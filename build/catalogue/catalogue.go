@@ -126,6 +126,7 @@ func (c *Catalogue) Default(v Version) []Helper {
 // in the catalogue's order. All globs that match nothing are reported together.
 func (c *Catalogue) Select(globs []string) ([]Helper, error) {
 	chosen := make([]bool, len(c.helpers))
+	listed := false // the names of all, once
 	var errs []error
 	for _, glob := range globs {
 		found := false
@@ -141,7 +142,14 @@ func (c *Catalogue) Select(globs []string) ([]Helper, error) {
 			}
 		}
 		if !found {
-			errs = append(errs, fmt.Errorf("%q: no helper matches; there are %s", glob, c.names()))
+			hint := ""
+			switch {
+			case strings.ContainsAny(glob, " \t;"):
+				hint = "; separate them by commas"
+			case !listed:
+				hint, listed = "; there are "+c.names(), true
+			}
+			errs = append(errs, fmt.Errorf("%q: no helper matches%s", glob, hint))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

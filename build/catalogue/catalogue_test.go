@@ -120,11 +120,17 @@ func TestSelect(t *testing.T) {
 	if diff := cmp.Diff(want, names(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	_, err = c.Select([]string{"alpin-*", "ubuntu-*", "[", "x"})
-	for _, want := range []string{`"alpin-*": no helper matches; there are alpine-x86_64, `, `"[": syntax error in pattern`, `"x": no helper`} {
+	_, err = c.Select([]string{"alpine-arm ubuntu-arm", "alpin-*", "ubuntu-*", "[", "x"})
+	for _, want := range []string{
+		`"alpine-arm ubuntu-arm": no helper matches; separate them by commas`,
+		`"alpin-*": no helper matches; there are alpine-x86_64, `, `"[": syntax error in pattern`, `"x": no helper`,
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that holds %q", err, want)
 		}
+	}
+	if n := strings.Count(err.Error(), "there are"); n != 1 {
+		t.Errorf("the names of all helpers %d times, want once:\n%v", n, err)
 	}
 }
 
