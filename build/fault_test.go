@@ -175,6 +175,24 @@ func TestDiskFull(t *testing.T) {
 	if status, text := p.run(t, "package"); status != 1 || !strings.Contains(text, "no space left on device") {
 		t.Errorf("status %d: %s", status, text)
 	}
+	p.input(t, "alpine-x86_64", small)
+	p.must(t, "archives")
+	full, err := os.Create(p.folder("out/full"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 0
+	for n := 0; err == nil; size += n {
+		n, err = full.Write(make([]byte, 4<<10))
+	}
+	// Room for the bills of materials, and not for what the packages are made of.
+	if err := errors.Join(full.Truncate(int64(size-64<<10)), full.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := p.run(t, "package"); strings.Count(text, "no space left on device") != 1 {
+		t.Errorf("a full disk is not told once:\n%s", text)
+	}
+	os.Remove(full.Name())
 	p.clean(t)
 	remount("size=64m")
 	p.must(t, "package")

@@ -51,9 +51,14 @@ func (s *stager) stage(info *nfpm.Info) (size int64, archives []string, err erro
 	}
 	var errs []error
 	for _, c := range info.Contents {
-		if c.Packager == "" || c.Packager == s.values.Format {
-			errs = append(errs, s.add(c))
+		if c.Packager != "" && c.Packager != s.values.Format {
+			continue
 		}
+		err := s.add(c)
+		if errors.As(err, &unwritten{}) {
+			return 0, nil, err
+		}
+		errs = append(errs, err)
 	}
 	info.Contents = s.contents
 	for _, file := range []*string{
@@ -64,6 +69,9 @@ func (s *stager) stage(info *nfpm.Info) (size int64, archives []string, err erro
 	} {
 		if *file != "" {
 			staged, _, err := s.file(*file, "")
+			if errors.As(err, &unwritten{}) {
+				return 0, nil, err
+			}
 			errs = append(errs, err)
 			*file = staged
 		}
@@ -230,8 +238,17 @@ func (s *stager) file(name, destination string) (staged string, size int64, err 
 func (s *stager) write(data []byte) (staged string, err error) {
 	s.staged++
 	staged = filepath.Join(s.dir, fmt.Sprint(s.staged))
-	return staged, os.WriteFile(staged, data, 0o600)
+	if err := os.WriteFile(staged, data, 0o600); err != nil {
+		return "", unwritten{err}
+	}
+	return staged, nil
 }
+
+// unwritten is the error of a file that could not be staged. What ails one, a
+// full disk, ails all that follow: nothing more is tried.
+type unwritten struct{ error }
+
+func (u unwritten) Unwrap() error { return u.error }
 
 // compressed is what gzip -9n makes of data: no name, no time.
 func compressed(data []byte) ([]byte, error) {

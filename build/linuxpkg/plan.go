@@ -69,6 +69,9 @@ func newPlan(opts Options, archives []archive.File, stage string) (plan, error) 
 			}
 			for _, i := range instances(s.raw.Each, base, rows, hosts) {
 				made, err := newPlanned(common, s, i, opts, stage)
+				if errors.As(err, &unwritten{}) {
+					return plan{}, fmt.Errorf("%s: %w", format, err)
+				}
 				if err != nil {
 					errs = append(errs, fmt.Errorf("%s: %w", format, err))
 					continue
