@@ -95,6 +95,20 @@ func TestErrNamesWhatFailed(t *testing.T) {
 	}
 }
 
+// The table lists each problem; the error after it is no second list.
+func TestErrIsShort(t *testing.T) {
+	r := Report{Disk: []Result{{Subject: "manifest.json", Check: "files", Status: Failed, Problems: []string{"a is there", "b is there", "c is there", "d is there"}}}}
+	if got, want := r.Err().Error(), "on disk: manifest.json: files: a is there; b is there; and 2 more"; got != want {
+		t.Errorf("Err() = %s, want %s", got, want)
+	}
+	if table := r.Table(); !strings.Contains(table, "  d is there\n") {
+		t.Errorf("the table lacks a problem:\n%s", table)
+	}
+	if len(r.Disk[0].Problems) != 4 {
+		t.Error("the report has lost problems")
+	}
+}
+
 func TestWrite(t *testing.T) {
 	out := t.TempDir()
 	paths, err := sample().Write(out)

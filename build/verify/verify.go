@@ -87,11 +87,15 @@ func (r Report) Sound() []archive.File {
 }
 
 // Err is nil when nothing failed. Otherwise it names every failed check with
-// its problems.
+// its first problems; Table has all.
 func (r Report) Err() error {
 	var errs []error
 	for _, p := range r.Problems() {
-		errs = append(errs, fmt.Errorf("%s: %s: %s: %s", p.Place, p.Subject, p.Check, strings.Join(p.Problems, "; ")))
+		few := p.Problems
+		if more := len(few) - 2; more > 1 {
+			few = append(slices.Clone(few[:2]), fmt.Sprintf("and %d more", more))
+		}
+		errs = append(errs, fmt.Errorf("%s: %s: %s: %s", p.Place, p.Subject, p.Check, strings.Join(few, "; ")))
 	}
 	return errors.Join(errs...)
 }
