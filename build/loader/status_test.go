@@ -153,6 +153,8 @@ func TestUsage(t *testing.T) {
 	}{
 		{wrongUsage, "Usage:", "", []string{}},
 		{wrongUsage, "Usage:", "", []string{"lod"}},
+		{wrongUsage, `unknown command "lod": want load, status, verify or prune, then its options`, "", []string{"lod"}},
+		{wrongUsage, `unknown command "--engine": want load, status`, "", []string{"--engine", "podman", "load"}},
 		{wrongUsage, `load: unknown option "--json"`, "", []string{"load", "--json"}},
 		{wrongUsage, `verify: unknown option "alpine"`, "", []string{"verify", "alpine"}},
 		{wrongUsage, "--helper needs an argument", "", []string{"load", "--helper="}},
