@@ -143,6 +143,29 @@ func TestStatus(t *testing.T) {
 	})
 }
 
+// TestStatusAdvises tells what to do about an image that is asked for and missing.
+func TestStatusAdvises(t *testing.T) {
+	arch := strings.TrimPrefix(hostHelper(), "alpine-")
+	inEachEngine(t, func(t *testing.T, e engine) {
+		h := newHost(t, e.settings...)
+		h.install("19.3.0", hostHelper())
+		config := "[[runners]]\n  executor = \"docker\"\n[[runners]]\n  executor = \"docker\"\n  [runners.docker]\n    helper_image_flavor = \"concrete\"\n" +
+			"[[runners]]\n  executor = \"docker\"\n  [runners.docker]\n    helper_image = \"example.com/helper:1\"\n"
+		h.runner("19.3.0", "9cbf0074", config)
+		h.want(tryAgain, []string{
+			"\nNo archive here has " + repository + ":concrete-" + arch + "-v19.3.0: install its package.\n",
+			"\nNo package has example.com/helper:1: config.toml asks for it with helper_image.\n",
+			"\nTo load " + hostHelper() + ": gitlab-runner-helper-images load\n",
+		}, "status")
+		h.want(tryAgain, []string{" " + hostHelper() + " ", "\nHELPER leaves out " + hostHelper() + ": it is ubuntu-*\n"}, "status", "--helper", "ubuntu-*")
+		h.want(allPresent, []string{"loaded"}, "load")
+		h.runner("19.3.0", "9cbf0074", "")
+		if out := h.want(allPresent, []string{"present"}, "status", "--helper", "ubuntu-*"); strings.Contains(out, "unpackaged") || strings.Contains(out, "HELPER leaves") {
+			t.Errorf("an archive is here and the image too:\n%s", out)
+		}
+	})
+}
+
 // TestUsage has the ways to be wrong.
 func TestUsage(t *testing.T) {
 	for _, test := range []struct {
