@@ -357,6 +357,7 @@ func TestArchitecture(t *testing.T) {
 		t.Fatalf("another architecture was loaded:\n%s", out)
 	}
 	h.want(noneFits, []string{"no archive", "for linux/" + runtime.GOARCH}, "load", "--helper", otherHelper())
+	h.want(noneFits, []string{"that matches alpine-amd65; it has " + hostHelper() + "\n"}, "load", "--helper", "alpine-amd65")
 	h.want(allPresent, []string{otherHelper() + ": loaded"}, "load", "--all")
 	for _, f := range files {
 		if got := e.id(t, f.RepoTag); got != imageID(f) {
