@@ -55,6 +55,16 @@ func machines() map[string]elf.Machine {
 	}
 }
 
+// architecture is Go's word for an ELF machine, or ELF's where Go has none here.
+func architecture(machine elf.Machine) string {
+	for goarch, of := range machines() {
+		if of == machine {
+			return goarch
+		}
+	}
+	return machine.String()
+}
+
 // layer reads one layer to its end.
 func (c *entryCheck) layer(r io.Reader) error {
 	c.seen = map[string]kind{}
@@ -84,7 +94,7 @@ func (c *entryCheck) layer(r io.Reader) error {
 		return errors.New("no root filesystem but an image archive in an unknown order; give it uncompressed")
 	}
 	if c.programs == 0 && c.foreign != "" {
-		return fmt.Errorf("%s, want %v", c.foreign, c.machine)
+		return fmt.Errorf("%s, want %s", c.foreign, architecture(c.machine))
 	}
 	return nil
 }
@@ -251,7 +261,7 @@ func (c *entryCheck) program(name string, body io.Reader) error {
 		order = binary.BigEndian
 	}
 	if machine := elf.Machine(order.Uint16(ident[18:])); machine != c.machine {
-		c.foreign = fmt.Sprintf("%s is a program for %v", name, machine)
+		c.foreign = fmt.Sprintf("%s is a program for %s", name, architecture(machine))
 	} else {
 		c.programs++
 	}
