@@ -619,6 +619,11 @@ func TestInspect(t *testing.T) {
 			return build.Inspect(ctx, c, path, asJSON, ui)
 		})
 	}
+	for path, want := range map[string]string{"-json": "the file comes first: inspect FILE -json", b.path("in"): "inspect " + b.path("in") + ": a folder, want a file"} {
+		if err := inspect(false, path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that holds %q", err, want)
+		}
+	}
 	path := b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst")
 	if err := inspect(true, path); err != nil {
 		t.Fatal(err)

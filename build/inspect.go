@@ -65,6 +65,12 @@ type Contained struct {
 // Inspect prints what an archive, a helper tarball, an rpm or a deb holds, as
 // text or as JSON. A file in which something is wrong is an error.
 func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) error {
+	if strings.HasPrefix(file, "-") {
+		return fmt.Errorf("inspect %s: the file comes first: inspect FILE -json", file)
+	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return fmt.Errorf("inspect %s: a folder, want a file", file)
+	}
 	found, err := inspect(ctx, c.Catalogue, file)
 	if err != nil {
 		return err
