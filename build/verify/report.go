@@ -74,6 +74,15 @@ func (r Report) Table() string {
 	}
 	fmt.Fprintln(t)
 	t.Flush()
+	for _, word := range [][2]string{
+		{"pipe only", "takes the archive from zstd -dc, as the loader does it, and not as a file; ARCHIVE_COMPRESSION=gzip is for such engines"},
+		{"not run", "is loaded and compared, but not of this machine's architecture"},
+		{"fired", "archives that are wrong on purpose were found out"},
+	} {
+		if strings.Contains(b.String(), word[0]) {
+			fmt.Fprintf(&b, "%s: %s\n", word[0], word[1])
+		}
+	}
 	for _, e := range r.Engines {
 		if e.NotChecked != "" {
 			fmt.Fprintf(&b, "%s: not checked: %s\n", e.Kind, e.NotChecked)

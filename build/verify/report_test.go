@@ -72,6 +72,9 @@ alpine-x86_64       ok       ok                    not checked      pipe only
 alpine-arm          ok       ok                    not checked      ok, not run
 ubuntu-x86_64-pwsh  ok       ok                    not checked      FAILED: runner
 controls                     fired                 not checked      not checked
+pipe only: takes the archive from zstd -dc, as the loader does it, and not as a file; ARCHIVE_COMPRESSION=gzip is for such engines
+not run: is loaded and compared, but not of this machine's architecture
+fired: archives that are wrong on purpose were found out
 podman-rootless: not checked: newuidmap is not installed
 
 docker: ubuntu-x86_64-pwsh: runner FAILED
