@@ -70,7 +70,7 @@ func read(path string) (*openpgp.Entity, error) {
 		keys, err = openpgp.ReadArmoredKeyRing(bytes.NewReader(data))
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("no OpenPGP key in it: %w", err)
 	}
 	var secret []*openpgp.Entity
 	for _, key := range keys {
