@@ -30,7 +30,9 @@ func Bench(ctx context.Context, c Config, ui *UI) error {
 		Say:       ui.Say,
 	})
 	// What was measured before something failed is told as well.
-	ui.Table(report.Table())
+	if len(report.Rows) > 0 {
+		ui.Table(report.Table())
+	}
 	for _, missing := range report.Missing {
 		ui.Say("not measured: %s", missing)
 	}

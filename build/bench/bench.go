@@ -107,6 +107,9 @@ func Compare(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	if why := lacksInputs(filepath.Join(dir, "input")); why != "" {
+		return Report{Missing: []string{"whole builds: " + why}}, nil
+	}
 	env, err := o.programs(ctx, dir)
 	if err != nil {
 		return Report{}, err

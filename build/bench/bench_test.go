@@ -54,6 +54,16 @@ func TestMeasureIsCancelled(t *testing.T) {
 	}
 }
 
+// Minutes of benchmarks must not end in an error about a program that was not there at their start.
+func TestCompareWithoutInputs(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	r, err := Compare(t.Context(), Options{Dir: t.TempDir(), Rounds: 1, Say: t.Logf})
+	want := Report{Missing: []string{"whole builds: no mmdebstrap, which makes the root filesystems"}}
+	if diff := cmp.Diff(want, r); err != nil || diff != "" {
+		t.Errorf("error %v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestTable(t *testing.T) {
 	pretag := []Usage{{Wall: time.Second, CPU: 2 * time.Second, Memory: 100e6, Size: 10e6}, {Wall: 3 * time.Second, CPU: 2 * time.Second, Memory: 100e6, Size: 10e6}}
 	other := []Usage{{Wall: 4 * time.Second, CPU: 4 * time.Second, Memory: 400e6, Size: 5e6}, {Wall: 4 * time.Second, CPU: 8 * time.Second, Memory: 400e6, Size: 5e6}}

@@ -40,6 +40,17 @@ type inputs struct {
 	archives    []start // three, made by pretag
 }
 
+// lacksInputs says why there can be no root filesystems in dir, if so.
+func lacksInputs(dir string) string {
+	for _, arch := range arches() {
+		_, there := os.Stat(filepath.Join(dir, arch+".tar"))
+		if _, err := exec.LookPath("mmdebstrap"); err != nil && there != nil {
+			return "no mmdebstrap, which makes the root filesystems"
+		}
+	}
+	return ""
+}
+
 // inputs makes the tarballs that are not there yet in dir: root filesystems as
 // Runner's packages carry them, and oci-archives as its release pipeline makes them.
 func (o Options) inputs(ctx context.Context, dir string, env []string) (in inputs, err error) {
