@@ -22,8 +22,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/compression"
@@ -160,9 +162,33 @@ func cut(tb testing.TB, w http.ResponseWriter, status string, header http.Header
 	fmt.Fprint(buffer, "\r\n")
 	buffer.Write(data[:len(data)/2])
 	buffer.Flush()
-	time.Sleep(50 * time.Millisecond) // let it arrive: a reset discards what is on its way
+	awaitSent(tb, connection.(*net.TCPConn)) // a reset discards what is on its way
 	connection.(*net.TCPConn).SetLinger(0)
 	connection.Close()
+}
+
+// awaitSent waits until the other side's kernel has all that was written.
+func awaitSent(tb testing.TB, connection *net.TCPConn) {
+	tb.Helper()
+	raw, err := connection.SyscallConn()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		var left int32 // bytes; SIOCOUTQ in tcp(7)
+		var errno syscall.Errno
+		err := raw.Control(func(fd uintptr) {
+			_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&left)))
+		})
+		switch {
+		case err != nil || errno != 0:
+			tb.Fatal(err, errno)
+		case left == 0:
+			return
+		case time.Now().After(deadline):
+			tb.Fatalf("%d bytes are not read", left)
+		}
+	}
 }
 
 // layer is a tar of one file of size random bytes.
