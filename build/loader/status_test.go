@@ -157,10 +157,10 @@ func TestStatusAdvises(t *testing.T) {
 			"\nNo package has example.com/helper:1: config.toml asks for it with helper_image.\n",
 			"\nTo load " + hostHelper() + ": gitlab-runner-helper-images load\n",
 		}, "status")
-		h.want(tryAgain, []string{" " + hostHelper() + " ", "\nHELPER leaves out " + hostHelper() + ": it is ubuntu-*\n"}, "status", "--helper", "ubuntu-*")
+		h.want(tryAgain, []string{" " + hostHelper() + " ", "\nHELPER=\"ubuntu-*\" leaves out " + hostHelper() + ".\n"}, "status", "--helper", "ubuntu-*")
 		h.want(allPresent, []string{"loaded"}, "load")
 		h.runner("19.3.0", "9cbf0074", "")
-		if out := h.want(allPresent, []string{"present"}, "status", "--helper", "ubuntu-*"); strings.Contains(out, "unpackaged") || strings.Contains(out, "HELPER leaves") {
+		if out := h.want(allPresent, []string{"present"}, "status", "--helper", "ubuntu-*"); strings.Contains(out, "unpackaged") || strings.Contains(out, "leaves out") {
 			t.Errorf("an archive is here and the image too:\n%s", out)
 		}
 	})

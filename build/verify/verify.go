@@ -126,7 +126,10 @@ func (r Report) Summary() string {
 	if n := count[Skipped]; n > 0 {
 		s += fmt.Sprintf(", %d not checked", n)
 	}
-	s += fmt.Sprintf("; %d engines", engines)
+	s += fmt.Sprintf("; %d engine", engines)
+	if engines != 1 {
+		s += "s"
+	}
 	if absent > 0 {
 		s += fmt.Sprintf(", %d not checked", absent)
 	}
