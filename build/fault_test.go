@@ -329,12 +329,15 @@ func TestTwoBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.started(t)
+	if err := c.Process.Signal(syscall.SIGSTOP); err != nil { // however long the others take
+		t.Fatal(err)
+	}
 	for _, target := range []string{"archives", "package", "clean"} {
 		if status, says := p.run(t, target); status != 1 || !strings.Contains(says, "lock "+p.folder("out")+": another pretag writes there") {
 			t.Errorf("%s: status %d: %s", target, status, says)
 		}
 	}
-	if err := c.Wait(); err != nil {
+	if err := errors.Join(c.Process.Signal(syscall.SIGCONT), c.Wait()); err != nil {
 		t.Errorf("the first: %v: %s", err, text)
 	}
 	p.clean(t)
