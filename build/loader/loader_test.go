@@ -349,7 +349,7 @@ func background(tb testing.TB, cmd *exec.Cmd, socket string) {
 		}
 		_ = cmd.Wait() // ended by the signal
 	})
-	for range 300 {
+	for range 1200 { // two minutes
 		if conn, err := net.Dial("unix", socket); err == nil {
 			conn.Close()
 			return
