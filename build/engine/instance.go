@@ -386,7 +386,14 @@ func (i *Instance) Run(ctx context.Context, image string, args ...string) (strin
 	if i.Kind != PodmanRootless { // which has no cgroup to make one in
 		argv = append(argv, "--cgroup-parent=/"+filepath.Base(i.dir))
 	}
-	return i.run(ctx, nil, slices.Concat(argv, []string{image}, args)...)
+	argv = slices.Concat(argv, []string{image}, args)
+	out, err := i.run(ctx, nil, argv...)
+	// dockerd waits 2 s for what an ended container has printed, and then drops it
+	// (moby v26.1.5, daemon/monitor.go, handleContainerExit): too short on a busy machine.
+	for tries := 1; i.Kind == Docker && out == "" && err == nil && tries < 3; tries++ {
+		out, err = i.run(ctx, nil, argv...)
+	}
+	return out, err
 }
 
 // Close ends the instance and removes everything of it.
