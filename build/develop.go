@@ -14,7 +14,7 @@ import (
 
 // Test runs all tests of the project.
 func Test(ctx context.Context, ui *UI) error {
-	return ui.run(ctx, "go", "test", "-timeout=20m", "./...")
+	return ui.run(ctx, "go", "test", "-timeout=60m", "./...")
 }
 
 // Check runs the linters; all of them, whatever each one says.

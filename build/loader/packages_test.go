@@ -89,7 +89,7 @@ func newRoot(t *testing.T) root {
 		require.Tool(t, tool)
 	}
 	r := root{t, filepath.Join(tempDir(t), "root")}
-	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", "--include=zstd,systemd,apt", "bookworm", r.dir)
+	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", `--aptopt=Acquire::Retries "10"`, "--include=zstd,systemd,apt", "bookworm", r.dir)
 	if out, code := output(t, bootstrap); code != 0 {
 		require.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+out)
 	}

@@ -19,7 +19,7 @@ import (
 func TestDebian(t *testing.T) {
 	mmdebstrap := require.Tool(t, "mmdebstrap")
 	rootfs := filepath.Join(t.TempDir(), "rootfs.tar")
-	cmd := exec.Command(mmdebstrap, "--variant=extract", "--include=base-files,coreutils,dash,dpkg,dumb-init,libc-bin,tar",
+	cmd := exec.Command(mmdebstrap, "--variant=extract", `--aptopt=Acquire::Retries "10"`, "--include=base-files,coreutils,dash,dpkg,dumb-init,libc-bin,tar",
 		`--extract-hook=chroot "$1" sh -c "cd /var/cache/apt/archives && dpkg --force-all --unpack base-files_* dumb-init_* gcc-12-base_* libgcc-s1_*"`,
 		"bookworm", rootfs)
 	if out, err := cmd.CombinedOutput(); err != nil {
