@@ -389,7 +389,7 @@ func (i *Instance) Run(ctx context.Context, image string, args ...string) (strin
 	argv = slices.Concat(argv, []string{image}, args)
 	out, err := i.run(ctx, nil, argv...)
 	// dockerd waits 2 s for what an ended container has printed, and then drops it
-	// (moby v26.1.5, daemon/monitor.go, handleContainerExit): too short on a busy machine.
+	// (moby, daemon/monitor.go, handleContainerExit): too short on a busy machine.
 	for tries := 1; i.Kind == Docker && out == "" && err == nil && tries < 3; tries++ {
 		out, err = i.run(ctx, nil, argv...)
 	}

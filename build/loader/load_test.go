@@ -540,6 +540,47 @@ func TestContainerdSpace(t *testing.T) {
 	}
 }
 
+// TestDeafPauseProcess ends the process that holds the namespace where SIGTERM does
+// not: podman's has, for a moment after its start, the signal handlers of Go.
+func TestDeafPauseProcess(t *testing.T) {
+	needRoot(t)
+	require.Tool(t, "useradd")
+	name := newUser(t)
+	h := newHost(t, "ENGINE=podman", "USERS="+name)
+	h.install("19.3.0", hostHelper())
+	bin := t.TempDir()
+	podman := `#!/bin/sh
+file=${CONTAINERS_CONF%/*}/tmp/pause.pid
+mkdir -p "${file%/*}"
+setsid sh -c 'trap "" TERM; echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 600' "$file" </dev/null >/dev/null 2>&1 &
+until [ -e "$file" ]; do sleep 0.1; done
+echo "it began" >&2
+exit 125
+`
+	if err := errors.Join(os.Chmod(filepath.Dir(bin), 0o755), os.Chmod(bin, 0o755), os.WriteFile(filepath.Join(bin, "podman"), []byte(podman), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	if out, _ := h.run("status"); !strings.Contains(out, "it began") {
+		t.Fatalf("podman was not called:\n%s", out)
+	}
+	noProcesses(t, name)
+}
+
+// noProcesses waits until the user has none: what was told to end is gone a moment later.
+func noProcesses(t *testing.T, name string) {
+	t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); len(processes(t, u.Uid)) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("processes %v of the user are left", processes(t, u.Uid))
+		}
+	}
+}
+
 // TestNoSession leaves nothing behind in the life of a user without a session:
 // no process, no runtime folder, and a podman that works with a session and without.
 func TestNoSession(t *testing.T) {
@@ -562,12 +603,7 @@ func TestNoSession(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, out)
 	}
 	h.want(allPresent, []string{"present"}, "status")
-	// What was told to end is gone a moment later; podman's pause process would stay.
-	for deadline := time.Now().Add(30 * time.Second); len(processes(t, u.Uid)) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("processes %v of the user are left", processes(t, u.Uid))
-		}
-	}
+	noProcesses(t, e.user)
 	if _, err := os.Stat("/run/user/" + u.Uid); !os.IsNotExist(err) {
 		t.Errorf("runtime folder of the user: %v, want none", err)
 	}
