@@ -42,7 +42,7 @@ type Image struct {
 	Annotations map[string]string // of the image's manifest; OCIArchive only
 	RepoTags    []string          // DockerArchive only
 	Layers      []Layer           // bottom up
-	Progress    func(n int)       // when set, told of the bytes of the tarball as layers are read
+	Progress    func(n int)       // when set, told of the bytes of the tarball as layers are read; by one goroutine at a time
 
 	file     *os.File
 	before   os.FileInfo
@@ -136,12 +136,14 @@ func (img *Image) bytes() *io.SectionReader {
 	return io.NewSectionReader(img.file, 0, img.before.Size())
 }
 
-// counted tells Progress what is read through it.
+// counted tells Progress what is read through it, and what was before there was one.
 func (img *Image) counted(r io.Reader) io.Reader {
+	untold := 0
 	return readerFunc(func(p []byte) (int, error) {
 		n, err := r.Read(p)
-		if img.Progress != nil {
-			img.Progress(n)
+		if untold += n; img.Progress != nil {
+			img.Progress(untold)
+			untold = 0
 		}
 		return n, err
 	})
@@ -160,7 +162,7 @@ func (img *Image) detect() (candidate bool, err error) {
 	}
 	img.Compression = img.begun.plain.Format
 	if img.Compression != decompress.None {
-		return firstIsImage(io.TeeReader(img.begun.ahead, &img.begun.head))
+		return firstIsImage(io.TeeReader(img.begun.plain, &img.begun.head))
 	}
 	m, err := index(img.bytes()) // with random access, look at all of it
 	if err != nil {
@@ -221,16 +223,22 @@ type rootfs struct {
 	input io.Reader // the tarball, summed up as it is read
 	sum   hash.Hash
 	plain *decompress.Reader
-	ahead io.ReadCloser // plain, decoded while the consumer works
+	ahead io.ReadCloser // plain, decoded while the consumer works; nil until the layer is opened
 	head  bytes.Buffer  // of plain, read before the layer was opened
 }
 
-func (img *Image) rootfs() (io.ReadCloser, error) {
-	if begun := img.begun; begun != nil {
-		img.begun = nil
-		return begun, nil
+func (img *Image) rootfs() (_ io.ReadCloser, err error) {
+	s := img.begun
+	img.begun = nil
+	if s == nil {
+		if s, err = img.begin(); err != nil {
+			return nil, err
+		}
 	}
-	return img.begin()
+	if s.ahead, err = readahead.NewReaderSize(s.plain, 4, 1<<20); err != nil {
+		return nil, errors.Join(err, s.plain.Close())
+	}
+	return s, nil
 }
 
 func (img *Image) begin() (*rootfs, error) {
@@ -240,11 +248,7 @@ func (img *Image) begin() (*rootfs, error) {
 	if err != nil {
 		return nil, err
 	}
-	ahead, err := readahead.NewReaderSize(plain, 4, 1<<20)
-	if err != nil {
-		return nil, errors.Join(err, plain.Close())
-	}
-	return &rootfs{img: img, input: input, sum: sum, plain: plain, ahead: ahead}, nil
+	return &rootfs{img: img, input: input, sum: sum, plain: plain}, nil
 }
 
 func (s *rootfs) Read(p []byte) (int, error) {
@@ -265,7 +269,13 @@ func (s *rootfs) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *rootfs) Close() error { return errors.Join(s.ahead.Close(), s.plain.Close()) }
+func (s *rootfs) Close() error {
+	var err error
+	if s.ahead != nil {
+		err = s.ahead.Close()
+	}
+	return errors.Join(err, s.plain.Close())
+}
 
 // plainFile returns the plain tarball with random access.
 func (img *Image) plainFile(temp string) (*io.SectionReader, error) {

@@ -124,6 +124,9 @@ func TestRootfs(t *testing.T) {
 					t.Error("the layer is not the plain tarball")
 				}
 			}
+			if want := 2 * len(input); progress != want {
+				t.Errorf("progress ends at %d, want %d", progress, want)
+			}
 			size, sum, err := img.Sum()
 			if err != nil {
 				t.Fatal(err)
