@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,8 +38,12 @@ func measure(ctx context.Context, dir string, env []string, script string) (Usag
 	command.Dir, command.Env = dir, env
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	var out bytes.Buffer
-	command.Stdout, command.Stderr = &out, &out
+	out, err := os.Create(filepath.Join(dir, "output")) // no pipe: Wait would wait for whom the script leaves behind
+	if err != nil {
+		return Usage{}, err
+	}
+	defer out.Close()
+	command.Stdout, command.Stderr = out, out
 	started := time.Now()
 	if err := command.Start(); err != nil {
 		return Usage{}, err
@@ -46,15 +51,17 @@ func measure(ctx context.Context, dir string, env []string, script string) (Usag
 	done := make(chan struct{})
 	peak := make(chan int64)
 	go func() { peak <- watch(command.Process.Pid, done) }()
-	err := command.Wait()
+	err = command.Wait()
 	u := Usage{Wall: time.Since(started)}
+	_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) // it has ended where nobody is left
 	close(done)
 	u.Memory = <-peak
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return Usage{}, cause
 		}
-		return Usage{}, fmt.Errorf("%w: %s", err, bytes.TrimSpace(out.Bytes()))
+		text, readErr := os.ReadFile(out.Name())
+		return Usage{}, errors.Join(fmt.Errorf("%w: %s", err, bytes.TrimSpace(text)), readErr)
 	}
 	u.CPU = command.ProcessState.UserTime() + command.ProcessState.SystemTime()
 	info, err := os.Stat(filepath.Join(dir, "result"))
