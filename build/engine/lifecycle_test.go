@@ -95,6 +95,7 @@ func self(t *testing.T) string {
 
 // A killed run leaves no process and no mount, and the next one removes its folder.
 func TestKilled(t *testing.T) {
+	require.Root(t, "without a PID namespace podman's service outlives a kill -9")
 	program := self(t)
 	for _, e := range engines(t) {
 		t.Run(string(e.Kind), func(t *testing.T) {
