@@ -112,6 +112,19 @@ func TestErrIsShort(t *testing.T) {
 	}
 }
 
+func TestSummaryCountsEngines(t *testing.T) {
+	one := EngineResult{Kind: "docker"}
+	for want, engines := range map[string][]EngineResult{
+		"0 passed, 0 failed; 0 engines": nil,
+		"0 passed, 0 failed; 1 engine":  {one},
+		"0 passed, 0 failed; 2 engines": {one, one},
+	} {
+		if got := (Report{Engines: engines}).Summary(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestWrite(t *testing.T) {
 	out := t.TempDir()
 	paths, err := sample().Write(out)

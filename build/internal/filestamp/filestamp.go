@@ -1,6 +1,7 @@
 // Package filestamp tells whether a file is still the one that was read before,
 // without reading it: by what the file system says of it. A stamp is kept in an
-// extended attribute of another file, and so is lost wherever that is copied.
+// extended attribute of another file, and so is lost where that is copied without
+// its attributes.
 package filestamp
 
 import (
