@@ -27,7 +27,7 @@ import (
 	"pretag/build/internal/fixture"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/internal/require"
-	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/manifest"
 	"pretag/build/source"
 	"pretag/build/verify"
@@ -324,7 +324,7 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 }
 
 func readPackage(path string, visit func(string, io.Reader) error) error {
-	p, err := linuxpkg.Open(path)
+	p, err := pkgread.Open(path)
 	if err != nil {
 		return err
 	}

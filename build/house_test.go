@@ -25,7 +25,7 @@ func TestStagesDoNotImportEachOther(t *testing.T) {
 		"sbom":       "archive catalogue",
 		"sign":       "",
 		"source":     "",
-		"unpack":     "catalogue linuxpkg archive",
+		"unpack":     "catalogue linuxpkg/pkgread",
 		"verify":     "archive engine",
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Deps " "}}`, "./...").Output()

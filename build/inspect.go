@@ -24,7 +24,7 @@ import (
 	"pretag/build/internal/contextio"
 	"pretag/build/internal/origin"
 	"pretag/build/internal/platform"
-	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/manifest"
 	"pretag/build/provenance"
 	"pretag/build/sbom"
@@ -57,9 +57,9 @@ type Inspection struct {
 
 // Contained is what an rpm or a deb says and holds.
 type Contained struct {
-	linuxpkg.Metadata
-	Contents []linuxpkg.Entry `json:"contents"`
-	Archives []*Inspection    `json:"archives"` // the docker-archives among the contents
+	pkgread.Metadata
+	Contents []pkgread.Entry `json:"contents"`
+	Archives []*Inspection   `json:"archives"` // the docker-archives among the contents
 }
 
 // Inspect prints what an archive, a helper tarball, an rpm or a deb holds, as
@@ -91,12 +91,12 @@ func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) er
 // inspect reads the file to its end. Where its name is that of a helper's
 // tarball or archive, it is held against the helper.
 func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspection, error) {
-	p, err := linuxpkg.Open(file)
+	p, err := pkgread.Open(file)
 	if err == nil {
 		defer p.Close()
 		return inspectPackage(ctx, c, file, p)
 	}
-	if !errors.Is(err, linuxpkg.ErrFormat) {
+	if !errors.Is(err, pkgread.ErrFormat) {
 		return nil, err
 	}
 	h, known := named(c, filepath.Base(file))
@@ -257,7 +257,7 @@ func (i *Inspection) archive(c *archive.Contents, h catalogue.Helper, known bool
 }
 
 // inspectPackage reads an rpm or a deb, and the archives in it.
-func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p *linuxpkg.Reader) (*Inspection, error) {
+func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p *pkgread.Reader) (*Inspection, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -336,7 +336,7 @@ func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p 
 const maxDocument = 16 << 20
 
 // summarize reads a bill of materials in a package.
-func summarize(entry linuxpkg.Entry) (*sbom.Summary, error) {
+func summarize(entry pkgread.Entry) (*sbom.Summary, error) {
 	if entry.Size > maxDocument {
 		return nil, fmt.Errorf("%d bytes, at most %d", entry.Size, maxDocument)
 	}

@@ -11,7 +11,7 @@ import (
 	"path"
 	"path/filepath"
 
-	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/manifest"
 	"pretag/build/provenance"
 	"pretag/build/sbom"
@@ -73,7 +73,7 @@ func (c Config) onDisk(ctx context.Context) (verify.Report, error) {
 
 // readPackage hands over the regular files of an rpm or deb.
 func readPackage(path string, visit func(name string, content io.Reader) error) error {
-	p, err := linuxpkg.Open(path)
+	p, err := pkgread.Open(path)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (c Config) signatures(m manifest.Manifest) []verify.Check {
 	}}}
 	for _, p := range m.Packages {
 		checks = append(checks, verify.Check{Subject: path.Join(p.Format, p.File), Name: "signature", Do: func() error {
-			r, err := linuxpkg.Open(p.Path)
+			r, err := pkgread.Open(p.Path)
 			if err != nil {
 				return err
 			}

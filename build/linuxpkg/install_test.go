@@ -220,7 +220,7 @@ func (h host) holds(paths ...string) {
 	h.Helper()
 	var wantFiles, wantPackages []string
 	for _, path := range paths {
-		m, _, entries, err := readAll(path)
+		m, entries, err := readAll(path)
 		if err != nil {
 			h.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-// Package linuxpkg makes rpm and deb packages of archives, and reads packages
+// Package linuxpkg makes rpm and deb packages of archives; pkgread reads them
 // back. What the packages are called, hold and require stands in definitions
 // (packaging/*.yaml); this package fills them in, has nfpm write them, and
 // knows what nfpm gets wrong. It builds no archive and runs no program.

@@ -27,6 +27,7 @@ import (
 	"pretag/build/internal/fixture"
 	"pretag/build/internal/require"
 	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/pkgread"
 	"pretag/packaging"
 )
 
@@ -87,9 +88,9 @@ func find(tb testing.TB, packages []linuxpkg.Package, format, name, arch string)
 	return packages[i]
 }
 
-func metadata(tb testing.TB, path string) linuxpkg.Metadata {
+func metadata(tb testing.TB, path string) pkgread.Metadata {
 	tb.Helper()
-	r, err := linuxpkg.Open(path)
+	r, err := pkgread.Open(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -393,7 +394,7 @@ func TestContents(t *testing.T) {
 		},
 	} {
 		p := find(t, result.Packages, format, name, "")
-		r, err := linuxpkg.Open(p.Path)
+		r, err := pkgread.Open(p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -470,7 +471,7 @@ func TestOverlay(t *testing.T) {
 	result := build(t, opts, fixture.Archives(t, dir, "alpine-x86_64"))
 	for format, script := range map[string]string{linuxpkg.RPM: "postin", linuxpkg.Deb: "postinst"} {
 		p := find(t, result.Packages, format, "gitlab-runner-helper-images-loader", "")
-		r, err := linuxpkg.Open(p.Path)
+		r, err := pkgread.Open(p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -518,7 +519,7 @@ func TestTexts(t *testing.T) {
 			names = append(names, p.Name)
 		}
 		for _, p := range packages {
-			r, err := linuxpkg.Open(p.Path)
+			r, err := pkgread.Open(p.Path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -721,7 +722,7 @@ func TestScriptlets(t *testing.T) {
 	opts := options(t, dir)
 	packaged := map[string]bool{}
 	for _, p := range build(t, opts, fixture.Archives(t, dir, sixHelpers()...)).Packages {
-		m, _, _, err := readAll(p.Path)
+		m, _, err := readAll(p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -742,4 +743,32 @@ func TestScriptlets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func write(tb testing.TB, path string, data []byte) {
+	tb.Helper()
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = os.WriteFile(path, data, 0o644)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// readAll reads a package to its end.
+func readAll(path string) (pkgread.Metadata, []pkgread.Entry, error) {
+	r, err := pkgread.Open(path)
+	if err != nil {
+		return pkgread.Metadata{}, nil, err
+	}
+	defer r.Close()
+	var entries []pkgread.Entry
+	for e, err := range r.Contents() {
+		if err != nil {
+			return r.Metadata, entries, err
+		}
+		entries = append(entries, e)
+	}
+	return r.Metadata, entries, nil
 }

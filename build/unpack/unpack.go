@@ -21,7 +21,7 @@ import (
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/origin"
 	"pretag/build/internal/tarball"
-	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/pkgread"
 )
 
 // Options say what a helper is and where it goes.
@@ -66,7 +66,7 @@ func Unpack(ctx context.Context, file string, opts Options) (_ Package, err erro
 	if err != nil {
 		return Package{}, err
 	}
-	reader, err := linuxpkg.Open(file)
+	reader, err := pkgread.Open(file)
 	if err != nil {
 		return Package{}, err
 	}
@@ -120,7 +120,7 @@ type unpacking struct {
 }
 
 // take looks at one file of the package.
-func (u *unpacking) take(ctx context.Context, e linuxpkg.Entry) error {
+func (u *unpacking) take(ctx context.Context, e pkgread.Entry) error {
 	u.seen = append(u.seen, e.Path)
 	base := path.Base(e.Path)
 	if base == "gitlab-runner" && e.Mode.IsRegular() && e.Body != nil && u.pkg.Revision == "" {
@@ -159,7 +159,7 @@ func (u *unpacking) take(ctx context.Context, e linuxpkg.Entry) error {
 }
 
 // copy writes a tarball to the temporary file at path.
-func (u *unpacking) copy(ctx context.Context, path string, e linuxpkg.Entry, helper catalogue.Helper) (o origin.Origin, err error) {
+func (u *unpacking) copy(ctx context.Context, path string, e pkgread.Entry, helper catalogue.Helper) (o origin.Origin, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return o, err

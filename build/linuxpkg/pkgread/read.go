@@ -1,4 +1,6 @@
-package linuxpkg
+// Package pkgread reads rpm and deb packages without rpm or dpkg. It validates
+// everything that it reads and bounds the time and memory that a package can cost.
+package pkgread
 
 import (
 	"bytes"
@@ -18,7 +20,13 @@ import (
 	"pretag/build/internal/decompress"
 )
 
-// What a package may claim before it is called a lie.
+// The formats.
+const (
+	RPM = "rpm"
+	Deb = "deb"
+)
+
+// Limits on what a package may declare.
 const (
 	maxEntries  = 1 << 18  // files; Runner's own packages have some 100
 	maxPath     = 4096     // bytes of a file's path (PATH_MAX of Linux, limits.h)

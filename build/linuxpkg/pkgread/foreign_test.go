@@ -1,22 +1,20 @@
-package linuxpkg_test
+//go:build acceptance
+
+package pkgread_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
-	"pretag/build/internal/fixture"
 	"pretag/build/internal/require"
-	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/pkgread"
 )
 
 // payload is what the packages made by rpmbuild and dpkg-deb hold.
@@ -89,41 +87,6 @@ func dpkgDeb(t *testing.T, compression string) string {
 	return out
 }
 
-func write(tb testing.TB, path string, data []byte) {
-	tb.Helper()
-	err := os.MkdirAll(filepath.Dir(path), 0o755)
-	if err == nil {
-		err = os.WriteFile(path, data, 0o644)
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// readAll reads a package to its end.
-func readAll(path string) (linuxpkg.Metadata, map[string][]byte, []linuxpkg.Entry, error) {
-	r, err := linuxpkg.Open(path)
-	if err != nil {
-		return linuxpkg.Metadata{}, nil, nil, err
-	}
-	defer r.Close()
-	files := map[string][]byte{}
-	var entries []linuxpkg.Entry
-	for e, err := range r.Contents() {
-		if err != nil {
-			return r.Metadata, files, entries, err
-		}
-		if e.Body != nil {
-			if files[e.Path], err = io.ReadAll(e.Body); err != nil {
-				return r.Metadata, files, entries, err
-			}
-		}
-		e.Body = nil
-		entries = append(entries, e)
-	}
-	return r.Metadata, files, entries, nil
-}
-
 // TestForeign reads packages that rpmbuild and dpkg-deb made.
 func TestForeign(t *testing.T) {
 	type maker func(*testing.T, string) string
@@ -153,7 +116,7 @@ func TestForeign(t *testing.T) {
 			if m.Compression != test.compression {
 				t.Errorf("compression %s, want %s", m.Compression, test.compression)
 			}
-			relation := map[string]string{linuxpkg.RPM: "git >= 2", linuxpkg.Deb: "git (>= 2)"}[m.Format]
+			relation := map[string]string{pkgread.RPM: "git >= 2", pkgread.Deb: "git (>= 2)"}[m.Format]
 			if !slices.Contains(append(m.Relations["requires"], m.Relations["depends"]...), relation) {
 				t.Errorf("relations %q, want %q in it", m.Relations, relation)
 			}
@@ -166,7 +129,7 @@ func TestForeign(t *testing.T) {
 					t.Errorf("link is %+v", e)
 				}
 			}
-			if m.Format == linuxpkg.RPM {
+			if m.Format == pkgread.RPM {
 				if hard != 1 {
 					t.Errorf("%d hard links, want 1", hard)
 				}
@@ -194,75 +157,10 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestTruncated: a package that ends early is never read to its end, wherever it is cut.
-func TestTruncated(t *testing.T) {
-	dir := t.TempDir()
-	packages := build(t, options(t, dir), fixture.Archives(t, dir, "alpine-x86_64")).Packages
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
-		p := find(t, packages, format, "gitlab-runner-helper-images-alpine-amd64", "")
-		data, err := os.ReadFile(p.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cut := filepath.Join(dir, "cut")
-		for n := 0; n < len(data)-1; n += 1 + n/97 { // a deb may end in one byte of padding
-			write(t, cut, data[:n])
-			if _, _, _, err := readAll(cut); err == nil {
-				t.Fatalf("%s: %d of %d bytes are read without an error", format, n, len(data))
-			} else if errors.Is(err, io.EOF) {
-				t.Fatalf("%s: %d bytes: %v: looks like an ordinary end", format, n, err)
-			}
-		}
-	}
-}
-
-// TestFlipped: a changed byte in the payload of an rpm never goes unnoticed;
-// whatever byte changes, reading ends and does not panic.
-func TestFlipped(t *testing.T) {
-	dir := t.TempDir()
-	packages := build(t, options(t, dir), fixture.Archives(t, dir, "alpine-x86_64")).Packages
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
-		p := find(t, packages, format, "gitlab-runner-helper-images-alpine-amd64", "")
-		data, err := os.ReadFile(p.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, want, _, err := readAll(p.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		flipped := filepath.Join(dir, "flipped")
-		for n := 0; n < len(data); n += 7 {
-			damaged := bytes.Clone(data)
-			damaged[n] ^= 0x40
-			write(t, flipped, damaged)
-			if _, files, _, err := readAll(flipped); err == nil && !cmp.Equal(files, want) {
-				t.Fatalf("%s: byte %d changed: other content is read without an error", format, n)
-			}
-		}
-	}
-}
-
-func FuzzOpen(f *testing.F) {
-	dir := f.TempDir()
-	for _, p := range build(f, options(f, dir), fixture.Archives(f, dir, "alpine-x86_64")).Packages {
-		data, err := os.ReadFile(p.Path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(t.TempDir(), "package")
-		write(t, path, data)
-		_, _, _, _ = readAll(path) // neither panics nor takes for ever
-	})
-}
-
-func TestNoPackage(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	write(t, path, []byte("PK\x03\x04 something else"))
-	if _, err := linuxpkg.Open(path); err == nil || !strings.Contains(err.Error(), path+": neither an rpm nor a deb") {
-		t.Errorf("error %v", err)
+// run runs a program.
+func run(t *testing.T, program string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
 	}
 }

@@ -1,4 +1,4 @@
-package linuxpkg_test
+package pkgread_test
 
 import (
 	"archive/tar"

@@ -1,4 +1,4 @@
-package linuxpkg
+package pkgread
 
 import (
 	"errors"

@@ -1,36 +1,26 @@
-package linuxpkg_test
+package pkgread_test
 
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"pretag/build/internal/fixture"
+	"pretag/build/linuxpkg/pkgread"
 )
 
 // FuzzHeader changes the header of an rpm that has no digest of it.
 func FuzzHeader(f *testing.F) {
-	dir := f.TempDir()
-	packages := build(f, options(f, dir), fixture.Archives(f, dir, "alpine-x86_64")).Packages
 	const lead = 96
 	magic := []byte{0x8e, 0xad, 0xe8, 0x01, 0, 0, 0, 0}
 	unsigned := append(append([]byte("\xed\xab\xee\xdb\x03"), make([]byte, lead-5)...), append(bytes.Clone(magic), make([]byte, 8)...)...)
-	for _, p := range packages {
-		if p.Format != "rpm" {
-			continue
-		}
-		data, err := os.ReadFile(p.Path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		at := lead + bytes.Index(data[lead+1:], magic) + 1
-		words := data[at+8:]
-		size := 16 + 16*int(binary.BigEndian.Uint32(words)) + int(binary.BigEndian.Uint32(words[4:]))
-		f.Add(data[at+8:at+size], data[at+size:])
-	}
-	path := filepath.Join(dir, "fuzz.rpm")
+	data := packages(f)[pkgread.RPM]
+	at := lead + bytes.Index(data[lead+1:], magic) + 1
+	words := data[at+8:]
+	size := 16 + 16*int(binary.BigEndian.Uint32(words)) + int(binary.BigEndian.Uint32(words[4:]))
+	f.Add(data[at+8:at+size], data[at+size:])
+	path := filepath.Join(f.TempDir(), "fuzz.rpm")
 	f.Fuzz(func(t *testing.T, header, payload []byte) {
 		write(t, path, bytes.Join([][]byte{unsigned, magic, header, payload}, nil))
 		_, _, _, _ = readAll(path) // neither panics nor takes for ever
