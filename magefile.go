@@ -31,6 +31,11 @@ func Package(ctx context.Context) error {
 	return build.Run(ctx, os.Getenv, build.Release, build.Package)
 }
 
+// Loaders builds the program that runs on hosts, for each architecture.
+func Loaders(ctx context.Context) error {
+	return build.Run(ctx, os.Getenv, build.Folders, build.Loaders)
+}
+
 // Verify checks everything in the output folder, on disk and in every engine.
 func Verify(ctx context.Context) error {
 	return build.Run(ctx, os.Getenv, build.Folders, build.Verify)

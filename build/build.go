@@ -102,7 +102,7 @@ func resolve(path string) (string, error) {
 // other targets, which may be at work there.
 func (c Config) cleanUp() error {
 	var errs []error
-	for _, folder := range []string{".", manifest.Archives, sbom.Folder, linuxpkg.RPM, linuxpkg.Deb, "verify"} {
+	for _, folder := range []string{".", manifest.Archives, sbom.Folder, linuxpkg.RPM, linuxpkg.Deb, "verify", loaderDir} {
 		errs = append(errs, atomicfile.Clean(filepath.Join(c.Out, folder)))
 	}
 	return errors.Join(errs...)

@@ -23,6 +23,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/engine"
+	"pretag/build/loaders"
 )
 
 // A Config is what the environment asks for: README's table of variables, read
@@ -47,7 +48,9 @@ type Config struct {
 	Passphrase   string   // path of the file with its passphrase
 	Engines      []string // that verify must use; nil for every one found
 	Jobs         int
-	BenchRounds  int // how often each way is measured
+	BenchRounds  int      // how often each way is measured
+	LoaderDir    string   // directory of loaders that were built ahead; "" to build them
+	GoEnviron    []string // NAME=value of what building a loader takes from the environment
 }
 
 // A Need says what a target cannot do without.
@@ -85,8 +88,14 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		BenchRounds: e.positive("BENCH_ROUNDS", 3),
 		Formats:     e.subset("FORMATS", []string{"rpm", "deb"}),
 		Engines:     e.list("ENGINES"),
+		LoaderDir:   e.text("LOADERS", ""),
 		Key:         e.file("GPG_KEY_PATH"),
 		Passphrase:  e.file("GPG_PASSPHRASE_PATH"),
+	}
+	for _, name := range loaders.Variables() {
+		if value := getenv(name); value != "" {
+			c.GoEnviron = append(c.GoEnviron, name+"="+value)
+		}
 	}
 	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")
 	c.readVersion(&e, need)

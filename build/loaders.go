@@ -1,0 +1,60 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"pretag/build/loaders"
+)
+
+// loaderDir is the directory below OUT of the loaders.
+const loaderDir = "loader"
+
+// Loaders builds the program that runs on hosts, for every architecture in the
+// catalogue, into OUT.
+func Loaders(ctx context.Context, c Config, ui *UI) error {
+	unlock, err := lockOut(c.Out)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	arches := map[string]bool{}
+	for _, h := range c.Catalogue.Helpers() {
+		arches[h.GoArch()] = true
+	}
+	_, err = c.buildLoaders(ctx, slices.Sorted(maps.Keys(arches)), ui)
+	return err
+}
+
+// loaders returns the path of a loader for each architecture: those in LOADERS,
+// where that is set. Otherwise it builds them, and where it cannot it takes those
+// that the target loaders has built ahead.
+func (c Config) loaders(ctx context.Context, goArches []string, ui *UI) (map[string]string, error) {
+	if c.LoaderDir == "" {
+		paths, err := c.buildLoaders(ctx, goArches, ui)
+		if !errors.Is(err, loaders.ErrNoToolchain) {
+			return paths, err
+		}
+		if found, findErr := loaders.Find(filepath.Join(c.Out, loaderDir), goArches); findErr == nil {
+			return found, nil
+		}
+		return nil, fmt.Errorf("%w, and %s does not hold loaders for %v: run the target loaders where Go and the sources are, and set LOADERS to its output",
+			err, filepath.Join(c.Out, loaderDir), goArches)
+	}
+	return loaders.Find(c.LoaderDir, goArches)
+}
+
+func (c Config) buildLoaders(ctx context.Context, goArches []string, ui *UI) (map[string]string, error) {
+	paths, err := loaders.Build(ctx, loaders.Options{Source: ".", Out: filepath.Join(c.Out, loaderDir), GoArches: goArches, Environ: c.GoEnviron})
+	if err != nil {
+		return nil, err
+	}
+	for _, goarch := range goArches {
+		ui.Say("loader for %s: %s", goarch, paths[goarch])
+	}
+	return paths, nil
+}
