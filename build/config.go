@@ -98,8 +98,8 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		}
 	}
 	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")
-	c.readVersion(&e, need)
-	c.readHelpers(&e, need)
+	known := c.readVersion(&e, need)
+	c.readHelpers(&e, need, known)
 	c.readTime(&e, need)
 
 	if compression, err := archive.ParseCompression(e.text("ARCHIVE_COMPRESSION", "zstd:best")); err != nil {
@@ -134,18 +134,21 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 // https://host/path, host:/path, host/path/.
 var looseRepository = regexp.MustCompile(`//|:/|/$`)
 
-func (c *Config) readVersion(e *env, need Need) {
+// readVersion reports whether the version is known: given, and right.
+func (c *Config) readVersion(e *env, need Need) bool {
 	version := e.text("RUNNER_VERSION", "")
 	if version == "" && need != Release {
-		return
+		return false
 	}
 	var err error
 	if c.Version, err = catalogue.ParseVersion(version, e.text("RUNNER_REVISION", "")); err != nil {
 		e.errs = append(e.errs, err)
 	}
+	return err == nil
 }
 
-func (c *Config) readHelpers(e *env, need Need) {
+// readHelpers reads the catalogue and, if the version is known, selects from it.
+func (c *Config) readHelpers(e *env, need Need, known bool) {
 	file, data := "helper-images/catalogue.yaml", helperimages.Catalogue
 	if own := e.text("CATALOGUE", ""); own != "" {
 		var err error
@@ -160,14 +163,18 @@ func (c *Config) readHelpers(e *env, need Need) {
 		e.errs = append(e.errs, err)
 		return
 	}
-	globs := e.list("HELPERS")
-	if globs == nil {
+	words := e.list("HELPERS")
+	switch {
+	case !known:
+		err = c.Catalogue.CheckWords(words, c.Version)
+	case words == nil:
 		if c.Helpers = c.Catalogue.Default(c.Version); len(c.Helpers) == 0 && need == Release {
 			e.reject("HELPERS is required: %s has no default for GitLab Runner %s", file, c.Version)
 		}
-		return
+	default:
+		c.Helpers, err = c.Catalogue.Select(words, c.Version)
 	}
-	if c.Helpers, err = c.Catalogue.Select(globs); err != nil {
+	if err != nil {
 		for _, err := range unjoin(err) {
 			e.reject("HELPERS=%w", err)
 		}

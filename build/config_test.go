@@ -59,7 +59,7 @@ func TestFromEnvRefusesRepositories(t *testing.T) {
 func TestFromEnvReportsAll(t *testing.T) {
 	dir := t.TempDir()
 	_, err := build.FromEnv(env(
-		"RUNNER_VERSION=15.8.0", "PACKAGES_ITERATION=0", "HELPERS=alpin-*,ubuntu-*", "IMAGE_REPOSITORY=helper:tag",
+		"RUNNER_VERSION=15.8.9", "PACKAGES_ITERATION=0", "HELPERS=alpin-*,ubuntu-*", "IMAGE_REPOSITORY=helper:tag",
 		"ARCHIVE_COMPRESSION=zstd:22", "FORMATS=rpm,apk", "PACKAGE_LAYOUT=both", "SOURCE_DATE_EPOCH=yesterday",
 		"GPG_KEY_PATH="+filepath.Join(dir, "missing"), "ENGINES=podman,lxc", "JOBS=-1", "PACKAGE_MAINTAINER=me",
 		"PACKAGE_HOMEPAGE=x", "PACKAGE_VENDOR=a\nb",
@@ -68,7 +68,7 @@ func TestFromEnvReportsAll(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"RUNNER_VERSION=15.8.0 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, such as 12335144",
+		"RUNNER_VERSION=15.8.9 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, and the revision of this version is not known",
 		`PACKAGES_ITERATION="0": want a number from 1 to 1048576`,
 		`HELPERS="alpin-*": no helper matches; there are alpine-x86_64, alpine-arm, `,
 		`IMAGE_REPOSITORY="helper:tag": want a registry's host, a path and no tag`,

@@ -138,7 +138,7 @@ func (c Config) pulledFor(in input) error {
 		return nil
 	}
 	tag := reference[strings.LastIndex(reference, ":")+1:]
-	standIn, _ := c.Catalogue.Lookup(in.helper.StandIn)
+	standIn, _ := c.Catalogue.Lookup(in.helper.StandIn(c.Version))
 	if want := in.helper.Tag(c.Version); tag != want && tag != standIn.Tag(c.Version) {
 		return fmt.Errorf("%s: was pulled as %s, want %s: remove it and pull again", in.path, tag, want)
 	}

@@ -43,8 +43,7 @@ func (c Config) inputs() (found []input, unknown []string, err error) {
 	var errs []error
 	for _, h := range c.Helpers {
 		names := present(h, files)
-		if len(names) == 0 && h.StandIn != "" {
-			standIn, _ := c.Catalogue.Lookup(h.StandIn)
+		if standIn, ok := c.Catalogue.Lookup(h.StandIn(c.Version)); ok && len(names) == 0 {
 			names = present(standIn, files)
 		}
 		switch {

@@ -33,7 +33,11 @@ func Run(ctx context.Context, getenv func(string) string, need Need, stage Stage
 		case <-ctx.Done():
 		}
 	}()
-	err = stage(ctx, c, Terminal())
+	ui := Terminal()
+	if warning := c.Version.RevisionWarning(); warning != "" {
+		ui.Warn("%s", warning)
+	}
+	err = stage(ctx, c, ui)
 	if errors.Is(mage.Err(), context.Canceled) {
 		return Interrupted{syscall.SIGINT}
 	}

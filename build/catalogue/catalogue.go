@@ -1,71 +1,56 @@
-// Package catalogue is the table of helper images and the one place that spells
-// their names: helper, file, tag, platform, package. It opens nothing.
+// Package catalogue knows the helper images of every GitLab Runner version and
+// every name that follows from one: helper, file, tag, platform, package. It
+// opens no file.
 package catalogue
 
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"pretag/build/internal/strictyaml"
 )
 
-// DefaultFlavor is the flavor that tags leave out
-// (GitLab Runner v19.3.0, helpers/container/helperimage/linux_info.go).
-const DefaultFlavor = "alpine"
-
-// powerShell is the one shell that names carry.
-const powerShell = "pwsh"
-
-// A Helper is a row of the catalogue: one helper image.
+// A Helper is one helper image of the catalogue, over all versions that have it.
 type Helper struct {
 	Flavor   string
 	Arch     string // GitLab Runner's word: x86_64, arm, arm64, ...
 	Shell    string // "" or pwsh
 	Platform v1.Platform
-	Default  bool   // HELPERS selects it when unset
-	Since    string // first Runner version that has it; "" where all have
-	StandIn  string // the helper whose tarball serves for it, by String; "" for none
 	Config   Config // what a flat root filesystem of it has lost
+
+	built     []span // the versions that have it
+	packaged  []span // the versions whose own package carries it
+	released  []span // the versions whose release uploads it
+	notPushed []span // the versions whose release did not push its tag
+	standIns  []term // flavors of which it is a copy
+	pushedAs  []term // flavors under which its image was pushed, where that is no stand-in
 }
 
-// A Config is what the catalogue says of an image's config.
+// A Config is the part of an image's config that a flat root filesystem has lost.
 type Config struct {
 	Entrypoint []string `yaml:"entrypoint"`
 	Cmd        []string `yaml:"cmd"`
 	Env        []string `yaml:"env"`
 	User       string   `yaml:"user"`
 	WorkingDir string   `yaml:"workdir"`
+
+	// AssumedSince is the first version for which this is an assumption; "" for none.
+	AssumedSince string `yaml:"assumed-since"`
 }
 
-// String is the helper's name: the argument that selects it, the log line, the error prefix.
+// String returns the helper's name, such as ubuntu-x86_64-pwsh. HELPERS selects by it.
 func (h Helper) String() string { return name(h.Flavor, h.Arch, h.Shell) }
 
-func name(flavor, arch, shell string) string {
-	if shell != "" {
-		arch += "-" + shell
-	}
-	return flavor + "-" + arch
-}
-
-// Suffix ends the name of an archive, whatever its compression: the name is the
-// key that GitLab Runner 17.9 and later look up
-// (v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
-const Suffix = ".docker.tar.zst"
-
-// File is the archive's base name.
+// File returns the archive's base name.
 func (h Helper) File() string { return h.base() + Suffix }
 
-func (h Helper) base() string { return "prebuilt-" + h.String() }
+func (h Helper) base() string { return base(h.Flavor, h.Arch, h.Shell) }
 
-// Inputs lists the base names that an input tarball of h may have. The layout
-// is told by content, whatever the name.
+// Inputs returns the base names that an input tarball of h may have. The layout
+// is read from the content, whatever the name.
 func (h Helper) Inputs() []string {
 	inputs := []string{h.String() + ".tar"}
 	for _, suffix := range []string{".tar", ".tar.xz", ".tar.gz", ".tar.zst", ".tar.bz2", Suffix} {
@@ -74,241 +59,233 @@ func (h Helper) Inputs() []string {
 	return inputs
 }
 
-// Tag is the tag that GitLab Runner of version v looks for
-// (v15.8.0 and v19.3.0, helpers/container/helperimage/linux_info.go). concrete
-// has no pwsh row, so its tag never carries the shell.
-func (h Helper) Tag(v Version) string {
-	tag := h.Arch + "-" + v.tagRevision()
-	if h.Flavor != DefaultFlavor {
-		tag = h.Flavor + "-" + tag
-	}
-	if h.Shell != "" {
-		tag += "-" + h.Shell
-	}
-	return tag
-}
+// Tag returns the tag that GitLab Runner v looks for.
+func (h Helper) Tag(v Version) string { return tag(h.Flavor, h.Arch, v.tagWord(), h.Shell) }
 
-// GoArch is the architecture in Go's words, as in the names of packages.
+// GoArch returns the architecture in Go's words, which the names of packages use.
 func (h Helper) GoArch() string { return h.Platform.Architecture }
 
-// PackageSuffix is what the helper adds to the base name of its package:
+// PackageSuffix returns what the helper adds to the base name of its package:
 // alpine-amd64, ubuntu-arm64-pwsh.
 func (h Helper) PackageSuffix() string { return name(h.Flavor, h.GoArch(), h.Shell) }
 
-// A Catalogue is a checked table of helpers, in the order of its file.
+// Exists reports whether GitLab Runner v has the helper.
+func (h Helper) Exists(v Version) bool { return holds(h.built, v) }
+
+// Packaged reports whether the package of GitLab Runner v carries the helper:
+// gitlab-runner, or gitlab-runner-helper-images from 17.7.0 on.
+func (h Helper) Packaged(v Version) bool { return h.Exists(v) && holds(h.packaged, v) }
+
+// Released reports whether the release of GitLab Runner v uploads the helper's tarball.
+func (h Helper) Released(v Version) bool { return h.Exists(v) && holds(h.released, v) }
+
+// IsDefault reports whether GitLab Runner v asks for the helper on a host of its
+// architecture if neither flavor nor shell is configured.
+func (h Helper) IsDefault(v Version) bool {
+	return h.Shell == "" && h.Flavor == v.DefaultFlavor(h.Arch)
+}
+
+// StandIn returns the name of the helper of which h is a copy in GitLab Runner v,
+// and whose tarball serves for h therefore; "" if there is none.
+func (h Helper) StandIn(v Version) string {
+	if flavor := pick(h.standIns, v); flavor != "" {
+		return name(flavor, h.Arch, h.Shell)
+	}
+	return ""
+}
+
+// ConfigAssumed reports whether Config is an assumption for GitLab Runner v,
+// because the real one is not public.
+func (h Helper) ConfigAssumed(v Version) bool {
+	return h.Config.AssumedSince != "" && !v.Before(h.Config.AssumedSince)
+}
+
+// A RegistryTag is a tag under which a registry may have a helper's image.
+type RegistryTag struct {
+	Tag     string
+	Missing string // why the release did not push the tag; "" if it did
+}
+
+// revisionTagsOnly is the version whose release pushed tags with the git
+// revision but none with vX.Y.Z (GitLab Runner v17.8.0, scripts/pusher).
+const revisionTagsOnly = "17.8.0"
+
+// RegistryTags returns the tags under which a registry has the image of h for
+// GitLab Runner v, in the order to try. The first is the tag that Runner asks
+// for. If the release did not push that one, the reason is given and a tag that
+// names the same image follows, if there is one.
+func (h Helper) RegistryTags(v Version) []RegistryTag {
+	first := RegistryTag{Tag: h.Tag(v)}
+	flavor, word := h.Flavor, v.tagWord()
+	var reasons []string
+	if v.numbered && v.number.String() == revisionTagsOnly {
+		word, _ = KnownRevision(revisionTagsOnly)
+		reasons = append(reasons, "only tags with the git revision")
+	}
+	if holds(h.notPushed, v) {
+		if flavor = pick(h.pushedAs, v); flavor == "" {
+			flavor = pick(h.standIns, v)
+		}
+		reasons = append(reasons, fmt.Sprintf("%s only as %s", h, flavor))
+	}
+	if len(reasons) == 0 {
+		return []RegistryTag{first}
+	}
+	first.Missing = fmt.Sprintf("GitLab Runner %s pushed %s", v, strings.Join(reasons, " and "))
+	return []RegistryTag{first, {Tag: tag(flavor, h.Arch, word, h.Shell)}}
+}
+
+// A Catalogue is a valid table of helpers, in the order of its file.
 type Catalogue struct{ helpers []Helper }
 
-// Helpers returns all rows.
+// Helpers returns the helpers of all versions.
 func (c *Catalogue) Helpers() []Helper { return slices.Clone(c.helpers) }
 
-// Lookup returns the row of that name.
+// Lookup returns the helper of that name.
 func (c *Catalogue) Lookup(name string) (Helper, bool) {
-	i := slices.IndexFunc(c.helpers, func(h Helper) bool { return h.String() == name })
+	return c.find(func(h Helper) bool { return h.String() == name })
+}
+
+// Existing returns the helpers that GitLab Runner v has.
+func (c *Catalogue) Existing(v Version) []Helper { return c.filter(Helper.Exists, v) }
+
+// Default returns the helpers that the package of GitLab Runner v carries.
+func (c *Catalogue) Default(v Version) []Helper { return c.filter(Helper.Packaged, v) }
+
+// Released returns the helpers that the release of GitLab Runner v uploads.
+func (c *Catalogue) Released(v Version) []Helper { return c.filter(Helper.Released, v) }
+
+// DefaultHelper returns the helper that GitLab Runner v asks for on a host of
+// this architecture if nothing is configured. goarch is in Go's words.
+func (c *Catalogue) DefaultHelper(v Version, goarch string) (Helper, bool) {
+	return c.find(func(h Helper) bool { return h.GoArch() == goarch && h.IsDefault(v) && h.Exists(v) })
+}
+
+func (c *Catalogue) find(match func(Helper) bool) (Helper, bool) {
+	i := slices.IndexFunc(c.helpers, match)
 	if i < 0 {
 		return Helper{}, false
 	}
 	return c.helpers[i], true
 }
 
-// Default returns the rows that are built when nothing is selected: the default
-// set of Runner version v.
-func (c *Catalogue) Default(v Version) []Helper {
-	var selected []Helper
+func (c *Catalogue) filter(keep func(Helper, Version) bool, v Version) []Helper {
+	var kept []Helper
 	for _, h := range c.helpers {
-		if h.Default && (h.Since == "" || !v.Before(h.Since)) {
-			selected = append(selected, h)
+		if keep(h, v) {
+			kept = append(kept, h)
 		}
 	}
-	return selected
+	return kept
 }
 
-// Select returns the rows that any of the globs (path.Match) names, each once,
-// in the catalogue's order. All globs that match nothing are reported together.
-func (c *Catalogue) Select(globs []string) ([]Helper, error) {
-	chosen := make([]bool, len(c.helpers))
-	listed := false // the names of all, once
-	var errs []error
-	for _, glob := range globs {
-		found := false
-		for i, h := range c.helpers {
-			ok, err := path.Match(glob, h.String())
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%q: %w", glob, err))
-				found = true
-				break
-			}
-			if ok {
-				chosen[i], found = true, true
-			}
-		}
-		if !found {
-			hint := ""
-			switch {
-			case strings.ContainsAny(glob, " \t;"):
-				hint = "; separate them by commas"
-			case !listed:
-				hint, listed = "; there are "+c.names(), true
-			}
-			errs = append(errs, fmt.Errorf("%q: no helper matches%s", glob, hint))
-		}
+// set returns the rule of a word that names a set of helpers.
+func set(word string) (in func(Helper, Version) bool, ok bool) {
+	switch word {
+	case "default":
+		return Helper.Packaged, true
+	case "all":
+		return Helper.Exists, true
+	case "release":
+		return Helper.Released, true
 	}
-	if err := errors.Join(errs...); err != nil {
+	return nil, false
+}
+
+// Select returns the helpers of GitLab Runner v that any of the words selects,
+// each once, in the catalogue's order. A word is a set (default, all, release) or
+// a glob over helper names (path.Match). All words that select nothing are
+// reported together.
+func (c *Catalogue) Select(words []string, v Version) ([]Helper, error) {
+	if err := c.CheckWords(words, v); err != nil {
 		return nil, err
 	}
-	var selected []Helper
-	for i, h := range c.helpers {
-		if chosen[i] {
-			selected = append(selected, h)
+	chosen := map[string]bool{}
+	var errs []error
+	for _, word := range words {
+		in, isSet := set(word)
+		if !isSet {
+			in = func(h Helper, v Version) bool { return h.matches(word) && h.Exists(v) }
+		}
+		found := c.filter(in, v)
+		for _, h := range found {
+			chosen[h.String()] = true
+		}
+		switch other, _ := c.find(func(h Helper) bool { return h.matches(word) }); {
+		case len(found) > 0:
+		case isSet:
+			errs = append(errs, fmt.Errorf("%q: the catalogue has no such helpers for GitLab Runner %s", word, v))
+		default:
+			errs = append(errs, fmt.Errorf("%q: GitLab Runner %s has no such helper; %s exists %s", word, v, other, spans(other.built)))
 		}
 	}
-	return selected, nil
+	return c.filter(func(h Helper, _ Version) bool { return chosen[h.String()] }, v), errors.Join(errs...)
 }
 
-func (c *Catalogue) names() string {
-	names := make([]string, len(c.helpers))
-	for i, h := range c.helpers {
+// CheckWords reports the words that Select takes for no version. The names that
+// the message lists are those of GitLab Runner v.
+func (c *Catalogue) CheckWords(words []string, v Version) error {
+	var errs []error
+	listed := false // once is enough
+	for _, word := range words {
+		if _, err := path.Match(word, ""); err != nil {
+			errs = append(errs, fmt.Errorf("%q: %w", word, err))
+			continue
+		}
+		if _, isSet := set(word); isSet || slices.ContainsFunc(c.helpers, func(h Helper) bool { return h.matches(word) }) {
+			continue
+		}
+		hint := ""
+		switch {
+		case strings.ContainsAny(word, " \t;"):
+			hint = "; separate them by commas"
+		case !listed:
+			hint, listed = "; there are "+names(c.Existing(v))+" and the sets default, all, release", true
+		}
+		errs = append(errs, fmt.Errorf("%q: no helper matches%s", word, hint))
+	}
+	return errors.Join(errs...)
+}
+
+// matches reports whether the glob, whose form has been checked, names h.
+func (h Helper) matches(glob string) bool {
+	ok, _ := path.Match(glob, h.String())
+	return ok
+}
+
+func names(helpers []Helper) string {
+	names := make([]string, len(helpers))
+	for i, h := range helpers {
 		names[i] = h.String()
 	}
 	return strings.Join(names, ", ")
 }
 
-// document is the file's form.
-type document struct {
-	Arches map[string]struct {
-		Platform string `yaml:"platform"`
-		Since    string `yaml:"since"`
-	} `yaml:"arches"`
-	Config  Config   `yaml:"config"`
-	Flavors []flavor `yaml:"flavors"`
+// holds reports whether any of the spans holds v.
+func holds(spans []span, v Version) bool {
+	return slices.ContainsFunc(spans, func(s span) bool { return s.holds(v) })
 }
 
-type flavor struct {
-	Name    string   `yaml:"name"`
-	Arches  []string `yaml:"arches"`
-	Pwsh    []string `yaml:"pwsh"`
-	Default []string `yaml:"default"`
-	StandIn string   `yaml:"stand-in"`
-	Config  *Config  `yaml:"config"` // in place of the common one
+func spans(spans []span) string {
+	words := make([]string, len(spans))
+	for i, s := range spans {
+		words[i] = s.String()
+	}
+	return strings.Join(words, ", ")
 }
 
-// A flavor stands in file names, in tags and in the names of rpm and deb packages,
-// which are lower case and have no underscore (Debian Policy 5.6.1); an arch in
-// file names and tags; what a platform is made of in the names of packages.
-var (
-	flavorForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,39}$`)
-	archForm     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,39}$`)
-	platformForm = regexp.MustCompile(`^linux/[a-z0-9]{1,16}(/[a-z0-9]{1,16})?$`)
-)
-
-// Parse reads a catalogue; file prefixes its errors. An unknown key is an error
-// with its line and the nearest key; all rows that cannot be are reported together.
-func Parse(file string, data []byte) (*Catalogue, error) {
-	var doc document
-	if err := strictyaml.Decode(data, &doc); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	c, errs := doc.catalogue()
-	for i, err := range errs {
-		errs[i] = fmt.Errorf("%s: %w", file, err)
-	}
-	return c, errors.Join(errs...)
+// A term is a word that holds in a range of versions.
+type term struct {
+	word string
+	span span
 }
 
-// catalogue spreads the rows out and doubts them.
-func (doc document) catalogue() (*Catalogue, []error) {
-	var (
-		c    Catalogue
-		errs []error
-		seen = map[string]bool{}
-	)
-	reject := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
-	platforms := map[string]v1.Platform{}
-	for _, arch := range slices.Sorted(maps.Keys(doc.Arches)) {
-		row := doc.Arches[arch]
-		if !archForm.MatchString(arch) {
-			reject("arch %q: not of the form %s", arch, archForm)
-		}
-		platform, err := parsePlatform(row.Platform)
-		if err != nil {
-			reject("arch %s: platform %q: %w", arch, row.Platform, err)
-		}
-		if row.Since != "" {
-			if _, err := parseTriple(row.Since); err != nil {
-				reject("arch %s: since %q: %w", arch, row.Since, err)
-			}
-		}
-		platforms[arch] = platform
-	}
-
-	for _, f := range doc.Flavors {
-		if !flavorForm.MatchString(f.Name) {
-			reject("flavor %q: not of the form %s", f.Name, flavorForm)
-			continue
-		}
-		config := doc.Config
-		if f.Config != nil {
-			config = *f.Config
-		}
-		rows := map[string]bool{} // the flavor's rows, as default names them
-		add := func(arch, shell string) {
-			platform, known := platforms[arch]
-			if !known {
-				reject("flavor %s: arch %q is not in arches", f.Name, arch)
-				return
-			}
-			row := strings.TrimPrefix(name("", arch, shell), "-")
-			h := Helper{
-				Flavor: f.Name, Arch: arch, Shell: shell, Platform: platform,
-				Default: slices.Contains(f.Default, row), Since: doc.Arches[arch].Since, Config: config,
-			}
-			if f.StandIn != "" {
-				h.StandIn = name(f.StandIn, arch, shell)
-			}
-			if seen[h.String()] {
-				reject("flavor %s: two rows are called %s", f.Name, h)
-				return
-			}
-			seen[h.String()], rows[row] = true, true
-			c.helpers = append(c.helpers, h)
-		}
-		for _, arch := range f.Arches {
-			add(arch, "")
-		}
-		for _, arch := range f.Pwsh {
-			add(arch, powerShell)
-		}
-		for _, row := range f.Default {
-			if !rows[row] {
-				reject("flavor %s: default %q is none of its rows", f.Name, row)
-			}
+// pick returns the word of the term that holds in v, or "".
+func pick(terms []term, v Version) string {
+	for _, t := range terms {
+		if t.span.holds(v) {
+			return t.word
 		}
 	}
-	names := map[string]Helper{}
-	for _, h := range c.helpers {
-		for _, name := range []string{"tag " + h.Tag(Version{}), "package " + h.PackageSuffix()} {
-			if other, twice := names[name]; twice {
-				reject("%s and %s would have one %s", other, h, name)
-			}
-			names[name] = h
-		}
-		if h.StandIn != "" && (!seen[h.StandIn] || h.StandIn == h.String()) {
-			reject("%s: its stand-in %s is no other row", h, h.StandIn)
-		}
-	}
-	if len(c.helpers) == 0 && len(errs) == 0 {
-		reject("no flavors")
-	}
-	return &c, errs
-}
-
-func parsePlatform(s string) (v1.Platform, error) {
-	if !platformForm.MatchString(s) {
-		return v1.Platform{}, errors.New("want linux/arch or linux/arch/variant")
-	}
-	p, err := v1.ParsePlatform(s)
-	if err != nil {
-		return v1.Platform{}, err
-	}
-	return *p, nil
+	return ""
 }

@@ -9,12 +9,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pretag/build/catalogue"
-	"pretag/build/internal/fixture"
 )
 
 func lookup(t *testing.T, name string) catalogue.Helper {
 	t.Helper()
-	h, ok := fixture.Catalogue(t).Lookup(name)
+	h, ok := shipped(t).Lookup(name)
 	if !ok {
 		t.Fatalf("no helper %s", name)
 	}
@@ -83,25 +82,6 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
-// The default set is what Runner's own packages carry: 12 files since 17.9, and
-// in 15.8.0 no riscv64 (packages of v15.8.0 and v19.3.0).
-func TestDefault(t *testing.T) {
-	for version, want := range map[string]string{
-		"19.3.0": "alpine-x86_64 alpine-arm alpine-arm64 alpine-s390x alpine-riscv64 alpine-x86_64-pwsh " +
-			"ubuntu-x86_64 ubuntu-arm ubuntu-arm64 ubuntu-s390x ubuntu-ppc64le ubuntu-x86_64-pwsh",
-		"15.8.0": "alpine-x86_64 alpine-arm alpine-arm64 alpine-s390x alpine-x86_64-pwsh " +
-			"ubuntu-x86_64 ubuntu-arm ubuntu-arm64 ubuntu-s390x ubuntu-ppc64le ubuntu-x86_64-pwsh",
-	} {
-		v, err := catalogue.ParseVersion(version, "12335144")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(strings.Fields(want), names(fixture.Catalogue(t).Default(v))); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", version, diff)
-		}
-	}
-}
-
 func names(helpers []catalogue.Helper) []string {
 	var names []string
 	for _, h := range helpers {
@@ -111,8 +91,8 @@ func names(helpers []catalogue.Helper) []string {
 }
 
 func TestSelect(t *testing.T) {
-	c := fixture.Catalogue(t)
-	got, err := c.Select([]string{"ubuntu-*-pwsh", "alpine-x86_64", "alpine-x86_64"})
+	c := shipped(t)
+	got, err := c.Select([]string{"ubuntu-*-pwsh", "alpine-x86_64", "alpine-x86_64"}, released(t, "19.3.0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +100,7 @@ func TestSelect(t *testing.T) {
 	if diff := cmp.Diff(want, names(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	_, err = c.Select([]string{"alpine-arm ubuntu-arm", "alpin-*", "ubuntu-*", "[", "x"})
+	_, err = c.Select([]string{"alpine-arm ubuntu-arm", "alpin-*", "ubuntu-*", "[", "x"}, released(t, "19.3.0"))
 	for _, want := range []string{
 		`"alpine-arm ubuntu-arm": no helper matches; separate them by commas`,
 		`"alpin-*": no helper matches; there are alpine-x86_64, `, `"[": syntax error in pattern`, `"x": no helper`,
@@ -141,10 +121,11 @@ func TestVersions(t *testing.T) {
 		{"19.3.0; rm -rf", "", `RUNNER_VERSION="19.3.0; rm -rf": want`},
 		{"19.3.0/../x", "", "want a version"},
 		{"99999999999999999999.0.0", "", "want"},
-		{"15.7.4", "12335144", "since 15.8.0"},
-		{"0.0.0", "12335144", "since 15.8.0"},
-		{"0.0.0~latest", "12335144", "since 15.8.0"},
-		{"15.8.0", "", "RUNNER_VERSION=15.8.0 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, such as 12335144"},
+		{"15.7.4", "12335144", "the oldest supported version is 15.8.0"},
+		{"0.0.0", "12335144", "the oldest supported version is 15.8.0"},
+		{"0.0.0~latest", "12335144", "the oldest supported version is 15.8.0"},
+		{"15.8.9", "", "RUNNER_VERSION=15.8.9 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, and the revision of this version is not known"},
+		{"15.8.0-rc1", "", "RUNNER_VERSION=15.8.0-rc1 needs RUNNER_REVISION"},
 		{"15.8.0", "1233514", `RUNNER_REVISION="1233514": want 8 hex digits`},
 		{"15.8.0", "1233514G", `RUNNER_REVISION="1233514G": want 8 hex digits`},
 	} {
@@ -167,9 +148,9 @@ func TestParseRefuses(t *testing.T) {
 		{arches + "flavors: [{name: ../a, arches: [x86_64]}]", `flavor "../a": not of the form`},
 		{arches + "flavors: [{name: a, arches: [mips]}]", `flavor a: arch "mips" is not in arches`},
 		{arches + "flavors: [{name: a, arches: [x86_64, x86_64]}]", "two rows are called a-x86_64"},
-		{arches + "flavors: [{name: a, arches: [x86_64], default: [arm]}]", `default "arm" is none of its rows`},
-		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: b}]", "a-x86_64: its stand-in b-x86_64 is no other row"},
-		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: a}]", "its stand-in a-x86_64 is no other row"},
+		{arches + "flavors: [{name: a, arches: [x86_64], default: [arm]}]", `flavor a: default "arm" is not one of its rows`},
+		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: b}]", "a-x86_64: stand-in b-x86_64 is not another helper that exists always"},
+		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: a}]", "a-x86_64: stand-in a-x86_64 is not another helper"},
 		{"arches: {x86_64: {platform: windows/amd64}}\nflavors: [{name: a, arches: [x86_64]}]", `platform "windows/amd64": want linux/arch`},
 		{"arches: {x86_64: {platform: linux/amd64, since: 17}}\nflavors: [{name: a, arches: [x86_64]}]", `since "17": want X.Y.Z`},
 		{arches, "no flavors"},
@@ -203,7 +184,7 @@ func TestInputs(t *testing.T) {
 // A file name of one helper is never one of another's.
 func TestInputsAreUnambiguous(t *testing.T) {
 	var all []string
-	for _, h := range fixture.Catalogue(t).Helpers() {
+	for _, h := range shipped(t).Helpers() {
 		all = append(all, h.Inputs()...)
 	}
 	slices.Sort(all)

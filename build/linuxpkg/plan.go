@@ -52,10 +52,10 @@ func newPlan(opts Options, archives []archive.File, stage string) (plan, error) 
 		p    plan
 		errs []error
 	)
-	hosts, lonely := hostRows(rows)
+	hosts, lonely := hostRows(opts.Version, rows)
 	if opts.Layout == Split {
-		for _, goarch := range lonely {
-			p.warnings = append(p.warnings, fmt.Sprintf("no gitlab-runner-helper-images package for %s hosts: it would require their %s helper; add that to HELPERS, or build PACKAGE_LAYOUT=%s, which serves all hosts", goarch, catalogue.DefaultFlavor, Single))
+		for _, h := range lonely {
+			p.warnings = append(p.warnings, fmt.Sprintf("no gitlab-runner-helper-images package for %s hosts: it would require their %s helper; add that to HELPERS, or build PACKAGE_LAYOUT=%s, which serves all hosts", h.GoArch(), opts.Version.DefaultFlavor(h.Arch), Single))
 		}
 	}
 	for _, format := range opts.Formats {
@@ -142,8 +142,8 @@ func match(opts Options, archives []archive.File) ([]row, error) {
 }
 
 // hostRows groups rows by the architecture of the hosts that run them. lonely
-// names those without the default flavor, which a host cannot do without.
-func hostRows(rows []row) (hosts [][]row, lonely []string) {
+// has one helper of each architecture without the flavor that Runner asks for there by default.
+func hostRows(v catalogue.Version, rows []row) (hosts [][]row, lonely []catalogue.Helper) {
 	at := map[string]int{}
 	var all [][]row
 	for _, r := range rows {
@@ -156,12 +156,12 @@ func hostRows(rows []row) (hosts [][]row, lonely []string) {
 	}
 	for _, host := range all {
 		native := slices.ContainsFunc(host, func(r row) bool {
-			return r.helper.Flavor == catalogue.DefaultFlavor && r.helper.Shell == ""
+			return r.helper.IsDefault(v)
 		})
 		if native {
 			hosts = append(hosts, host)
 		} else {
-			lonely = append(lonely, host[0].helper.GoArch())
+			lonely = append(lonely, host[0].helper)
 		}
 	}
 	return hosts, lonely
