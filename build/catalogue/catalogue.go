@@ -44,6 +44,9 @@ type Config struct {
 // String returns the helper's name, such as ubuntu-x86_64-pwsh. HELPERS selects by it.
 func (h Helper) String() string { return name(h.Flavor, h.Arch, h.Shell) }
 
+// Equal reports whether h and other are the same helper of one catalogue.
+func (h Helper) Equal(other Helper) bool { return h.String() == other.String() }
+
 // File returns the archive's base name.
 func (h Helper) File() string { return h.base() + Suffix }
 
