@@ -17,19 +17,18 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/image"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/filestamp"
-	"pretag/build/manifest"
-	"pretag/build/source"
+	"pretag/build/release"
+	"pretag/build/tarball"
 )
 
 // Archives makes the archive of each selected helper from its tarball, JOBS at
 // once, the largest first. An archive that stands there already, made by the
 // same tool of the same input with the same settings, is kept. One helper's
 // failure does not stop the others; all are reported.
-func Archives(ctx context.Context, c Config, ui *UI) ([]archive.File, error) {
+func Archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) {
 	unlock, err := lockOut(c.Out)
 	if err != nil {
 		return nil, err
@@ -38,7 +37,7 @@ func Archives(ctx context.Context, c Config, ui *UI) ([]archive.File, error) {
 	return c.archives(ctx, ui)
 }
 
-func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
+func (c Config) archives(ctx context.Context, ui *UI) ([]release.Archive, error) {
 	inputs, unknown, err := c.inputs()
 	if err != nil {
 		return nil, err
@@ -46,7 +45,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	for _, name := range unknown {
 		ui.Warn("%s: no helper of the catalogue has a tarball of this name", filepath.Join(c.Inputs, name))
 	}
-	dir := filepath.Join(c.Out, manifest.Archives)
+	dir := filepath.Join(c.Out, release.ArchivesDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -58,7 +57,7 @@ func (c Config) archives(ctx context.Context, ui *UI) ([]archive.File, error) {
 	}
 
 	results := c.work(ctx, inputs, ui)
-	var files []archive.File
+	var files []release.Archive
 	var errs []error
 	for i, result := range results {
 		if result.Err != nil {
@@ -112,7 +111,7 @@ func (c Config) work(ctx context.Context, inputs []input, ui *UI) []Result {
 
 // A Result is how one helper's archive came out.
 type Result struct {
-	File archive.File
+	File release.Archive
 	Kept bool // it stood there already
 	Took time.Duration
 	Err  error
@@ -125,7 +124,7 @@ func (c Config) withoutInput(inputs []input) error {
 		if in.path != "" {
 			continue
 		}
-		if _, err := os.Stat(c.archivePath(in.helper) + archive.InfoSuffix); err != nil {
+		if _, err := os.Stat(c.archivePath(in.helper) + release.InfoSuffix); err != nil {
 			missing = append(missing, in.helper)
 		}
 	}
@@ -133,7 +132,7 @@ func (c Config) withoutInput(inputs []input) error {
 }
 
 func (c Config) archivePath(h catalogue.Helper) string {
-	return filepath.Join(c.Out, manifest.Archives, h.File())
+	return filepath.Join(c.Out, release.ArchivesDir, h.File())
 }
 
 // byTarball orders the inputs by size, the largest first. Those of one tarball,
@@ -166,10 +165,10 @@ type worker struct {
 type made struct {
 	path   string // of the tarball
 	config []byte // that came with the image; nil for a root filesystem
-	file   archive.File
+	file   release.Archive
 }
 
-func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f archive.File, kept bool, err error) {
+func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f release.Archive, kept bool, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return f, false, err
 	}
@@ -187,7 +186,7 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 	}
 	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), w.config.tool()
 	f.Version, f.Revision = w.config.Version.String(), w.config.Version.Revision()
-	if err := atomicfile.WriteBytes(path+archive.InfoSuffix, f.Info()); err != nil {
+	if err := atomicfile.WriteBytes(path+release.InfoSuffix, f.Info()); err != nil {
 		return f, false, err
 	}
 	in.seen(path)
@@ -195,7 +194,7 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f a
 }
 
 // retag makes the archive at path from the last one, which is of the same tarball.
-func (w *worker) retag(in input, path string) (archive.File, error) {
+func (w *worker) retag(in input, path string) (release.Archive, error) {
 	last := w.last
 	w.last = made{}
 	f, err := w.writer.Retag(path, last.file, w.spec(in.helper, last.config))
@@ -208,20 +207,20 @@ func (w *worker) retag(in input, path string) (archive.File, error) {
 }
 
 // read makes the archive at path from the tarball.
-func (w *worker) read(ctx context.Context, in input, path string, progress func(int)) (f archive.File, err error) {
+func (w *worker) read(ctx context.Context, in input, path string, progress func(int)) (f release.Archive, err error) {
 	w.last = made{}
 	if err := w.config.pulledFor(in); err != nil {
 		return f, err
 	}
-	img, err := source.Open(in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
+	img, err := tarball.Open(in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
 	if err != nil {
 		return f, err
 	}
 	defer func() { err = errors.Join(err, img.Close()) }()
 	img.Progress = progress
 	spec := w.spec(in.helper, img.Config)
-	spec.Rootfs = img.Layout == source.Rootfs
-	origin := archive.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
+	spec.Rootfs = img.Layout == tarball.Rootfs
+	origin := release.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
 	config := spec.Config
 	spec.Config = func(diffIDs []v1.Hash) (_ []byte, err error) {
 		// All has been read: if it changed meanwhile, what stands at path stays.
@@ -251,9 +250,9 @@ func (w *worker) spec(h catalogue.Helper, config []byte) archive.Spec {
 		RepoTag: w.config.repoTag(h),
 		Config: func(diffIDs []v1.Hash) ([]byte, error) {
 			if config != nil {
-				return image.Keep(config, h, diffIDs)
+				return tarball.Keep(config, h, diffIDs)
 			}
-			return image.FromRootfs(h, diffIDs, w.config.Time)
+			return tarball.FromRootfs(h, diffIDs, w.config.Time)
 		},
 		GoArch: h.GoArch(),
 		Time:   w.config.Time,
@@ -265,7 +264,7 @@ func (c Config) repoTag(h catalogue.Helper) string { return c.Repository + ":" +
 // recorded gives back the archive that stands in OUT, if it is what a build of
 // the input would make. Without a tarball it must be that, and is doubted like
 // any input: other machines may have made it.
-func (c Config) recorded(in input) (archive.File, bool, error) {
+func (c Config) recorded(in input) (release.Archive, bool, error) {
 	f, err := readRecord(c.archivePath(in.helper))
 	if err == nil {
 		err = c.fits(f, in.helper)
@@ -280,7 +279,7 @@ func (c Config) recorded(in input) (archive.File, bool, error) {
 		return f, err == nil, err
 	}
 	same := err == nil && f.Tool == c.tool() && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size && hasSum(f.Path, f.SHA256) == nil
-	if !same || in.stamp.KeptOn(f.Path+archive.InfoSuffix) {
+	if !same || in.stamp.KeptOn(f.Path+release.InfoSuffix) {
 		return f, same, nil
 	}
 	if hasSum(in.path, f.Input.SHA256) != nil {
@@ -294,12 +293,12 @@ func (c Config) recorded(in input) (archive.File, bool, error) {
 // archive at path, unless it changed while it was.
 func (in input) seen(path string) {
 	if info, err := os.Stat(in.path); err == nil && filestamp.Of(info) == in.stamp {
-		in.stamp.KeepOn(path + archive.InfoSuffix)
+		in.stamp.KeepOn(path + release.InfoSuffix)
 	}
 }
 
 // fits reports how a record differs from that of the archive which is asked for.
-func (c Config) fits(f archive.File, h catalogue.Helper) error {
+func (c Config) fits(f release.Archive, h catalogue.Helper) error {
 	imageID, err := c.imageID(f, h)
 	errs := []error{err}
 	for _, setting := range [][3]string{
@@ -321,8 +320,8 @@ func (c Config) fits(f archive.File, h catalogue.Helper) error {
 
 // imageID is the one that the recorded archive has with the catalogue's config.
 // An image that came with a config has that one's.
-func (c Config) imageID(f archive.File, h catalogue.Helper) (string, error) {
-	if f.Input.Layout != string(source.Rootfs) {
+func (c Config) imageID(f release.Archive, h catalogue.Helper) (string, error) {
+	if f.Input.Layout != string(tarball.Rootfs) {
 		return f.ImageID, nil
 	}
 	var diffIDs []v1.Hash
@@ -333,22 +332,22 @@ func (c Config) imageID(f archive.File, h catalogue.Helper) (string, error) {
 		}
 		diffIDs = append(diffIDs, hash)
 	}
-	config, err := image.FromRootfs(h, diffIDs, c.Time)
+	config, err := tarball.FromRootfs(h, diffIDs, c.Time)
 	if err != nil {
 		return f.ImageID, err
 	}
-	return image.ID(config), nil
+	return tarball.ID(config), nil
 }
 
 // readRecord reads the record of the archive at path.
-func readRecord(path string) (archive.File, error) {
-	data, err := os.ReadFile(path + archive.InfoSuffix)
+func readRecord(path string) (release.Archive, error) {
+	data, err := os.ReadFile(path + release.InfoSuffix)
 	if err != nil {
-		return archive.File{}, err
+		return release.Archive{}, err
 	}
-	f, err := archive.ParseInfo(bytes.NewReader(data))
+	f, err := release.ParseInfo(bytes.NewReader(data))
 	if err != nil {
-		return archive.File{}, fmt.Errorf("%s: %w", path+archive.InfoSuffix, err)
+		return release.Archive{}, fmt.Errorf("%s: %w", path+release.InfoSuffix, err)
 	}
 	f.Path = path
 	return f, nil
@@ -356,7 +355,7 @@ func readRecord(path string) (archive.File, error) {
 
 // hasSum reports a file whose sha256 is another one.
 func hasSum(path, want string) error {
-	got, err := manifest.Sum(path)
+	got, err := release.SHA256File(path)
 	if err == nil && got != want {
 		err = fmt.Errorf("%s: sha256 is %s, its record says %s", path, got, want)
 	}

@@ -15,9 +15,7 @@ import (
 	"syscall"
 
 	"pretag/build/internal/atomicfile"
-	"pretag/build/linuxpkg"
-	"pretag/build/manifest"
-	"pretag/build/sbom"
+	"pretag/build/release"
 )
 
 // format counts the changes of what archives hold. Raise it with each change
@@ -102,7 +100,7 @@ func resolve(path string) (string, error) {
 // other targets, which may be at work there.
 func (c Config) cleanUp() error {
 	var errs []error
-	for _, folder := range []string{".", manifest.Archives, sbom.Folder, linuxpkg.RPM, linuxpkg.Deb, "verify", loaderDir} {
+	for _, folder := range []string{".", release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, "verify", loaderDir} {
 		errs = append(errs, atomicfile.Clean(filepath.Join(c.Out, folder)))
 	}
 	return errors.Join(errs...)

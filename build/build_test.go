@@ -27,11 +27,10 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/filestamp"
-	"pretag/build/internal/fixture"
 	"pretag/build/internal/ociarchive"
-	"pretag/build/internal/origin"
-	"pretag/build/internal/require"
-	"pretag/build/manifest"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 // A bench is folders to build in and what the user was told.
@@ -48,7 +47,7 @@ func newBench(t *testing.T, inputs ...string) *bench {
 		t.Fatal(err)
 	}
 	for _, name := range inputs {
-		b.input(t, name, fixture.Rootfs(t, name))
+		b.input(t, name, testutil.Rootfs(t, name))
 	}
 	return b
 }
@@ -134,14 +133,14 @@ func TestArchives(t *testing.T) {
 	}
 }
 
-func record(t *testing.T, path string) archive.File {
+func record(t *testing.T, path string) release.Archive {
 	t.Helper()
-	info, err := os.Open(path + archive.InfoSuffix)
+	info, err := os.Open(path + release.InfoSuffix)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer info.Close()
-	f, err := archive.ParseInfo(info)
+	f, err := release.ParseInfo(info)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +175,7 @@ func TestArchivesReportsInputs(t *testing.T) {
 // One helper's failure does not hide the others', and leaves nothing of it.
 func TestArchivesReportsAll(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar")
-	whole := fixture.Rootfs(t, "x")
+	whole := testutil.Rootfs(t, "x")
 	b.input(t, "alpine-arm.tar", whole[:len(whole)-1024])
 	b.input(t, "alpine-s390x.tar", []byte("<html>"))
 	err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm,alpine-arm64,alpine-s390x")
@@ -221,7 +220,7 @@ func TestStandIn(t *testing.T) {
 	if !cmp.Equal(tree(t, alone.path("out")), tree(t, b.path("out"))) {
 		t.Error("made together they differ from made one by one")
 	}
-	for _, f := range []archive.File{own, latest} {
+	for _, f := range []release.Archive{own, latest} {
 		if err := archive.Check(f); err != nil {
 			t.Error(err)
 		}
@@ -257,7 +256,7 @@ func TestArchivesKeeps(t *testing.T) {
 		}
 	}
 	made()
-	b.input(t, "alpine-x86_64.tar", fixture.Rootfs(t, "other"))
+	b.input(t, "alpine-x86_64.tar", testutil.Rootfs(t, "other"))
 	if !made() || made() {
 		t.Error("another input: want it made anew, then kept")
 	}
@@ -273,7 +272,7 @@ func TestArchivesKeeps(t *testing.T) {
 	if !made() || made() {
 		t.Error("a damaged archive: want it made anew, then kept")
 	}
-	if err := os.WriteFile(path+archive.InfoSuffix, []byte("torn"), 0o644); err != nil {
+	if err := os.WriteFile(path+release.InfoSuffix, []byte("torn"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if !made() {
@@ -316,13 +315,13 @@ func TestArchivesKeepsUnread(t *testing.T) {
 		t.Error("a tarball that had just been written has its stamp on the record")
 	}
 	if stamp.KeepOn(info); !stamp.KeptOn(info) {
-		require.Missing(t, "xattr", "the file system of TMPDIR has no extended attributes")
+		testutil.Missing(t, "xattr", "the file system of TMPDIR has no extended attributes")
 	}
 	filestamp.Stamp("another").KeepOn(info)
 	if !kept() || !stamp.KeptOn(info) {
 		t.Error("want it kept, and its stamp on the record")
 	}
-	b.input(t, helper+".tar", fixture.Rootfs(t, "another of the same size"))
+	b.input(t, helper+".tar", testutil.Rootfs(t, "another of the same size"))
 	settled().KeepOn(info)
 	if !kept() {
 		t.Error("want it kept: it bears the stamp")
@@ -336,7 +335,7 @@ func TestArchivesKeepsUnread(t *testing.T) {
 // A tarball for another platform is refused where its layout tells.
 func TestArchivesComparesPlatform(t *testing.T) {
 	b := newBench(t)
-	body, err := os.ReadFile(fixture.Archives(t, t.TempDir(), "ubuntu-x86_64")[0].Path)
+	body, err := os.ReadFile(archivetest.Archives(t, t.TempDir(), "ubuntu-x86_64")[0].Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -461,25 +460,25 @@ func TestManifest(t *testing.T) {
 	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64"); err != nil {
 		t.Fatal(err)
 	}
-	m, err := manifest.Read(b.path("out"))
+	m, err := release.ReadManifest(b.path("out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := record(t, b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst"))
-	if diff := cmp.Diff([]archive.File{want}, m.Archives); diff != "" {
+	if diff := cmp.Diff([]release.Archive{want}, m.Archives); diff != "" {
 		t.Errorf("archives (-want +got):\n%s", diff)
 	}
-	command := exec.Command(require.Tool(t, "sha256sum"), "--check", "--strict", "--quiet", manifest.SumsName)
+	command := exec.Command(testutil.Tool(t, "sha256sum"), "--check", "--strict", "--quiet", release.SumsName)
 	command.Dir = b.path("out")
 	if text, err := command.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, text)
 	}
-	sums, err := manifest.ReadSums(b.path("out"))
+	sums, err := release.ReadSums(b.path("out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	delivered := tree(t, b.path("out"))
-	delete(delivered, manifest.SumsName)
+	delete(delivered, release.SumsName)
 	for name := range delivered {
 		if sums[name] == "" {
 			t.Errorf("%s: not in SHA256SUMS", name)
@@ -640,7 +639,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("%v\n%s", err, &b.out)
 	}
 	// an archive that is whole, but not the one of its record and its name
-	other := fixture.Archives(t, b.path("out", "helper-images"), "alpine-arm")[0]
+	other := archivetest.Archives(t, b.path("out", "helper-images"), "alpine-arm")[0]
 	if err := os.Rename(other.Path, path); err != nil {
 		t.Fatal(err)
 	}
@@ -663,7 +662,7 @@ func TestShippedNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]string{}
-	for _, h := range fixture.Catalogue(t).Helpers() {
+	for _, h := range testutil.Catalogue(t).Helpers() {
 		for _, name := range []string{h.File(), ":" + h.Tag(v), "-" + h.PackageSuffix()} {
 			if other := seen[name]; other != "" {
 				t.Errorf("%s and %s are both called %s", h, other, name)
@@ -694,7 +693,7 @@ func TestAccountsAreChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, err := manifest.Sum("../helper-images/catalogue.yaml")
+	sum, err := release.SHA256File("../helper-images/catalogue.yaml")
 	if want := `"CATALOGUE": "sha256:` + sum + `"`; err != nil || !bytes.Contains(provenance, []byte(want)) {
 		t.Errorf("provenance.json lacks %s (%v)", want, err)
 	}
@@ -716,12 +715,12 @@ func TestVerifyHostile(t *testing.T) {
 	if err := b.run(t, build.Package, "HELPERS=alpine-arm64"); err != nil {
 		t.Fatal(err)
 	}
-	m, err := manifest.Read(b.path("out"))
+	m, err := release.ReadManifest(b.path("out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.Archives[0].RepoTag = ""
-	if err := manifest.Write(b.path("out"), m, nil, nil); err != nil {
+	if err := build.WriteManifest(b.path("out"), m); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(b.path("out", "helper-images", "stray\x1b[31m"), nil, 0o644); err != nil {
@@ -739,7 +738,7 @@ func TestVerifyHostile(t *testing.T) {
 // time; what a file is called cannot write to the terminal.
 func TestWarnings(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "stray\x1b[31m.tar")
-	b.input(t, "alpine-arm.tar", fixture.Tar(t, fixture.File("etc/os-release", "ID=x\n")))
+	b.input(t, "alpine-arm.tar", testutil.Tar(t, testutil.File("etc/os-release", "ID=x\n")))
 	for _, when := range []string{"made", "kept"} {
 		if err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm"); err != nil {
 			t.Fatal(err)
@@ -781,12 +780,12 @@ func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := mutate.AppendLayers(config, static.NewLayer(fixture.Rootfs(t, "x"), types.OCIUncompressedLayer))
+	img, err := mutate.AppendLayers(config, static.NewLayer(testutil.Rootfs(t, "x"), types.OCIUncompressedLayer))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var archive bytes.Buffer
-	if err := ociarchive.Write(&archive, mutate.Annotations(img, annotations).(v1.Image), "x", fixture.Created()); err != nil {
+	if err := ociarchive.Write(&archive, mutate.Annotations(img, annotations).(v1.Image), "x", testutil.Created()); err != nil {
 		t.Fatal(err)
 	}
 	return archive.Bytes()
@@ -826,8 +825,8 @@ func TestInspectPlatformVariant(t *testing.T) {
 // What is an input, inspect does not measure as an archive of pretag's.
 func TestInspectInput(t *testing.T) {
 	b := newBench(t)
-	f := fixture.Archives(t, b.path("in"), "alpine-x86_64")[0]
-	if err := (origin.Origin{Source: "gitlab-runner-helper-images.deb", Size: f.Size, SHA256: f.SHA256}).Write(f.Path); err != nil {
+	f := archivetest.Archives(t, b.path("in"), "alpine-x86_64")[0]
+	if err := (release.Origin{Source: "gitlab-runner-helper-images.deb", Size: f.Size, SHA256: f.SHA256}).Write(f.Path); err != nil {
 		t.Fatal(err)
 	}
 	layer := incompressible(t, 9<<20)
@@ -839,12 +838,12 @@ func TestInspectInput(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b.input(t, "saved.tar", fixture.Tar( // docker save before 25, crane's layer
+	b.input(t, "saved.tar", testutil.Tar( // docker save before 25, crane's layer
 		t,
-		fixture.File("layer.tar.gz", zipped.String()),
-		fixture.File("config.json", fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%x"]}}`, sha256.Sum256(layer))),
-		fixture.File("manifest.json", `[{"Config":"config.json","RepoTags":["helper:1"],"Layers":["layer.tar.gz"]}]`),
-		fixture.File("repositories", "{}"),
+		testutil.File("layer.tar.gz", zipped.String()),
+		testutil.File("config.json", fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%x"]}}`, sha256.Sum256(layer))),
+		testutil.File("manifest.json", `[{"Config":"config.json","RepoTags":["helper:1"],"Layers":["layer.tar.gz"]}]`),
+		testutil.File("repositories", "{}"),
 	))
 	for file, wants := range map[string][]string{
 		f.Path:                    {"layout       docker-archive, zstd\n", "source       gitlab-runner-helper-images.deb\n", "image ID     " + f.ImageID},
@@ -864,7 +863,7 @@ func TestInspectInput(t *testing.T) {
 func TestInspectContents(t *testing.T) {
 	b := newBench(t)
 	for helper, id := range map[string]string{"alpine-x86_64": "one", "alpine-arm": "two"} {
-		b.input(t, helper+".tar", fixture.Tar(t, fixture.File("etc/os-release", "ID="+id+"\n")))
+		b.input(t, helper+".tar", testutil.Tar(t, testutil.File("etc/os-release", "ID="+id+"\n")))
 	}
 	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm", "FORMATS=deb", "PACKAGE_LAYOUT=single"); err != nil {
 		t.Fatal(err)
@@ -885,7 +884,7 @@ func TestInspectContents(t *testing.T) {
 
 // A package in which nothing is right is told of whole, each wrong once.
 func TestInspectBadPackage(t *testing.T) {
-	dpkgDeb := require.Tool(t, "dpkg-deb")
+	dpkgDeb := testutil.Tool(t, "dpkg-deb")
 	b := newBench(t)
 	tree := b.path("tree")
 	for name, body := range map[string]string{
@@ -896,10 +895,10 @@ func TestInspectBadPackage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := fixture.Archives(t, tree, "alpine-x86_64")[0]
+	f := archivetest.Archives(t, tree, "alpine-x86_64")[0]
 	deb := b.path("deb", "x.deb")
 	if err := errors.Join(
-		os.WriteFile(f.Path+archive.InfoSuffix, []byte("source=x\n"), 0o644),
+		os.WriteFile(f.Path+release.InfoSuffix, []byte("source=x\n"), 0o644),
 		os.WriteFile(b.path("provenance.json"), []byte("{}"), 0o644), // somebody else's
 		os.Mkdir(filepath.Dir(deb), 0o755),
 	); err != nil {

@@ -1,6 +1,10 @@
 package build
 
-import "context"
+import (
+	"context"
+
+	"pretag/build/release"
+)
 
 // VerifyOnDisk is the part of Verify that needs no engine.
 func VerifyOnDisk(ctx context.Context, c Config, _ *UI) error {
@@ -14,4 +18,10 @@ func VerifyOnDisk(ctx context.Context, c Config, _ *UI) error {
 // CompareTrees is the comparison of Reproduce.
 func CompareTrees(a, b string) (same int, differences []string, err error) {
 	return compareTrees(a, b)
+}
+
+// WriteManifest writes manifest.json and SHA256SUMS without a signature.
+func WriteManifest(out string, m release.Manifest) error {
+	_, err := Config{Out: out}.writeManifest(m, nil, nil)
+	return err
 }

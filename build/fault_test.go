@@ -15,8 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // A program is pretag as a process of its own, with folders to work in: in
@@ -45,8 +44,8 @@ func compile(t *testing.T) *program {
 		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
 		"HELPERS=alpine-x86_64,ubuntu-x86_64", "JOBS=2",
 	}
-	p.input(t, "alpine-x86_64", fixture.Rootfs(t, "alpine"))
-	p.input(t, "ubuntu-x86_64", fixture.Rootfs(t, "ubuntu"))
+	p.input(t, "alpine-x86_64", testutil.Rootfs(t, "alpine"))
+	p.input(t, "ubuntu-x86_64", testutil.Rootfs(t, "ubuntu"))
 	return p
 }
 
@@ -66,7 +65,7 @@ func incompressible(t *testing.T, size int) []byte {
 	if _, err := rand.Read(body); err != nil {
 		t.Fatal(err)
 	}
-	return fixture.Tar(t, fixture.File("usr/noise", string(body)))
+	return testutil.Tar(t, testutil.File("usr/noise", string(body)))
 }
 
 // command is a target, not yet started. Its environment has no HOME.
@@ -143,14 +142,14 @@ func (p *program) fails(t *testing.T, target string, want []string, pairs ...str
 
 func asRoot(t *testing.T) {
 	t.Helper()
-	require.Root(t, "to mount file systems")
+	testutil.Root(t, "to mount file systems")
 }
 
 // mount puts a tmpfs of that size at a folder of the program.
 func (p *program) mount(t *testing.T, name, options string) func(options string) {
 	t.Helper()
 	asRoot(t)
-	mount, umount := require.Tool(t, "mount"), require.Tool(t, "umount")
+	mount, umount := testutil.Tool(t, "mount"), testutil.Tool(t, "umount")
 	do := func(program string, args ...string) {
 		t.Helper()
 		if text, err := exec.Command(program, args...).CombinedOutput(); err != nil {
@@ -166,7 +165,7 @@ func TestDiskFull(t *testing.T) {
 	p := compile(t)
 	remount := p.mount(t, "out", "size=2m")
 	p.must(t, "package")
-	small := fixture.Rootfs(t, "small again")
+	small := testutil.Rootfs(t, "small again")
 	p.input(t, "alpine-x86_64", incompressible(t, 3<<20))
 	for _, target := range []string{"archives", "package"} {
 		p.fails(t, target, []string{"alpine-x86_64: ", "no space left on device"})
@@ -205,7 +204,7 @@ func TestFileSizeLimit(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
 	p.input(t, "alpine-x86_64", incompressible(t, 1<<20))
-	p.wrap = []string{require.Tool(t, "prlimit"), "--fsize=500000"}
+	p.wrap = []string{testutil.Tool(t, "prlimit"), "--fsize=500000"}
 	p.fails(t, "archives", []string{"alpine-x86_64: ", "file too large"})
 	p.fails(t, "package", []string{"alpine-x86_64: ", "file too large"})
 }
@@ -245,8 +244,8 @@ func (p *program) htmlFor(t *testing.T, helper string) string {
 func TestKeepsWhatWasGood(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
-	good := fixture.Rootfs(t, "other")
-	for _, bad := range [][]byte{good[:len(good)-1024], nil, []byte("<html>"), fixture.Tar(t, fixture.File("../evil", ""))} {
+	good := testutil.Rootfs(t, "other")
+	for _, bad := range [][]byte{good[:len(good)-1024], nil, []byte("<html>"), testutil.Tar(t, testutil.File("../evil", ""))} {
 		p.input(t, "alpine-x86_64", bad)
 		p.fails(t, "package", []string{"alpine-x86_64: "})
 	}
@@ -454,10 +453,10 @@ func TestSurroundings(t *testing.T) {
 		if err := os.Chmod(filepath.Dir(p.path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		again("a user without a name", []string{require.Tool(t, "setpriv"), "--reuid=12345", "--regid=12345", "--clear-groups"})
+		again("a user without a name", []string{testutil.Tool(t, "setpriv"), "--reuid=12345", "--regid=12345", "--clear-groups"})
 	}
 	for _, limit := range []string{"--nofile=20", "--as=4000000000", "--stack=1000000", "--nproc=200"} {
-		again(limit, []string{require.Tool(t, "prlimit"), limit})
+		again(limit, []string{testutil.Tool(t, "prlimit"), limit})
 	}
 	for _, epoch := range []string{"0", "4102444800"} { // 1970 and 2100
 		p.must(t, "package", "SOURCE_DATE_EPOCH="+epoch)
@@ -470,7 +469,7 @@ func TestLowLimits(t *testing.T) {
 	p.must(t, "package")
 	for _, limit := range []string{"--nofile=6", "--nofile=9", "--data=100000000", "--as=700000000"} {
 		before := tree(t, p.folder("out"))
-		p.wrap = []string{require.Tool(t, "prlimit"), limit}
+		p.wrap = []string{testutil.Tool(t, "prlimit"), limit}
 		status, text := p.run(t, "archives", "SOURCE_DATE_EPOCH=1", "ARCHIVE_COMPRESSION=zstd:best")
 		t.Logf("%s: status %d: %.150s", limit, status, text)
 		p.wrap = nil
@@ -558,7 +557,7 @@ func TestSecrets(t *testing.T) {
 // A system call that fails where a file is made whole ends the run with its
 // name, and what was good stays: writing, patching a header, mode, sync, rename.
 func TestSystemCallsFail(t *testing.T) {
-	strace := require.Tool(t, "strace")
+	strace := testutil.Tool(t, "strace")
 	for call, fault := range map[string]string{
 		"fsync": "EIO", "pwrite64": "ENOSPC", "fchmod": "EIO", "renameat": "EIO",
 	} {

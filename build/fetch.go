@@ -11,10 +11,9 @@ import (
 	"slices"
 	"strings"
 
-	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/internal/origin"
 	"pretag/build/registry"
+	"pretag/build/release"
 	"pretag/build/unpack"
 )
 
@@ -114,8 +113,8 @@ func keptWord(kept bool) string {
 
 // inputSource says where the input came from, where its side file speaks of
 // these bytes.
-func inputSource(path string, in archive.Input) (string, error) {
-	o, err := origin.Read(path)
+func inputSource(path string, in release.Input) (string, error) {
+	o, err := release.ReadOrigin(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
@@ -124,7 +123,7 @@ func inputSource(path string, in archive.Input) (string, error) {
 	case o.SHA256 != in.SHA256:
 		return "", nil
 	case o.Digest != "" && o.Digest != in.Digest:
-		return "", fmt.Errorf("%s: digest is %s, %s%s says %s", path, in.Digest, path, origin.Suffix, o.Digest)
+		return "", fmt.Errorf("%s: digest is %s, %s%s says %s", path, in.Digest, path, release.OriginSuffix, o.Digest)
 	}
 	return o.Source, nil
 }
@@ -132,7 +131,7 @@ func inputSource(path string, in archive.Input) (string, error) {
 // pulledFor reports a tarball that was pulled for another version of Runner: its
 // archive would bear a tag that belongs to another image.
 func (c Config) pulledFor(in input) error {
-	o, err := origin.Read(in.path)
+	o, err := release.ReadOrigin(in.path)
 	reference, _, _ := strings.Cut(o.Source, "@")
 	if err != nil || o.Size != in.size || !strings.Contains(reference, "/") { // another's, or a package's file name
 		return nil

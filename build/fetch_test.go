@@ -20,8 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 	"pretag/build/unpack"
 )
 
@@ -39,12 +38,12 @@ func fetchConfig(t *testing.T, variables map[string]string) Config {
 
 // From an old package to pre-tagged archives, with what unpack says.
 func TestUnpackThenArchives(t *testing.T) {
-	program := require.Tool(t, "dpkg-deb")
+	program := testutil.Tool(t, "dpkg-deb")
 	folder := t.TempDir()
 	for name, data := range map[string][]byte{
 		"DEBIAN/control": []byte("Package: gitlab-runner\nVersion: 15.8.0-3\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n"),
-		"usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": fixture.Rootfs(t, "arm"),
-		"usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        fixture.Rootfs(t, "unknown"),
+		"usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": testutil.Rootfs(t, "arm"),
+		"usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        testutil.Rootfs(t, "unknown"),
 
 		"usr/bin/gitlab-runner": []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 "),
 	} {
@@ -116,7 +115,7 @@ func TestPullThenArchives(t *testing.T) {
 	server := httptest.NewServer(memory.New(memory.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	repository := server.Listener.Addr().String() + "/helper"
-	rootfs := fixture.Rootfs(t, "pulled")
+	rootfs := testutil.Rootfs(t, "pulled")
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil })
 	if err != nil {
 		t.Fatal(err)

@@ -22,14 +22,13 @@ import (
 
 	"pretag/build"
 	"pretag/build/archive"
-	"pretag/build/image"
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/fixture"
 	"pretag/build/internal/ociarchive"
-	"pretag/build/internal/require"
 	"pretag/build/linuxpkg/pkgread"
-	"pretag/build/manifest"
-	"pretag/build/source"
+	"pretag/build/release"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 	"pretag/build/verify"
 )
 
@@ -39,8 +38,8 @@ func compressions(t *testing.T, b []byte) map[string][]byte {
 	all := map[string][]byte{"none": b}
 	for _, row := range [][]string{{"gzip"}, {"xz", "--block-size=2048"}, {"zstd"}, {"bzip2"}} {
 		args := append(row[1:], "-c")
-		all[row[0]] = require.Filter(t, b, row[0], args...)
-		all[row[0]+" twice"] = append(require.Filter(t, b[:1024], row[0], args...), require.Filter(t, b[1024:], row[0], args...)...)
+		all[row[0]] = testutil.Filter(t, b, row[0], args...)
+		all[row[0]+" twice"] = append(testutil.Filter(t, b[:1024], row[0], args...), testutil.Filter(t, b[1024:], row[0], args...)...)
 	}
 	return all
 }
@@ -48,8 +47,8 @@ func compressions(t *testing.T, b []byte) map[string][]byte {
 // layouts are one small image in every layout.
 func layouts(t *testing.T) map[string][]byte {
 	t.Helper()
-	rootfs := fixture.Rootfs(t, "x")
-	docker, err := os.ReadFile(fixture.ArchivesOf(t, t.TempDir(), fixture.Version, archive.Compression{Method: "none"}, "alpine-x86_64")[0].Path)
+	rootfs := testutil.Rootfs(t, "x")
+	docker, err := os.ReadFile(archivetest.ArchivesOf(t, t.TempDir(), testutil.Version, archive.Compression{Method: "none"}, "alpine-x86_64")[0].Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +65,7 @@ func layouts(t *testing.T) map[string][]byte {
 		t.Fatal(err)
 	}
 	var oci bytes.Buffer
-	if err := ociarchive.Write(&oci, img, "x", fixture.Created()); err != nil {
+	if err := ociarchive.Write(&oci, img, "x", testutil.Created()); err != nil {
 		t.Fatal(err)
 	}
 	return map[string][]byte{"rootfs": rootfs, "docker-archive": docker, "oci-archive": oci.Bytes()}
@@ -75,19 +74,19 @@ func layouts(t *testing.T) map[string][]byte {
 // examine reads the tarball at path as the archives target does, and gives the
 // layers' diff IDs.
 func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Hash, error) {
-	h, _ := fixture.Catalogue(t).Lookup("alpine-x86_64")
-	img, err := source.Open(path, h.Platform, filepath.Dir(path), decoders)
+	h, _ := testutil.Catalogue(t).Lookup("alpine-x86_64")
+	img, err := tarball.Open(path, h.Platform, filepath.Dir(path), decoders)
 	if err != nil {
 		return nil, err
 	}
 	defer img.Close()
-	spec := archive.Spec{Rootfs: img.Layout == source.Rootfs, GoArch: h.GoArch()}
+	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
 	for _, layer := range img.Layers {
 		spec.Layers = append(spec.Layers, archive.Opener(layer))
 	}
 	diffIDs, _, err := archive.Examine(context.Background(), spec)
 	if err == nil && img.Config != nil {
-		_, err = image.Keep(img.Config, h, diffIDs)
+		_, err = tarball.Keep(img.Config, h, diffIDs)
 	}
 	return diffIDs, err
 }
@@ -129,7 +128,7 @@ func TestDamagedAnywhere(t *testing.T) {
 			}
 			for what, b := range map[string][]byte{
 				"text behind it": append(bytes.Clone(whole), "trailing garbage"...), "itself behind it": append(bytes.Clone(whole), whole...),
-				"compressed twice": require.Filter(t, require.Filter(t, whole, "zstd", "-c"), "xz", "-c"), "zip": append([]byte("PK\x03\x04"), whole...),
+				"compressed twice": testutil.Filter(t, testutil.Filter(t, whole, "zstd", "-c"), "xz", "-c"), "zip": append([]byte("PK\x03\x04"), whole...),
 			} {
 				if _, err := try(b); err == nil {
 					t.Errorf("%s, %s: %s: accepted", layout, compression, what)
@@ -145,7 +144,7 @@ func TestDamagedAnywhere(t *testing.T) {
 func TestHostileInputs(t *testing.T) {
 	p := compile(t)
 	zeros := make([]byte, 16<<20)
-	rootfs := fixture.Rootfs(t, "x")
+	rootfs := testutil.Rootfs(t, "x")
 	open := rootfs[:len(rootfs)-1024] // without its end marker
 	file := func(size int64) []byte { // the header of a file of zeros
 		var b bytes.Buffer
@@ -159,12 +158,12 @@ func TestHostileInputs(t *testing.T) {
 		want  string
 	}
 	rows := map[string]row{
-		"xz dictionary of 1.5 GiB": {require.Filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 256 MiB of history"},
-		"zstd window of 2 GiB":     {require.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
+		"xz dictionary of 1.5 GiB": {testutil.Filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 256 MiB of history"},
+		"zstd window of 2 GiB":     {testutil.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
 		"git-lfs pointer":          {[]byte("version https://git-lfs.github.com/spec/v1\n"), "git-lfs"},
 	}
 	for program, args := range map[string][]string{"gzip": {"-c"}, "xz": {"-1", "-c"}, "zstd": {"-c"}, "bzip2": {"-c"}} {
-		c := func(b []byte) []byte { return require.Filter(t, b, program, args...) }
+		c := func(b []byte) []byte { return testutil.Filter(t, b, program, args...) }
 		many := bytes.Repeat(c(zeros), 640) // 10 GB
 		const bomb = "times its size"
 		rows[program+": 10 GB of zeros"] = row{many, "no entries"}
@@ -175,9 +174,9 @@ func TestHostileInputs(t *testing.T) {
 		rows[program+": oci-archive with 10 GB of padding"] = row{append(c(layouts(t)["oci-archive"]), many...), bomb}
 	}
 	names := tarOfNames(t, 300_000)
-	docker := append(slices.Clip(fixture.Tar(t, fixture.File("manifest.json", "[]"))[:1024]), names...)
-	rows["300,000 files"] = row{require.Filter(t, names, "zstd", "-c"), "more than 262144 paths"}
-	rows["docker-archive of 300,000 files"] = row{require.Filter(t, docker, "zstd", "-c"), "more than 262144 entries"}
+	docker := append(slices.Clip(testutil.Tar(t, testutil.File("manifest.json", "[]"))[:1024]), names...)
+	rows["300,000 files"] = row{testutil.Filter(t, names, "zstd", "-c"), "more than 262144 paths"}
+	rows["docker-archive of 300,000 files"] = row{testutil.Filter(t, docker, "zstd", "-c"), "more than 262144 entries"}
 	rows["docker-archive of 300,000 files, plain"] = row{docker, "more than 262144 entries"}
 
 	p.pairs = append(p.pairs, "HELPERS=alpine-x86_64")
@@ -235,7 +234,7 @@ func memory(pid int) (highest int64) {
 // tarOfNames is a tar file of n empty files.
 func tarOfNames(t *testing.T, n int) []byte {
 	t.Helper()
-	one := fixture.Tar(t, fixture.File("usr/0000000", ""))[:512]
+	one := testutil.Tar(t, testutil.File("usr/0000000", ""))[:512]
 	var b bytes.Buffer
 	for i := range n {
 		header := bytes.Clone(one)
@@ -261,11 +260,11 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 	if _, err := rand.Read(noise); err != nil {
 		t.Fatal(err)
 	}
-	b.input(t, "alpine-x86_64.tar", fixture.Tar(t, fixture.File("usr/noise", string(noise))))
+	b.input(t, "alpine-x86_64.tar", testutil.Tar(t, testutil.File("usr/noise", string(noise))))
 	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "PACKAGE_LAYOUT=single"); err != nil {
 		t.Fatal(err)
 	}
-	m, err := manifest.Read(b.path("out"))
+	m, err := release.ReadManifest(b.path("out"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,11 +273,11 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: map[string]string{}, Read: readPackage}
 		for _, p := range m.Packages {
 			if forge {
-				if p.SHA256, err = manifest.Sum(p.Path); err != nil {
+				if p.SHA256, err = release.SHA256File(p.Path); err != nil {
 					t.Fatal(err)
 				}
 			}
-			d.Packages = append(d.Packages, verify.Package(p))
+			d.Packages = append(d.Packages, release.Package(p))
 		}
 		results, err := verify.Disk(t.Context(), d)
 		if err != nil {

@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/filestamp"
+	"pretag/build/release"
 )
 
 // An input is where a helper's image comes from: a tarball, or an archive that
@@ -79,7 +79,7 @@ func (c Config) unknown(files map[string]fs.FileInfo) []string {
 	var unknown []string
 	for name := range files {
 		tarball := strings.HasSuffix(name, ".tar") || strings.Contains(name, ".tar.")
-		if tarball && !known[name] && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, archive.InfoSuffix) {
+		if tarball && !known[name] && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, release.InfoSuffix) && !strings.HasSuffix(name, release.OriginSuffix) {
 			unknown = append(unknown, name)
 		}
 	}

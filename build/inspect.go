@@ -20,16 +20,14 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/image"
 	"pretag/build/internal/contextio"
-	"pretag/build/internal/origin"
 	"pretag/build/internal/platform"
 	"pretag/build/linuxpkg/pkgread"
-	"pretag/build/manifest"
 	"pretag/build/provenance"
+	"pretag/build/release"
 	"pretag/build/sbom"
 	"pretag/build/sign"
-	"pretag/build/source"
+	"pretag/build/tarball"
 )
 
 // An Inspection is what a file was found to hold.
@@ -100,7 +98,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 		return nil, err
 	}
 	h, known := named(c, filepath.Base(file))
-	img, err := source.Open(file, h.Platform, os.TempDir(), nil)
+	img, err := tarball.Open(file, h.Platform, os.TempDir(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +110,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	if known {
 		found.Helper = h.String()
 	}
-	if img.Layout == source.DockerArchive && built(file) {
+	if img.Layout == tarball.DockerArchive && built(file) {
 		return found, found.dockerArchive(ctx, h, known)
 	}
 	if err := found.tarball(ctx, img, h, known); err != nil {
@@ -121,7 +119,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 	if found.Size, found.SHA256, err = img.Sum(); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	found.Source, err = inputSource(file, archive.Input{SHA256: found.SHA256, Digest: found.Digest})
+	found.Source, err = inputSource(file, release.Input{SHA256: found.SHA256, Digest: found.Digest})
 	found.problem(err)
 	return found, nil
 }
@@ -129,7 +127,7 @@ func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspect
 // built reports whether a docker-archive is one that a build left, by its name:
 // one with a side file that has its origin is an input.
 func built(file string) bool {
-	o, _ := origin.Read(file) // a record that cannot be read is reported as one
+	o, _ := release.ReadOrigin(file) // a record that cannot be read is reported as one
 	return strings.HasSuffix(file, catalogue.Suffix) && o.Source == ""
 }
 
@@ -155,7 +153,7 @@ func (i *Inspection) problem(err error) {
 // provenanceOf is the statement in the folder above the file's, as a build leaves
 // it, if it names the file by this sha256; else nil.
 func provenanceOf(file, sum string) (*provenance.Statement, error) {
-	path := filepath.Join(filepath.Dir(file), "..", provenance.Name)
+	path := filepath.Join(filepath.Dir(file), "..", release.ProvenanceName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -176,8 +174,8 @@ func provenanceOf(file, sum string) (*provenance.Statement, error) {
 }
 
 // tarball reads the layers of an input.
-func (i *Inspection) tarball(ctx context.Context, img *source.Image, h catalogue.Helper, known bool) error {
-	spec := archive.Spec{Rootfs: img.Layout == source.Rootfs, GoArch: h.GoArch()}
+func (i *Inspection) tarball(ctx context.Context, img *tarball.Image, h catalogue.Helper, known bool) error {
+	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
 	for _, layer := range img.Layers {
 		spec.Layers = append(spec.Layers, archive.Opener(layer))
 	}
@@ -196,13 +194,13 @@ func (i *Inspection) tarball(ctx context.Context, img *source.Image, h catalogue
 	if err := json.Unmarshal(img.Config, &config); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	i.Config, i.ImageID = &config.Config, image.ID(img.Config)
+	i.Config, i.ImageID = &config.Config, tarball.ID(img.Config)
 	i.Base = cmp.Or(base(img.Annotations), base(config.Config.Labels))
 	i.Platform = platform.Of(&config).String()
 	if !known {
 		return nil
 	}
-	_, err = image.Keep(img.Config, h, diffIDs)
+	_, err = tarball.Keep(img.Config, h, diffIDs)
 	return err
 }
 
@@ -263,11 +261,11 @@ func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p 
 		return nil, err
 	}
 	found := &Inspection{File: file, Layout: p.Format, Compression: p.Compression, Size: info.Size(), Problems: []string{}}
-	if found.SHA256, err = manifest.Sum(file); err != nil {
+	if found.SHA256, err = release.SHA256File(file); err != nil {
 		return nil, err
 	}
 	found.Package = &Contained{Metadata: p.Metadata}
-	records := map[string]*archive.File{} // by the archive's path; nil where one cannot be read
+	records := map[string]*release.Archive{} // by the archive's path; nil where one cannot be read
 	documents := map[string]*sbom.Summary{}
 	read := map[string]*archive.Contents{}
 	for entry, err := range p.Contents() {
@@ -290,17 +288,17 @@ func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p 
 				continue
 			}
 			h, known := named(c, base)
-			inner := &Inspection{File: entry.Path, Layout: string(source.DockerArchive), Problems: []string{}}
+			inner := &Inspection{File: entry.Path, Layout: string(tarball.DockerArchive), Problems: []string{}}
 			if known {
 				inner.Helper = h.String()
 			}
 			inner.archive(contents, h, known)
 			read[entry.Path] = contents
 			found.Package.Archives = append(found.Package.Archives, inner)
-		case strings.HasSuffix(base, catalogue.Suffix+archive.InfoSuffix):
-			record := strings.TrimSuffix(entry.Path, archive.InfoSuffix)
+		case strings.HasSuffix(base, catalogue.Suffix+release.InfoSuffix):
+			record := strings.TrimSuffix(entry.Path, release.InfoSuffix)
 			records[record] = nil
-			f, err := archive.ParseInfo(entry.Body)
+			f, err := release.ParseInfo(entry.Body)
 			if err != nil {
 				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
 				continue
@@ -402,7 +400,7 @@ func (i *Inspection) writeText(w io.Writer) error {
 	}
 	if i.Provenance != nil {
 		build := i.Provenance.Predicate
-		line("provenance", fmt.Sprintf("%s of %d inputs, by %s", provenance.Name, len(build.BuildDefinition.ResolvedDependencies), build.RunDetails.Builder.ID))
+		line("provenance", fmt.Sprintf("%s of %d inputs, by %s", release.ProvenanceName, len(build.BuildDefinition.ResolvedDependencies), build.RunDetails.Builder.ID))
 	}
 	line("PROBLEM", i.Problems...)
 	_, err := io.WriteString(w, visible(b.String()))

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +16,11 @@ import (
 	"strings"
 	"time"
 
-	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/linuxpkg"
-	"pretag/build/manifest"
 	"pretag/build/provenance"
+	"pretag/build/release"
 	"pretag/build/sbom"
 	"pretag/build/sign"
 	"pretag/packaging"
@@ -52,7 +52,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	m := manifest.Manifest{
+	m := release.Manifest{
 		Version:  c.Version.String(),
 		Revision: c.Version.Revision(),
 		Release:  c.Release,
@@ -61,7 +61,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		Archives: archives,
 		Packages: packages,
 	}
-	delivered, err := c.deliver(m, documents, signer)
+	delivered, err := c.writeManifest(m, documents, signer)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 // warnOfOthers names the files in OUT that earlier builds delivered and this one does not.
 func (c Config) warnOfOthers(delivered []string, ui *UI) error {
 	var others []string
-	for _, folder := range []string{manifest.Archives, linuxpkg.RPM, linuxpkg.Deb, sbom.Folder} {
+	for _, folder := range []string{release.ArchivesDir, release.RPM, release.Deb, release.SBOMDir} {
 		entries, err := os.ReadDir(filepath.Join(c.Out, folder))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -89,18 +89,20 @@ func (c Config) warnOfOthers(delivered []string, ui *UI) error {
 	return nil
 }
 
-// deliver writes what tells of the rest: provenance, manifest and sums. It returns
-// the names of all that is delivered, but for sums and signature.
-func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
-	extra := []string{provenance.Name}
+// writeManifest writes the files that describe the rest: the provenance,
+// manifest.json, SHA256SUMS and, if there is a signer, the signature and the
+// public key. It returns the names of all files that are delivered, except for
+// the sums and their signature.
+func (c Config) writeManifest(m release.Manifest, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
+	described := m.Outputs() // by the provenance
 	for _, f := range m.Archives {
 		for _, document := range documents[f.Name] {
-			extra = append(extra, path.Join(sbom.Folder, filepath.Base(document.Path)))
+			described = append(described, path.Join(release.SBOMDir, filepath.Base(document.Path)))
 		}
 	}
 	outputs := map[string]string{}
-	for _, file := range append(m.Files()[1:], extra[1:]...) { // all but those that tell of outputs
-		sum, err := manifest.Sum(filepath.Join(c.Out, file))
+	for _, file := range described {
+		sum, err := release.SHA256File(filepath.Join(c.Out, file))
 		if err != nil {
 			return nil, err
 		}
@@ -110,10 +112,51 @@ func (c Config) deliver(m manifest.Manifest, documents map[string][]linuxpkg.Doc
 	if err != nil {
 		return nil, err
 	}
-	if err := atomicfile.WriteBytes(filepath.Join(c.Out, provenance.Name), statement); err != nil {
+	if err := c.writeOut(release.ProvenanceName, statement); err != nil {
 		return nil, err
 	}
-	return append(m.Files(), extra...), manifest.Write(c.Out, m, signer, extra)
+	delivered := append(described, release.ProvenanceName, release.ManifestName)
+
+	for _, stale := range []string{release.SignatureName, release.KeyName} {
+		if err := os.Remove(filepath.Join(c.Out, stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if signer != nil {
+		m.Signer = signer.KeyID()
+		key, err := signer.Public()
+		if err != nil {
+			return nil, err
+		}
+		if err := c.writeOut(release.KeyName, key); err != nil {
+			return nil, err
+		}
+		delivered = append(delivered, release.KeyName)
+	}
+	body, err := release.JSON(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.writeOut(release.ManifestName, body); err != nil {
+		return nil, err
+	}
+	sums, err := release.Sums(c.Out, delivered)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.writeOut(release.SumsName, sums); err != nil || signer == nil {
+		return delivered, err
+	}
+	signature, err := signer.Armored(bytes.NewReader(sums))
+	if err != nil {
+		return nil, err
+	}
+	return delivered, c.writeOut(release.SignatureName, signature)
+}
+
+// writeOut writes a file below OUT.
+func (c Config) writeOut(name string, data []byte) error {
+	return atomicfile.WriteBytes(filepath.Join(c.Out, name), data)
 }
 
 // parameters are the variables that decide what is made, but for paths: a
@@ -146,8 +189,8 @@ func (c Config) parameters() map[string]string {
 }
 
 // documents writes what is known of the contents of each archive.
-func (c Config) documents(ctx context.Context, archives []archive.File) (map[string][]linuxpkg.Document, error) {
-	dir := filepath.Join(c.Out, sbom.Folder)
+func (c Config) documents(ctx context.Context, archives []release.Archive) (map[string][]linuxpkg.Document, error) {
+	dir := filepath.Join(c.Out, release.SBOMDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -181,7 +224,7 @@ func (c Config) signer(ui *UI) (*sign.Signer, error) {
 	return signer, err
 }
 
-func (c Config) packages(ctx context.Context, archives []archive.File, documents map[string][]linuxpkg.Document, signer *sign.Signer, ui *UI) ([]linuxpkg.Package, error) {
+func (c Config) packages(ctx context.Context, archives []release.Archive, documents map[string][]linuxpkg.Document, signer *sign.Signer, ui *UI) ([]release.Package, error) {
 	options := linuxpkg.Options{
 		Files:      packaging.Files,
 		Formats:    c.Formats,
@@ -223,7 +266,7 @@ func (c Config) tools() map[string]string {
 }
 
 // Packages prints the table of packages.
-func (ui *UI) Packages(packages []linuxpkg.Package) {
+func (ui *UI) Packages(packages []release.Package) {
 	rows := [][]string{{"SIZE", "PACKAGE"}}
 	for _, p := range packages {
 		rows = append(rows, []string{Bytes(p.Size), filepath.Join(p.Format, p.File)})

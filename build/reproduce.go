@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"pretag/build/manifest"
+	"pretag/build/release"
 )
 
 // reproduceDir is the folder below OUT in which Reproduce builds.
@@ -176,7 +176,7 @@ func (c Config) copyInputs(b rebuild, catalogue string, reverse bool, mode fs.Fi
 		}
 	}
 	for _, file := range files {
-		for _, suffix := range []string{"", ".info"} {
+		for _, suffix := range []string{"", release.OriginSuffix} {
 			err := copyFile(filepath.Join(b.inputs, filepath.Base(file)+suffix), file+suffix, mode, time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC))
 			if err != nil && !(suffix != "" && errors.Is(err, fs.ErrNotExist)) {
 				return err
@@ -262,7 +262,7 @@ func compareTrees(a, b string) (same int, differences []string, err error) {
 			if err != nil {
 				return err
 			}
-			sum, err := manifest.Sum(path)
+			sum, err := release.SHA256File(path)
 			pair := sums[name]
 			pair[i] = sum
 			sums[name] = pair

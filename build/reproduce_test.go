@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pretag/build"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // TestMain lets the test program stand for the project's own, which Reproduce
@@ -59,8 +59,8 @@ func TestReproduce(t *testing.T) {
 
 // In most containers root may not name a host.
 func TestReproduceWithoutCapability(t *testing.T) {
-	require.Root(t, "TestReproduce has no capability either")
-	command := exec.CommandContext(t.Context(), require.Tool(t, "setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", os.Args[0], "-test.run=^TestReproduce$")
+	testutil.Root(t, "TestReproduce has no capability either")
+	command := exec.CommandContext(t.Context(), testutil.Tool(t, "setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", os.Args[0], "-test.run=^TestReproduce$")
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)
 	}

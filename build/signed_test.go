@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"pretag/build"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // A gpgHome is a key ring of GnuPG's own.
@@ -22,7 +22,7 @@ type gpgHome struct {
 
 func newGPG(t *testing.T) gpgHome {
 	t.Helper()
-	require.Tool(t, "gpg")
+	testutil.Tool(t, "gpg")
 	// a socket's path is short
 	dir, err := os.MkdirTemp("", "gpg")
 	if err != nil {
@@ -105,7 +105,7 @@ func TestSigned(t *testing.T) {
 // try runs a program and returns what it says.
 func try(t *testing.T, program string, args ...string) (string, error) {
 	t.Helper()
-	out, err := exec.Command(require.Tool(t, program), args...).CombinedOutput()
+	out, err := exec.Command(testutil.Tool(t, program), args...).CombinedOutput()
 	return string(out), err
 }
 

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 
 	"pretag/build/linuxpkg/pkgread"
-	"pretag/build/manifest"
 	"pretag/build/provenance"
+	"pretag/build/release"
 	"pretag/build/sbom"
 	"pretag/build/sign"
 	"pretag/build/verify"
@@ -22,8 +22,8 @@ import (
 // Verify checks everything in OUT on disk, then what is sound in every engine, and writes
 // what it found into OUT's folder verify.
 func Verify(ctx context.Context, c Config, ui *UI) error {
-	if _, err := os.Stat(filepath.Join(c.Out, manifest.Name)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("verify %s: there is no %s; run the package target first", c.Out, manifest.Name)
+	if _, err := os.Stat(filepath.Join(c.Out, release.ManifestName)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("verify %s: there is no %s; run the package target first", c.Out, release.ManifestName)
 	}
 	unlock, err := lockOut(c.Out)
 	if err != nil {
@@ -54,18 +54,15 @@ func (c Config) verify(ctx context.Context, ui *UI) error {
 
 // onDisk is the part of verify that needs no engine.
 func (c Config) onDisk(ctx context.Context) (verify.Report, error) {
-	m, err := manifest.Read(c.Out)
+	m, err := release.ReadManifest(c.Out)
 	if err != nil {
 		return verify.Report{}, err
 	}
-	sums, err := manifest.ReadSums(c.Out)
+	sums, err := release.ReadSums(c.Out)
 	if err != nil {
 		return verify.Report{}, err
 	}
-	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Sums: sums, Read: readPackage, More: append(c.signatures(m), c.accounts(ctx, m, sums)...)}
-	for _, p := range m.Packages {
-		delivery.Packages = append(delivery.Packages, verify.Package(p))
-	}
+	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Packages: m.Packages, Sums: sums, Read: readPackage, More: append(c.signatures(m), c.accounts(ctx, m, sums)...)}
 	report := verify.Report{Version: m.Version, Archives: m.Archives, Packages: delivery.Packages}
 	report.Disk, err = verify.Disk(ctx, delivery)
 	return report, err
@@ -92,9 +89,9 @@ func readPackage(path string, visit func(name string, content io.Reader) error) 
 }
 
 // accounts checks that bills of materials and provenance tell of these files.
-func (c Config) accounts(ctx context.Context, m manifest.Manifest, sums map[string]string) []verify.Check {
-	checks := []verify.Check{{Subject: provenance.Name, Name: "provenance", Do: func() error {
-		data, err := os.ReadFile(filepath.Join(c.Out, provenance.Name))
+func (c Config) accounts(ctx context.Context, m release.Manifest, sums map[string]string) []verify.Check {
+	checks := []verify.Check{{Subject: release.ProvenanceName, Name: "provenance", Do: func() error {
+		data, err := os.ReadFile(filepath.Join(c.Out, release.ProvenanceName))
 		if err != nil {
 			return err
 		}
@@ -103,13 +100,13 @@ func (c Config) accounts(ctx context.Context, m manifest.Manifest, sums map[stri
 			return err
 		}
 		outputs := maps.Clone(sums)
-		for _, name := range []string{manifest.Name, manifest.KeyName, provenance.Name} { // these tell of the others
+		for _, name := range []string{release.ManifestName, release.KeyName, release.ProvenanceName} { // these tell of the others
 			delete(outputs, name)
 		}
 		return statement.Check(outputs)
 	}}}
 	for _, f := range m.Archives {
-		name := path.Join(sbom.Folder, sbom.Name(f.Name))
+		name := path.Join(release.SBOMDir, sbom.Name(f.Name))
 		checks = append(checks, verify.Check{Subject: name, Name: "sbom", Do: func() error {
 			return sbom.Check(ctx, filepath.Join(c.Out, name), f)
 		}})
@@ -119,16 +116,16 @@ func (c Config) accounts(ctx context.Context, m manifest.Manifest, sums map[stri
 
 // signatures checks each signature of a signed delivery by the key that came
 // with it. Whether that key is the right one, its ID tells.
-func (c Config) signatures(m manifest.Manifest) []verify.Check {
+func (c Config) signatures(m release.Manifest) []verify.Check {
 	if m.Signer == "" {
 		return nil
 	}
-	checks := []verify.Check{{Subject: manifest.SumsName, Name: "signature", Do: func() error {
-		signature, err := os.ReadFile(filepath.Join(c.Out, manifest.SigName))
+	checks := []verify.Check{{Subject: release.SumsName, Name: "signature", Do: func() error {
+		signature, err := os.ReadFile(filepath.Join(c.Out, release.SignatureName))
 		if err != nil {
 			return err
 		}
-		sums, err := os.Open(filepath.Join(c.Out, manifest.SumsName))
+		sums, err := os.Open(filepath.Join(c.Out, release.SumsName))
 		if err != nil {
 			return err
 		}
@@ -159,14 +156,14 @@ func (c Config) signatures(m manifest.Manifest) []verify.Check {
 
 // signedBy checks a signature by the delivery's key, which must be the wanted one.
 func (c Config) signedBy(want string, data io.Reader, signature []byte) error {
-	file, err := os.Open(filepath.Join(c.Out, manifest.KeyName))
+	file, err := os.Open(filepath.Join(c.Out, release.KeyName))
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	key, err := sign.ReadKey(file)
 	if err != nil {
-		return fmt.Errorf("%s: %w", manifest.KeyName, err)
+		return fmt.Errorf("%s: %w", release.KeyName, err)
 	}
 	got, err := key.Check(data, signature)
 	if err == nil && got != want {

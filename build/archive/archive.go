@@ -27,7 +27,8 @@ import (
 
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/platform"
-	ptar "pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
+	"pretag/build/release"
 )
 
 // MaxLayer is the largest layer, in bytes uncompressed, that is written or read:
@@ -68,20 +69,20 @@ type Writer struct {
 // path, size, sha256, RepoTag, image ID, diff IDs, platform, unpacked size,
 // compression and time. Until the archive is whole and synced, what was at path
 // stays; when Write fails, nothing is left of it.
-func (w *Writer) Write(ctx context.Context, path string, spec Spec) (File, error) {
-	return w.create(path, spec, func(out *os.File, f *File) error {
+func (w *Writer) Write(ctx context.Context, path string, spec Spec) (release.Archive, error) {
+	return w.create(path, spec, func(out *os.File, f *release.Archive) error {
 		return w.writeLayers(ctx, out, spec, f)
 	})
 }
 
 // Retag is Write for a spec whose layers are those of the archive from, the last
 // that this Writer wrote, and with the same time: they are copied as they stand.
-func (w *Writer) Retag(path string, from File, spec Spec) (File, error) {
+func (w *Writer) Retag(path string, from release.Archive, spec Spec) (release.Archive, error) {
 	if from.Path != w.last || from.Created != spec.Time.Unix() {
-		return File{}, fmt.Errorf("retag %s: not the last archive written, or of another time", from.Path)
+		return release.Archive{}, fmt.Errorf("retag %s: not the last archive written, or of another time", from.Path)
 	}
 	layers := w.layers
-	return w.create(path, spec, func(out *os.File, f *File) error {
+	return w.create(path, spec, func(out *os.File, f *release.Archive) error {
 		in, err := os.Open(from.Path)
 		if err != nil {
 			return err
@@ -95,15 +96,15 @@ func (w *Writer) Retag(path string, from File, spec Spec) (File, error) {
 
 // create writes layers by writeLayers, which notes diff IDs and unpacked size,
 // and what follows them.
-func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *File) error) (File, error) {
+func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *release.Archive) error) (release.Archive, error) {
 	if w.encoder == nil {
 		var err error
 		if w.encoder, err = w.Compression.encoder(); err != nil {
-			return File{}, err
+			return release.Archive{}, err
 		}
 	}
 	w.last = ""
-	f := File{Path: path, RepoTag: spec.RepoTag, Compression: w.Compression.String(), Created: spec.Time.Unix()}
+	f := release.Archive{Path: path, RepoTag: spec.RepoTag, Compression: w.Compression.String(), Created: spec.Time.Unix()}
 	err := atomicfile.Write(path, func(out *os.File) (err error) {
 		if err := writeLayers(out, &f); err != nil {
 			return err
@@ -114,7 +115,8 @@ func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *File
 		if err := w.writeRest(out, spec, &f); err != nil {
 			return err
 		}
-		return f.digest(out)
+		f.Size, f.SHA256, err = sumOf(out)
+		return err
 	})
 	if err == nil {
 		w.last = path
@@ -122,7 +124,7 @@ func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *File
 	return f, err
 }
 
-func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *File) error {
+func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *release.Archive) error {
 	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
 	for i, open := range spec.Layers {
 		diffID, size, err := w.layer(ctx, out, layerName(i), open, entries, spec)
@@ -140,7 +142,7 @@ func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *Fi
 }
 
 // writeRest writes what the layers' diff IDs decide: config and manifest.json.
-func (w *Writer) writeRest(out *os.File, spec Spec, f *File) error {
+func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 	var names []string
 	var diffIDs []v1.Hash
 	for i, diffID := range f.DiffIDs {
@@ -273,8 +275,8 @@ func tarHeader(name string, size int64, mtime time.Time) ([]byte, error) {
 	if err := tar.NewWriter(&buf).WriteHeader(header(name, size, mtime)); err != nil {
 		return nil, err
 	}
-	if buf.Len() != ptar.BlockSize {
-		return nil, fmt.Errorf("tar header of %s takes %d bytes, want %d", name, buf.Len(), ptar.BlockSize)
+	if buf.Len() != stricttar.BlockSize {
+		return nil, fmt.Errorf("tar header of %s takes %d bytes, want %d", name, buf.Len(), stricttar.BlockSize)
 	}
 	return buf.Bytes(), nil
 }
@@ -323,16 +325,15 @@ func copyLayer(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 	}
 }
 
-// digest fills in size and sha256 of the finished file. Headers were patched,
-// so the sum cannot be had while writing.
-func (f *File) digest(r io.ReadSeeker) error {
+// sumOf returns the size in bytes and the sha256, in hex, of the finished file.
+// Headers are patched at the end, so the sum cannot be computed while writing.
+func sumOf(r io.ReadSeeker) (int64, string, error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return err
+		return 0, "", err
 	}
 	sum := sha256.New()
 	n, err := io.Copy(sum, r)
-	f.Size, f.SHA256 = n, hex.EncodeToString(sum.Sum(nil))
-	return err
+	return n, hex.EncodeToString(sum.Sum(nil)), err
 }
 
 // configPlatform reads os/arch/variant off an image config.

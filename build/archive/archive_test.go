@@ -15,13 +15,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"pretag/build/archive"
-	"pretag/build/image"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
 )
 
 func opener(b []byte) archive.Opener {
@@ -30,18 +30,18 @@ func opener(b []byte) archive.Opener {
 
 func spec(t *testing.T, layers ...[]byte) archive.Spec {
 	t.Helper()
-	h, ok := fixture.Catalogue(t).Lookup("alpine-x86_64")
+	h, ok := testutil.Catalogue(t).Lookup("alpine-x86_64")
 	if !ok {
 		t.Fatal("no alpine-x86_64")
 	}
 	s := archive.Spec{
-		RepoTag: fixture.Repository + ":x86_64-v19.3.0",
+		RepoTag: testutil.Repository + ":x86_64-v19.3.0",
 		Config: func(diffIDs []v1.Hash) ([]byte, error) {
-			return image.FromRootfs(h, diffIDs, fixture.Created())
+			return tarball.FromRootfs(h, diffIDs, testutil.Created())
 		},
 		Rootfs: len(layers) == 1,
 		GoArch: "amd64",
-		Time:   fixture.Created(),
+		Time:   testutil.Created(),
 	}
 	for _, layer := range layers {
 		s.Layers = append(s.Layers, opener(layer))
@@ -49,7 +49,7 @@ func spec(t *testing.T, layers ...[]byte) archive.Spec {
 	return s
 }
 
-func write(t *testing.T, compression string, s archive.Spec) (archive.File, error) {
+func write(t *testing.T, compression string, s archive.Spec) (release.Archive, error) {
 	t.Helper()
 	c, err := archive.ParseCompression(compression)
 	if err != nil {
@@ -61,13 +61,13 @@ func write(t *testing.T, compression string, s archive.Spec) (archive.File, erro
 
 // Round trips are judged by go-containerregistry's reader as well as our own.
 func TestWriteReadsBack(t *testing.T) {
-	second := fixture.Tar(t, fixture.File("etc/second", strings.Repeat("layer two\n", 1000)))
-	third := fixture.Tar(t, fixture.Dir("etc"), fixture.File("etc/.wh.second", ""))
+	second := testutil.Tar(t, testutil.File("etc/second", strings.Repeat("layer two\n", 1000)))
+	third := testutil.Tar(t, testutil.Dir("etc"), testutil.File("etc/.wh.second", ""))
 	for _, compression := range []string{"zstd:fastest", "zstd:default", "zstd:better", "zstd:best", "zstd:ultra", "gzip", "none"} {
-		for _, layers := range [][][]byte{{fixture.Rootfs(t, "one")}, {fixture.Rootfs(t, "one"), second, third}} {
+		for _, layers := range [][][]byte{{testutil.Rootfs(t, "one")}, {testutil.Rootfs(t, "one"), second, third}} {
 			t.Run(compression, func(t *testing.T) {
 				if compression == "zstd:ultra" {
-					require.Tool(t, "zstd")
+					testutil.Tool(t, "zstd")
 				}
 				f, err := write(t, compression, spec(t, layers...))
 				if err != nil {
@@ -81,7 +81,7 @@ func TestWriteReadsBack(t *testing.T) {
 					t.Fatal(err)
 				}
 				plain := plainBytes(t, f)
-				img, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(plain)), nil }, &tag)
+				img, err := ggcr.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(plain)), nil }, &tag)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -118,7 +118,7 @@ func TestWriteReadsBack(t *testing.T) {
 }
 
 // plainBytes decompresses the archive with the zstd program, where it is compressed.
-func plainBytes(t *testing.T, f archive.File) []byte {
+func plainBytes(t *testing.T, f release.Archive) []byte {
 	t.Helper()
 	if !strings.HasPrefix(f.Compression, "zstd") {
 		b, err := os.ReadFile(f.Path)
@@ -127,7 +127,7 @@ func plainBytes(t *testing.T, f archive.File) []byte {
 		}
 		return b
 	}
-	b, err := exec.Command(require.Tool(t, "zstd"), "-dc", "--long=27", f.Path).Output()
+	b, err := exec.Command(testutil.Tool(t, "zstd"), "-dc", "--long=27", f.Path).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func plainBytes(t *testing.T, f archive.File) []byte {
 
 // Engines read the members in the order of the manifest, and need no oci-layout.
 func TestMembers(t *testing.T) {
-	f, err := write(t, "none", spec(t, fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))))
+	f, err := write(t, "none", spec(t, testutil.Rootfs(t, "one"), testutil.Tar(t, testutil.File("two", "2"))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestSameBytesTwice(t *testing.T) {
 		w := archive.Writer{Compression: c} // the second and third with a used encoder
 		var sums []string
 		for _, body := range []string{"one", "other", "one"} {
-			f, err := w.Write(context.Background(), filepath.Join(t.TempDir(), "a"), spec(t, fixture.Rootfs(t, strings.Repeat(body, 5000))))
+			f, err := w.Write(context.Background(), filepath.Join(t.TempDir(), "a"), spec(t, testutil.Rootfs(t, strings.Repeat(body, 5000))))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -183,7 +183,7 @@ func TestSameBytesTwice(t *testing.T) {
 // An older good file stays when the new one fails, whatever fails, and nothing else is left.
 func TestFailureLeavesNothing(t *testing.T) {
 	broken := errors.New("broken")
-	whole := fixture.Rootfs(t, "one")
+	whole := testutil.Rootfs(t, "one")
 	for name, damage := range map[string]func(*archive.Spec){
 		"open":   func(s *archive.Spec) { s.Layers[0] = func() (io.ReadCloser, error) { return nil, broken } },
 		"read":   func(s *archive.Spec) { s.Layers[0] = faulty(whole[:2000], broken, nil) },

@@ -10,18 +10,19 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
-	"pretag/build/image"
-	"pretag/build/internal/fixture"
+	"pretag/build/release"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
 )
 
 // BenchmarkWrite writes an archive at each compression, and reports its size.
 func BenchmarkWrite(b *testing.B) {
-	layer := fixture.Large(b, 64<<20)
+	layer := testutil.Large(b, 64<<20)
 	for _, compression := range []string{"none", "gzip", "zstd:fastest", "zstd:default", "zstd:better", "zstd:best"} {
 		b.Run(compression, func(b *testing.B) {
 			b.SetBytes(int64(len(layer)))
 			w := benchWriter(b, compression)
-			var f archive.File
+			var f release.Archive
 			for b.Loop() {
 				f = benchWrite(b, w, layer)
 			}
@@ -32,7 +33,7 @@ func BenchmarkWrite(b *testing.B) {
 
 // BenchmarkExamine is Write without encoder and disk: sha256 and the checks of entries.
 func BenchmarkExamine(b *testing.B) {
-	layer := fixture.Large(b, 64<<20)
+	layer := testutil.Large(b, 64<<20)
 	b.SetBytes(int64(len(layer)))
 	for b.Loop() {
 		if _, _, err := archive.Examine(context.Background(), benchSpec(b, layer)); err != nil {
@@ -43,7 +44,7 @@ func BenchmarkExamine(b *testing.B) {
 
 // BenchmarkCheck checks a whole archive against its record.
 func BenchmarkCheck(b *testing.B) {
-	layer := fixture.Large(b, 64<<20)
+	layer := testutil.Large(b, 64<<20)
 	f := benchWrite(b, benchWriter(b, "zstd:best"), layer)
 	b.SetBytes(int64(len(layer)))
 	for b.Loop() {
@@ -64,18 +65,18 @@ func benchWriter(b *testing.B, compression string) *archive.Writer {
 
 func benchSpec(b *testing.B, layer []byte) archive.Spec {
 	b.Helper()
-	h, _ := fixture.Catalogue(b).Lookup("alpine-x86_64")
+	h, _ := testutil.Catalogue(b).Lookup("alpine-x86_64")
 	return archive.Spec{
-		RepoTag: fixture.Repository + ":x86_64-v" + fixture.Version,
+		RepoTag: testutil.Repository + ":x86_64-v" + testutil.Version,
 		Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil }},
-		Config:  func(diffIDs []v1.Hash) ([]byte, error) { return image.FromRootfs(h, diffIDs, fixture.Created()) },
+		Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
 		Rootfs:  true,
 		GoArch:  h.GoArch(),
-		Time:    fixture.Created(),
+		Time:    testutil.Created(),
 	}
 }
 
-func benchWrite(b *testing.B, w *archive.Writer, layer []byte) archive.File {
+func benchWrite(b *testing.B, w *archive.Writer, layer []byte) release.Archive {
 	b.Helper()
 	f, err := w.Write(context.Background(), filepath.Join(b.TempDir(), "archive"), benchSpec(b, layer))
 	if err != nil {

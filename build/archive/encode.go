@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	ptar "pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
 )
 
 // A Compression says how an archive is encoded, as ARCHIVE_COMPRESSION spells it:
@@ -102,7 +102,7 @@ func (c Compression) encoder() (encoder, error) {
 }
 
 func pad(w io.Writer, size int64) error {
-	_, err := w.Write(make([]byte, -size&(ptar.BlockSize-1)))
+	_, err := w.Write(make([]byte, -size&(stricttar.BlockSize-1)))
 	return err
 }
 

@@ -10,7 +10,7 @@ import (
 	"path"
 	"strings"
 
-	ptar "pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
 )
 
 // Bounds of what a layer may claim; a helper image has some 10,000 entries.
@@ -68,7 +68,7 @@ func architecture(machine elf.Machine) string {
 // layer reads one layer to its end.
 func (c *entryCheck) layer(r io.Reader) error {
 	c.seen = map[string]kind{}
-	tr := ptar.NewReader(r)
+	tr := stricttar.NewReader(r)
 	for n := 0; ; n++ {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {

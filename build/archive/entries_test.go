@@ -14,16 +14,15 @@ import (
 	"testing"
 
 	"pretag/build/archive"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
-func link(name, target string, typeflag byte) fixture.Entry {
-	return fixture.Entry{Header: tar.Header{Name: name, Linkname: target, Typeflag: typeflag}}
+func link(name, target string, typeflag byte) testutil.Entry {
+	return testutil.Entry{Header: tar.Header{Name: name, Linkname: target, Typeflag: typeflag}}
 }
 
 // program is the head of an ELF file.
-func program(name string, machine elf.Machine, data elf.Data) fixture.Entry {
+func program(name string, machine elf.Machine, data elf.Data) testutil.Entry {
 	head := make([]byte, 64)
 	copy(head, elf.ELFMAG)
 	head[elf.EI_DATA] = byte(data)
@@ -32,7 +31,7 @@ func program(name string, machine elf.Machine, data elf.Data) fixture.Entry {
 		order = binary.BigEndian
 	}
 	order.PutUint16(head[18:], uint16(machine))
-	return fixture.File(name, string(head))
+	return testutil.File(name, string(head))
 }
 
 func examine(layers ...[]byte) error {
@@ -45,14 +44,14 @@ func examine(layers ...[]byte) error {
 }
 
 func TestRefusesEntries(t *testing.T) {
-	good := fixture.File("usr/bin/good", "x")
-	whole := fixture.Tar(t, good, fixture.File("etc/file", strings.Repeat("x", 2000)))
-	sparse := fixture.Tar(t, fixture.File("sparse", ""))
+	good := testutil.File("usr/bin/good", "x")
+	whole := testutil.Tar(t, good, testutil.File("etc/file", strings.Repeat("x", 2000)))
+	sparse := testutil.Tar(t, testutil.File("sparse", ""))
 	sparse[156] = tar.TypeGNUSparse
 	copy(sparse[257:], "ustar  \x00")
-	unknown := fixture.Tar(t, fixture.File("unknown", ""))
+	unknown := testutil.Tar(t, testutil.File("unknown", ""))
 	unknown[156] = 'Z'
-	huge := fixture.Tar(t, fixture.File("huge", ""))
+	huge := testutil.Tar(t, testutil.File("huge", ""))
 	copy(huge[124:136], "\x80\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00") // base-256, 1 EiB
 
 	for name, row := range map[string]struct {
@@ -71,33 +70,33 @@ func TestRefusesEntries(t *testing.T) {
 		"damaged second header":     {flip(whole, 1027), "entry 2: archive/tar: invalid tar header"},
 		"text":                      {[]byte(strings.Repeat("<html>", 500)), "not a tar file"},
 		"no entries":                {make([]byte, 1024), "no entries"},
-		"duplicate":                 {fixture.Tar(t, good, good), `"usr/bin/good": stands twice`},
-		"duplicate after cleaning":  {fixture.Tar(t, good, fixture.File("./usr//bin/./good", "")), "stands twice"},
-		"folder twice":              {fixture.Tar(t, fixture.Dir("usr/"), fixture.Dir("./usr")), "stands twice"},
-		"parent":                    {fixture.Tar(t, fixture.File("../evil", "")), "leads up by .."},
-		"parent within":             {fixture.Tar(t, fixture.File("usr/../../evil", "")), "leads up by .."},
-		"absolute":                  {fixture.Tar(t, fixture.File("/etc/passwd", "")), "absolute path"},
-		"hard link out":             {fixture.Tar(t, link("l", "../../etc/passwd", tar.TypeLink)), "leads up by .."},
-		"hard link, absolute":       {fixture.Tar(t, link("l", "/etc/passwd", tar.TypeLink)), "absolute path"},
-		"dangling hard link":        {fixture.Tar(t, link("l", "nowhere", tar.TypeLink)), `dangling hard link to "nowhere"`},
-		"hard link before its file": {fixture.Tar(t, link("l", "usr/bin/good", tar.TypeLink), good), "dangling hard link"},
-		"hard link to a folder":     {fixture.Tar(t, fixture.Dir("d"), link("l", "d", tar.TypeLink)), "dangling hard link"},
-		"symbolic link out":         {fixture.Tar(t, link("a/l", "../../etc/passwd", tar.TypeSymlink)), "leads out of the root"},
-		"symbolic link to nothing":  {fixture.Tar(t, link("l", "", tar.TypeSymlink)), "symbolic link to nothing"},
-		"through a symbolic link":   {fixture.Tar(t, link("l", "/etc", tar.TypeSymlink), fixture.File("l/passwd", "")), `leads through the symbolic link "l"`},
-		"through a file":            {fixture.Tar(t, good, fixture.File("usr/bin/good/x", "")), "which is no folder"},
-		"link in place of a folder": {fixture.Tar(t, good, link("usr", "/etc", tar.TypeSymlink)), "entries before it lie in it"},
-		"root is a link":            {fixture.Tar(t, link("./", "/etc", tar.TypeSymlink)), "the root is no folder"},
-		"whiteout":                  {fixture.Tar(t, fixture.File("etc/.wh.passwd", "")), "whiteout in a root filesystem"},
-		"opaque whiteout":           {fixture.Tar(t, fixture.File("etc/.wh..wh..opq", "")), "whiteout in a root filesystem"},
+		"duplicate":                 {testutil.Tar(t, good, good), `"usr/bin/good": stands twice`},
+		"duplicate after cleaning":  {testutil.Tar(t, good, testutil.File("./usr//bin/./good", "")), "stands twice"},
+		"folder twice":              {testutil.Tar(t, testutil.Dir("usr/"), testutil.Dir("./usr")), "stands twice"},
+		"parent":                    {testutil.Tar(t, testutil.File("../evil", "")), "leads up by .."},
+		"parent within":             {testutil.Tar(t, testutil.File("usr/../../evil", "")), "leads up by .."},
+		"absolute":                  {testutil.Tar(t, testutil.File("/etc/passwd", "")), "absolute path"},
+		"hard link out":             {testutil.Tar(t, link("l", "../../etc/passwd", tar.TypeLink)), "leads up by .."},
+		"hard link, absolute":       {testutil.Tar(t, link("l", "/etc/passwd", tar.TypeLink)), "absolute path"},
+		"dangling hard link":        {testutil.Tar(t, link("l", "nowhere", tar.TypeLink)), `dangling hard link to "nowhere"`},
+		"hard link before its file": {testutil.Tar(t, link("l", "usr/bin/good", tar.TypeLink), good), "dangling hard link"},
+		"hard link to a folder":     {testutil.Tar(t, testutil.Dir("d"), link("l", "d", tar.TypeLink)), "dangling hard link"},
+		"symbolic link out":         {testutil.Tar(t, link("a/l", "../../etc/passwd", tar.TypeSymlink)), "leads out of the root"},
+		"symbolic link to nothing":  {testutil.Tar(t, link("l", "", tar.TypeSymlink)), "symbolic link to nothing"},
+		"through a symbolic link":   {testutil.Tar(t, link("l", "/etc", tar.TypeSymlink), testutil.File("l/passwd", "")), `leads through the symbolic link "l"`},
+		"through a file":            {testutil.Tar(t, good, testutil.File("usr/bin/good/x", "")), "which is no folder"},
+		"link in place of a folder": {testutil.Tar(t, good, link("usr", "/etc", tar.TypeSymlink)), "entries before it lie in it"},
+		"root is a link":            {testutil.Tar(t, link("./", "/etc", tar.TypeSymlink)), "the root is no folder"},
+		"whiteout":                  {testutil.Tar(t, testutil.File("etc/.wh.passwd", "")), "whiteout in a root filesystem"},
+		"opaque whiteout":           {testutil.Tar(t, testutil.File("etc/.wh..wh..opq", "")), "whiteout in a root filesystem"},
 		"old GNU sparse":            {checksum(sparse), "old GNU sparse"},
 		"unknown type":              {checksum(unknown), `unknown type 'Z'`},
 		"file of an exbibyte":       {checksum(huge), "claim more than"},
-		"name of a megabyte":        {fixture.Tar(t, fixture.File(strings.Repeat("x/", 2500)+"x", "")), "name of 5001 bytes"},
-		"programs for arm64":        {fixture.Tar(t, program("usr/bin/a", elf.EM_AARCH64, elf.ELFDATA2LSB)), "usr/bin/a is a program for arm64, want amd64"},
-		"oci-archive":               {fixture.Tar(t, fixture.File("first", ""), fixture.File("oci-layout", "{}")), "an image archive"},
-		"docker-archive":            {fixture.Tar(t, fixture.File("first", ""), fixture.File("./manifest.json", "[]")), "an image archive"},
-		"programs of a big endian":  {fixture.Tar(t, program("bin/a", elf.EM_S390, elf.ELFDATA2MSB)), "bin/a is a program for s390x"},
+		"name of a megabyte":        {testutil.Tar(t, testutil.File(strings.Repeat("x/", 2500)+"x", "")), "name of 5001 bytes"},
+		"programs for arm64":        {testutil.Tar(t, program("usr/bin/a", elf.EM_AARCH64, elf.ELFDATA2LSB)), "usr/bin/a is a program for arm64, want amd64"},
+		"oci-archive":               {testutil.Tar(t, testutil.File("first", ""), testutil.File("oci-layout", "{}")), "an image archive"},
+		"docker-archive":            {testutil.Tar(t, testutil.File("first", ""), testutil.File("./manifest.json", "[]")), "an image archive"},
+		"programs of a big endian":  {testutil.Tar(t, program("bin/a", elf.EM_S390, elf.ELFDATA2MSB)), "bin/a is a program for s390x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := examine(row.layer)
@@ -130,26 +129,26 @@ func checksum(b []byte) []byte {
 }
 
 func TestAcceptsEntries(t *testing.T) {
-	lower := fixture.Tar(t, fixture.Dir("etc"), fixture.File("etc/a", "a"))
-	sized := fixture.Tar(t, fixture.Entry{Header: tar.Header{Name: "bin/fifo", Typeflag: tar.TypeFifo}})
+	lower := testutil.Tar(t, testutil.Dir("etc"), testutil.File("etc/a", "a"))
+	sized := testutil.Tar(t, testutil.Entry{Header: tar.Header{Name: "bin/fifo", Typeflag: tar.TypeFifo}})
 	copy(sized[124:], "00000000005")
 	for name, layers := range map[string][][]byte{
-		"odd but legal": {fixture.Tar(
+		"odd but legal": {testutil.Tar(
 			t,
-			fixture.Dir("./"), link("bin", "usr/bin", tar.TypeSymlink), fixture.File("usr/bin/setuid", "x"),
+			testutil.Dir("./"), link("bin", "usr/bin", tar.TypeSymlink), testutil.File("usr/bin/setuid", "x"),
 			link("usr/bin/hard", "usr/bin/setuid", tar.TypeLink), link("etc/mtab", "../proc/self/mounts", tar.TypeSymlink),
-			link("etc/abs", "/usr/../etc/x", tar.TypeSymlink), fixture.File("caf\xe9", "not UTF-8"),
-			fixture.Entry{Header: tar.Header{Name: "dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
-			fixture.Entry{Header: tar.Header{Name: "run/fifo", Typeflag: tar.TypeFifo}},
-			fixture.Entry{Header: tar.Header{Name: "x", PAXRecords: map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02"}}},
-			fixture.Entry{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}},
-			fixture.Entry{Header: tar.Header{Name: "ids", Uid: 1 << 30, Gid: 1 << 30, Format: tar.FormatGNU}},
+			link("etc/abs", "/usr/../etc/x", tar.TypeSymlink), testutil.File("caf\xe9", "not UTF-8"),
+			testutil.Entry{Header: tar.Header{Name: "dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
+			testutil.Entry{Header: tar.Header{Name: "run/fifo", Typeflag: tar.TypeFifo}},
+			testutil.Entry{Header: tar.Header{Name: "x", PAXRecords: map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02"}}},
+			testutil.Entry{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}},
+			testutil.Entry{Header: tar.Header{Name: "ids", Uid: 1 << 30, Gid: 1 << 30, Format: tar.FormatGNU}},
 		)},
-		"a manifest of its own": {fixture.Tar(t, fixture.File("manifest.json", "{}"), fixture.File("etc/a", "a"))},
-		"padding":               {append(fixture.Tar(t, fixture.File("a", "a")), make([]byte, 10240)...)},
-		"foreign beside right":  {fixture.Tar(t, program("usr/bin/qemu", elf.EM_ARM, elf.ELFDATA2LSB), program("usr/bin/sh", elf.EM_X86_64, elf.ELFDATA2LSB))},
-		"foreign elsewhere":     {fixture.Tar(t, program("usr/lib/firmware/a", elf.EM_ARM, elf.ELFDATA2LSB))},
-		"layers of an image":    {lower, fixture.Tar(t, fixture.File("etc/.wh.a", ""), fixture.File("etc/b", "b"))},
+		"a manifest of its own": {testutil.Tar(t, testutil.File("manifest.json", "{}"), testutil.File("etc/a", "a"))},
+		"padding":               {append(testutil.Tar(t, testutil.File("a", "a")), make([]byte, 10240)...)},
+		"foreign beside right":  {testutil.Tar(t, program("usr/bin/qemu", elf.EM_ARM, elf.ELFDATA2LSB), program("usr/bin/sh", elf.EM_X86_64, elf.ELFDATA2LSB))},
+		"foreign elsewhere":     {testutil.Tar(t, program("usr/lib/firmware/a", elf.EM_ARM, elf.ELFDATA2LSB))},
+		"layers of an image":    {lower, testutil.Tar(t, testutil.File("etc/.wh.a", ""), testutil.File("etc/b", "b"))},
 		"fifo with a size":      {checksum(sized)},
 		"the same layer twice":  {lower, lower},
 	} {
@@ -159,10 +158,10 @@ func TestAcceptsEntries(t *testing.T) {
 			}
 		})
 	}
-	upper := fixture.Tar(t, link("etc/b", "etc/a", tar.TypeLink))
+	upper := testutil.Tar(t, link("etc/b", "etc/a", tar.TypeLink))
 	for name, layers := range map[string][][]byte{
 		"lower layer": {lower, upper}, "upper layer": {upper, lower},
-		"later entry": {lower, fixture.Tar(t, link("l", "a", tar.TypeLink), fixture.File("a", "a"))},
+		"later entry": {lower, testutil.Tar(t, link("l", "a", tar.TypeLink), testutil.File("a", "a"))},
 	} {
 		if err := examine(layers...); err == nil || !strings.Contains(err.Error(), "dangling hard link") {
 			t.Errorf("target in %s: error %v", name, err)
@@ -172,7 +171,7 @@ func TestAcceptsEntries(t *testing.T) {
 
 // What other programs write passes, and byte for byte.
 func TestPassesForeignTars(t *testing.T) {
-	gnutar := require.Tool(t, "tar")
+	gnutar := testutil.Tool(t, "tar")
 	dir := t.TempDir()
 	for name, body := range map[string]string{
 		"usr/bin/tool": "#!/bin/sh\n", "etc/" + strings.Repeat("long/", 40) + "name": "x", "etc/empty": "",
@@ -227,8 +226,8 @@ func TestPassesForeignTars(t *testing.T) {
 }
 
 func FuzzExamine(f *testing.F) {
-	f.Add(fixture.Tar(f, fixture.Dir("usr"), fixture.File("usr/a", "a"), link("l", "usr/a", tar.TypeLink)))
-	f.Add(fixture.Tar(f, link("l", "../x", tar.TypeSymlink)))
+	f.Add(testutil.Tar(f, testutil.Dir("usr"), testutil.File("usr/a", "a"), link("l", "usr/a", tar.TypeLink)))
+	f.Add(testutil.Tar(f, link("l", "../x", tar.TypeSymlink)))
 	f.Fuzz(func(t *testing.T, layer []byte) {
 		if examine(layer) == nil && len(layer)%512 != 0 {
 			t.Errorf("%d bytes are no whole blocks", len(layer))

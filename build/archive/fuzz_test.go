@@ -4,22 +4,22 @@ import (
 	"bytes"
 	"testing"
 
-	"pretag/build/archive"
-	"pretag/build/internal/fixture"
+	"pretag/build/release"
+	"pretag/build/testutil/archivetest"
 )
 
 // A record that is read is written again as it was, but for the lines' order
 // and empty values.
 func FuzzParseInfo(f *testing.F) {
-	f.Add(fixture.Archives(f, f.TempDir(), "alpine-arm")[0].Info())
+	f.Add(archivetest.Archives(f, f.TempDir(), "alpine-arm")[0].Info())
 	f.Add([]byte("helper=a\nhelper=b\n"))
 	f.Add([]byte("size=1\r\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		one, err := archive.ParseInfo(bytes.NewReader(text))
+		one, err := release.ParseInfo(bytes.NewReader(text))
 		if err != nil {
 			return
 		}
-		two, err := archive.ParseInfo(bytes.NewReader(one.Info()))
+		two, err := release.ParseInfo(bytes.NewReader(one.Info()))
 		if err != nil {
 			return // an empty value is left out, and then is missing
 		}

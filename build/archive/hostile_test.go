@@ -10,8 +10,9 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"pretag/build/archive"
-	"pretag/build/internal/fixture"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 // block is one tar header by hand, with the fields that archive/tar would not write.
@@ -131,7 +132,7 @@ func TestAcceptsOddNames(t *testing.T) {
 		`..\..\evil`, `C:\evil`, "...", "..a/b", "a../b", "\u2024\u2024/evil", "..%2fevil", "a\nb", "a b", "-rf", "~root",
 		"caf\xe9", "\xff\xfe", "con", "a/./b", "a//b", "./a", "a\x1b[2Jb", strings.Repeat("n", 255), "usr/" + strings.Repeat("d/", 1000) + "f",
 	} {
-		if err := examine(fixture.Tar(t, fixture.File(name, "x"))); err != nil {
+		if err := examine(testutil.Tar(t, testutil.File(name, "x"))); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -277,13 +278,13 @@ func TestReadRefusesFloods(t *testing.T) {
 
 // A record holds no more than its lines.
 func TestParseInfoRefuses(t *testing.T) {
-	good := string(fixture.Archives(t, t.TempDir(), "alpine-arm")[0].Info())
+	good := string(archivetest.Archives(t, t.TempDir(), "alpine-arm")[0].Info())
 	for name, text := range map[string]string{
 		"HTML": "<html>", "NUL": strings.Replace(good, "helper=", "helper\x00=", 1), "blank line": good + "\n",
 		"size below zero": strings.Replace(good, "\nsize=", "\nsize=-", 1), "spaces": strings.ReplaceAll(good, "=", " = "),
 		"no image ID": strings.Replace(good, "image_id=", "image=", 1), "size beyond 64 bits": strings.Replace(good, "\nsize=", "\nsize=99999999999999999999", 1),
 	} {
-		if _, err := archive.ParseInfo(strings.NewReader(text)); err == nil {
+		if _, err := release.ParseInfo(strings.NewReader(text)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

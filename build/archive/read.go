@@ -22,7 +22,8 @@ import (
 
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/platform"
-	ptar "pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
+	"pretag/build/release"
 )
 
 // Bounds of what a docker-archive may hold beside its layers.
@@ -130,7 +131,7 @@ type layer struct {
 func readMembers(r io.Reader) (*members, error) {
 	m := &members{entries: newEntryCheck(false, ""), layers: map[string]layer{}, small: map[string][]byte{}}
 	seen := map[string]bool{}
-	tr := ptar.NewReader(r)
+	tr := stricttar.NewReader(r)
 	for n := 1; ; n++ {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -281,7 +282,7 @@ func (c *Contents) judgeConfig(member string, small map[string][]byte) {
 
 // Check reads the archive at f.Path and compares it with its record. Every
 // problem and every difference is reported, with both sides.
-func Check(f File) error {
+func Check(f release.Archive) error {
 	c, err := Read(f.Path)
 	if err != nil {
 		return err
@@ -298,9 +299,9 @@ func Check(f File) error {
 }
 
 // Compare reports each difference between what an archive holds and its record.
-func Compare(c *Contents, f File) error { return errors.Join(differences(c, f)...) }
+func Compare(c *Contents, f release.Archive) error { return errors.Join(differences(c, f)...) }
 
-func differences(c *Contents, f File) (errs []error) {
+func differences(c *Contents, f release.Archive) (errs []error) {
 	differs := func(what string, got, want any) {
 		if !reflect.DeepEqual(got, want) {
 			errs = append(errs, fmt.Errorf("%s is %v, its record says %v", what, got, want))

@@ -14,8 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pretag/build/archive"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 const tag = "registry.example.com/helper:x86_64-v19.3.0"
@@ -25,12 +26,12 @@ type docker struct {
 	layer, config []byte
 	configName    string
 	manifest      string
-	extra         []fixture.Entry
+	extra         []testutil.Entry
 }
 
 func goodDocker(t *testing.T) docker {
 	t.Helper()
-	d := docker{layer: fixture.Rootfs(t, "x")}
+	d := docker{layer: testutil.Rootfs(t, "x")}
 	d.config = fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`, sha256.Sum256(d.layer))
 	d.configName = fmt.Sprintf("%x.json", sha256.Sum256(d.config))
 	d.manifest = fmt.Sprintf(`[{"Config":%q,"RepoTags":[%q],"Layers":["layer.tar"]}]`, d.configName, tag)
@@ -39,10 +40,10 @@ func goodDocker(t *testing.T) docker {
 
 func (d docker) bytes(t *testing.T) []byte {
 	t.Helper()
-	return fixture.Tar(t, append([]fixture.Entry{
-		fixture.File("layer.tar", string(d.layer)),
-		fixture.File(d.configName, string(d.config)),
-		fixture.File("manifest.json", d.manifest),
+	return testutil.Tar(t, append([]testutil.Entry{
+		testutil.File("layer.tar", string(d.layer)),
+		testutil.File(d.configName, string(d.config)),
+		testutil.File("manifest.json", d.manifest),
 	}, d.extra...)...)
 }
 
@@ -73,10 +74,10 @@ func TestReadFindsProblems(t *testing.T) {
 		"two tags":        {func(d *docker) { d.manifest = strings.Replace(d.manifest, tag, tag+`","example.com/b:c`, 1) }, "has 2 RepoTags, want 1"},
 		"no tag":          {func(d *docker) { d.manifest = strings.Replace(d.manifest, `"`+tag+`"`, "", 1) }, "has 0 RepoTags"},
 		"short tag":       {func(d *docker) { d.manifest = strings.Replace(d.manifest, tag, "helper", 1) }, `RepoTag "helper"`},
-		"oci-layout":      {func(d *docker) { d.extra = append(d.extra, fixture.File("oci-layout", "{}")) }, "has oci-layout"},
-		"index.json":      {func(d *docker) { d.extra = append(d.extra, fixture.File("index.json", "{}")) }, "has index.json"},
-		"foreign member":  {func(d *docker) { d.extra = append(d.extra, fixture.File("repositories", "{}")) }, "does not name member repositories"},
-		"foreign layer":   {func(d *docker) { d.extra = append(d.extra, fixture.File("b.tar", string(d.layer))) }, "does not name member b.tar"},
+		"oci-layout":      {func(d *docker) { d.extra = append(d.extra, testutil.File("oci-layout", "{}")) }, "has oci-layout"},
+		"index.json":      {func(d *docker) { d.extra = append(d.extra, testutil.File("index.json", "{}")) }, "has index.json"},
+		"foreign member":  {func(d *docker) { d.extra = append(d.extra, testutil.File("repositories", "{}")) }, "does not name member repositories"},
+		"foreign layer":   {func(d *docker) { d.extra = append(d.extra, testutil.File("b.tar", string(d.layer))) }, "does not name member b.tar"},
 		"link":            {func(d *docker) { d.extra = append(d.extra, link("l", "layer.tar", tar.TypeSymlink)) }, "member l is no plain file"},
 		"layer missing":   {func(d *docker) { d.manifest = strings.Replace(d.manifest, "layer.tar", "other.tar", 1) }, `names layer "other.tar", which is not there`},
 		"config missing":  {func(d *docker) { d.configName = "other.json" }, "which is not there"},
@@ -108,7 +109,7 @@ func TestReadDoubtsCompression(t *testing.T) {
 	for _, row := range []struct{ program, want string }{
 		{"gzip", "gzip around the archive"}, {"xz", "xz around the archive"}, {"bzip2", "bzip2 around the archive"},
 	} {
-		command := exec.Command(require.Tool(t, row.program), "-c")
+		command := exec.Command(testutil.Tool(t, row.program), "-c")
 		command.Stdin = bytes.NewReader(plain)
 		out, err := command.Output()
 		if err != nil {
@@ -122,7 +123,7 @@ func TestReadDoubtsCompression(t *testing.T) {
 			t.Errorf("problems %q, want one that holds %q", got, row.want)
 		}
 	}
-	f, err := write(t, "zstd:fastest", spec(t, fixture.Rootfs(t, "x")))
+	f, err := write(t, "zstd:fastest", spec(t, testutil.Rootfs(t, "x")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func TestReadDoubtsCompression(t *testing.T) {
 func TestCheckReportsEveryByte(t *testing.T) {
 	for _, compression := range []string{"zstd:fastest", "gzip", "none"} {
 		t.Run(compression, func(t *testing.T) {
-			f, err := write(t, compression, spec(t, fixture.Rootfs(t, strings.Repeat("0123456789abcdef", 200)), fixture.Tar(t, fixture.File("two", "2"))))
+			f, err := write(t, compression, spec(t, testutil.Rootfs(t, strings.Repeat("0123456789abcdef", 200)), testutil.Tar(t, testutil.File("two", "2"))))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,7 +171,7 @@ func TestCheckReportsEveryByte(t *testing.T) {
 }
 
 func TestCheckComparesTheRecord(t *testing.T) {
-	f, err := write(t, "none", spec(t, fixture.Rootfs(t, "x")))
+	f, err := write(t, "none", spec(t, testutil.Rootfs(t, "x")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,8 +186,8 @@ func TestCheckComparesTheRecord(t *testing.T) {
 }
 
 func TestInfo(t *testing.T) {
-	f := fixture.Archives(t, t.TempDir(), "alpine-arm")[0]
-	got, err := archive.ParseInfo(bytes.NewReader(f.Info()))
+	f := archivetest.Archives(t, t.TempDir(), "alpine-arm")[0]
+	got, err := release.ParseInfo(bytes.NewReader(f.Info()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestInfo(t *testing.T) {
 		string(f.Info()) + "size=1\n":    "unknown or repeated",
 		string(f.Info()[:len("helper")]): "is not KEY=value",
 	} {
-		if _, err := archive.ParseInfo(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := release.ParseInfo(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: error %v, want one that holds %q", text, err, want)
 		}
 	}
@@ -212,7 +213,7 @@ func TestInfo(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("not a tar file"))
-	f.Add(fixture.Tar(f, fixture.File("manifest.json", `[{"Config":"c.json","RepoTags":["a/b:c"],"Layers":["layer.tar"]}]`), fixture.File("c.json", "{}")))
+	f.Add(testutil.Tar(f, testutil.File("manifest.json", `[{"Config":"c.json","RepoTags":["a/b:c"],"Layers":["layer.tar"]}]`), testutil.File("c.json", "{}")))
 	path := filepath.Join(f.TempDir(), "a")
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if err := os.WriteFile(path, b, 0o644); err != nil {

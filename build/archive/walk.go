@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"pretag/build/internal/decompress"
-	ptar "pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
 )
 
 // Walk calls visit for each entry of the layers of the docker-archive file,
@@ -41,7 +41,7 @@ func walk(ctx context.Context, r io.Reader, visit func(int, *tar.Header, io.Read
 	defer plain.Close()
 	var layers []string // in the order of the file
 	var manifest tarball.Manifest
-	tr := ptar.NewReader(plain)
+	tr := stricttar.NewReader(plain)
 	for {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -81,7 +81,7 @@ func walkLayer(ctx context.Context, r io.Reader, layer int, visit func(int, *tar
 		return err
 	}
 	defer plain.Close()
-	for tr := ptar.NewReader(plain); ; {
+	for tr := stricttar.NewReader(plain); ; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -17,13 +17,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
-	"pretag/build/internal/fixture"
+	"pretag/build/testutil"
 )
 
 func TestWalk(t *testing.T) {
 	layers := [][]byte{
-		fixture.Tar(t, fixture.Dir("etc/"), fixture.File("etc/a", "one")),
-		fixture.Tar(t, fixture.File("etc/.wh.a", ""), fixture.File("etc/b", "two")),
+		testutil.Tar(t, testutil.Dir("etc/"), testutil.File("etc/a", "one")),
+		testutil.Tar(t, testutil.File("etc/.wh.a", ""), testutil.File("etc/b", "two")),
 	}
 	want := []string{"0 etc/ ", "0 etc/a one", "1 etc/.wh.a ", "1 etc/b two"}
 	for _, compression := range []archive.Compression{{Method: "zstd", Level: "fastest"}, {Method: "gzip"}, {Method: "none"}} {
@@ -69,13 +69,13 @@ func TestWalkRefuses(t *testing.T) {
 	good := goodDocker(t)
 	swapped := good
 	swapped.manifest = strings.Replace(swapped.manifest, `["layer.tar"]`, `["b.tar","layer.tar"]`, 1)
-	swapped.extra = []fixture.Entry{fixture.File("b.tar", string(fixture.Rootfs(t, "y")))}
+	swapped.extra = []testutil.Entry{testutil.File("b.tar", string(testutil.Rootfs(t, "y")))}
 	none := good
 	none.manifest = "[]"
 	for want, b := range map[string][]byte{
 		"layers are in the order":         swapped.bytes(t),
 		"manifest.json lists 0 images":    none.bytes(t),
-		"member layer.tar: no end marker": fixture.Tar(t, fixture.File("layer.tar", string(good.layer[:512]))),
+		"member layer.tar: no end marker": testutil.Tar(t, testutil.File("layer.tar", string(good.layer[:512]))),
 		"no end marker (truncated tar)":   good.bytes(t)[:512+len(good.layer)],
 	} {
 		path := filepath.Join(t.TempDir(), "a")

@@ -12,11 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 func TestMeasure(t *testing.T) {
-	require.Tool(t, "unshare")
+	testutil.Tool(t, "unshare")
 	// A process that is not waited for holds 64 MB; another one computes.
 	const script = `
 sh -c 'x=$(head -c 64000000 /dev/zero | tr "\0" x); touch filled; sleep 1; : "$x"' &

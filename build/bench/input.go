@@ -20,7 +20,7 @@ import (
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/ociarchive"
-	"pretag/build/manifest"
+	"pretag/build/release"
 )
 
 // arches are those of the root filesystems, in Debian's words.
@@ -92,7 +92,7 @@ func (o Options) inputs(ctx context.Context, dir string, env []string) (in input
 	}
 	some := func(dir string, n int) []start { return []start{{dir, strings.Join(helpers[:n], ",")}} }
 	in.two, in.twenty, in.eight = some(flat, 2), some(flat, twenty), some(oci, 8)
-	in.archives = some(filepath.Join(dir, manifest.Archives), 3)
+	in.archives = some(filepath.Join(dir, release.ArchivesDir), 3)
 	return in, command(ctx, "env", slices.Concat(env, []string{"HELPER_IMAGES=" + flat, "OUT=" + dir, "HELPERS=" + in.archives[0].helpers, o.Program, "archives"})...)
 }
 

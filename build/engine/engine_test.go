@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 const (
@@ -34,7 +34,7 @@ func engines(t *testing.T) []Engine {
 	}
 	for _, a := range absent {
 		t.Run(string(a.Kind), func(t *testing.T) {
-			require.Missing(t, strings.TrimSuffix(strings.TrimSuffix(string(a.Kind), "-rootful"), "-rootless"), a.Why)
+			testutil.Missing(t, strings.TrimSuffix(strings.TrimSuffix(string(a.Kind), "-rootful"), "-rootless"), a.Why)
 		})
 	}
 	return found

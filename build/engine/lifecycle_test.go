@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // childVariable makes the test binary run an engine of that kind instead of the tests.
@@ -95,7 +95,7 @@ func self(t *testing.T) string {
 
 // A killed run leaves no process and no mount, and the next one removes its folder.
 func TestKilled(t *testing.T) {
-	require.Root(t, "without a PID namespace podman's service outlives a kill -9")
+	testutil.Root(t, "without a PID namespace podman's service outlives a kill -9")
 	program := self(t)
 	for _, e := range engines(t) {
 		t.Run(string(e.Kind), func(t *testing.T) {
@@ -192,10 +192,10 @@ func TestEndPause(t *testing.T) {
 // user, in a mount namespace that gives them subordinate ids.
 func TestPlainUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		require.Missing(t, "root", "the other tests run as a plain user already")
+		testutil.Missing(t, "root", "the other tests run as a plain user already")
 	}
-	require.Tool(t, "newuidmap")
-	require.Tool(t, "podman")
+	testutil.Tool(t, "newuidmap")
+	testutil.Tool(t, "podman")
 	nobody, err := user.Lookup("nobody")
 	if err != nil {
 		t.Fatal(err)
@@ -255,9 +255,9 @@ func TestFind(t *testing.T) {
 		}
 	})
 	t.Run("what is not wanted is not looked for", func(t *testing.T) {
-		require.Tool(t, "dockerd")
+		testutil.Tool(t, "dockerd")
 		if os.Geteuid() != 0 {
-			require.Missing(t, "docker", "needs root")
+			testutil.Missing(t, "docker", "needs root")
 		}
 		found, absent, err := Find(t.Context(), []string{"docker"})
 		if err != nil || len(found) != 1 || found[0].Kind != Docker || len(absent) != 2 || absent[0].Why != "not asked for" {
@@ -299,7 +299,7 @@ func TestVersions(t *testing.T) {
 // An engine that does not start says why, and leaves nothing.
 func TestStartFails(t *testing.T) {
 	if os.Geteuid() != 0 {
-		require.Missing(t, "root", "no namespaces to start it in")
+		testutil.Missing(t, "root", "no namespaces to start it in")
 	}
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)

@@ -1,6 +1,10 @@
 package linuxpkg
 
-import "cmp"
+import (
+	"cmp"
+
+	"pretag/build/release"
+)
 
 // hostArch gives the word for a host's architecture in each format. Those it
 // does not list are spelled alike in Go, rpm and Debian (s390x, riscv64).
@@ -24,7 +28,7 @@ func hostArch(format, goarch, variant string) string {
 	switch {
 	case !ok:
 		return goarch
-	case format == RPM:
+	case format == release.RPM:
 		return word.rpm
 	}
 	return word.deb
@@ -32,7 +36,7 @@ func hostArch(format, goarch, variant string) string {
 
 // noArch is the word for packages that every host takes.
 func noArch(format string) string {
-	if format == RPM {
+	if format == release.RPM {
 		return "noarch"
 	}
 	return "all"

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/archive"
-	"pretag/build/internal/fixture"
-	"pretag/build/linuxpkg"
+	"pretag/build/release"
+	"pretag/build/testutil/archivetest"
 )
 
 // BenchmarkBuild makes packages of archives of 64 MB and reports the most
@@ -19,13 +18,13 @@ import (
 // grow with their number.
 func BenchmarkBuild(b *testing.B) {
 	const size = 64 << 20
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		for _, helpers := range [][]string{sixHelpers()[:1], sixHelpers()} {
 			b.Run(fmt.Sprint(format, "/", len(helpers)), func(b *testing.B) {
 				dir := b.TempDir()
 				opts := options(b, filepath.Join(dir, "out"))
 				opts.Formats = []string{format}
-				archives := fixture.Archives(b, dir, helpers...)
+				archives := archivetest.Archives(b, dir, helpers...)
 				for i := range archives {
 					archives[i] = fill(b, archives[i], size)
 				}
@@ -44,7 +43,7 @@ func BenchmarkBuild(b *testing.B) {
 }
 
 // fill makes the archive size bytes of noise.
-func fill(tb testing.TB, f archive.File, size int64) archive.File {
+func fill(tb testing.TB, f release.Archive, size int64) release.Archive {
 	tb.Helper()
 	data := make([]byte, size)
 	noise := rand.NewChaCha8([32]byte{})

@@ -13,10 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"pretag/build/release"
+
 	"github.com/goreleaser/nfpm/v2"
 	"github.com/goreleaser/nfpm/v2/files"
-
-	"pretag/build/archive"
 )
 
 // archivesTree is the src of the tree that holds the package's archives and,
@@ -119,7 +119,7 @@ func (s *stager) addArchives(tree files.Content) error {
 		c := tree
 		c.Type, c.Destination = files.TypeFile, path.Join(tree.Destination, r.file.Name)
 		s.put(c, source, 0o644)
-		c.Destination += archive.InfoSuffix
+		c.Destination += release.InfoSuffix
 		s.put(c, info, 0o644)
 		s.size += r.file.Size
 		s.archives = append(s.archives, r.file.Name)
@@ -195,9 +195,9 @@ func (s *stager) mark(c *files.Content) {
 	case c.Type != "":
 	case under("/etc/"):
 		c.Type = files.TypeConfigNoReplace
-	case s.values.Format == RPM && under("/usr/share/licenses/"):
+	case s.values.Format == release.RPM && under("/usr/share/licenses/"):
 		c.Type = files.TypeRPMLicense
-	case s.values.Format == RPM && (under("/usr/share/doc/") || under("/usr/share/man/")):
+	case s.values.Format == release.RPM && (under("/usr/share/doc/") || under("/usr/share/man/")):
 		c.Type = files.TypeRPMDoc
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/strictyaml"
+	"pretag/build/release"
 )
 
 // commonFile is the definition whose values hold where a package's own say
@@ -63,7 +64,7 @@ type values struct {
 // Relation spells a versioned relation in the format's words; op is one of
 // < <= = >= >.
 func (v values) Relation(name, op, version string) string {
-	if v.Format == RPM {
+	if v.Format == release.RPM {
 		return name + " " + op + " " + version
 	}
 	if op == "<" || op == ">" {

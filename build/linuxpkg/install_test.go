@@ -13,9 +13,10 @@ import (
 	"github.com/goreleaser/nfpm/v2"
 	"github.com/goreleaser/nfpm/v2/files"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
 	"pretag/build/linuxpkg"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 const ours = "gitlab-runner-helper-images"
@@ -24,8 +25,8 @@ const ours = "gitlab-runner-helper-images"
 // what a distribution has.
 func standIn(tb testing.TB, format, dir, name, version string, edit func(*nfpm.Info), paths ...string) string {
 	tb.Helper()
-	arch := map[string]string{linuxpkg.RPM: "noarch", linuxpkg.Deb: "all"}[format]
-	info := &nfpm.Info{Name: name, Arch: arch, Platform: "linux", Version: version, Release: "1", Maintainer: "x <x@example.com>", Description: "Stand-in", MTime: fixture.Created()}
+	arch := map[string]string{release.RPM: "noarch", release.Deb: "all"}[format]
+	info := &nfpm.Info{Name: name, Arch: arch, Platform: "linux", Version: version, Release: "1", Maintainer: "x <x@example.com>", Description: "Stand-in", MTime: testutil.Created()}
 	source := filepath.Join(dir, "stand-in")
 	write(tb, source, []byte(name+version))
 	for _, path := range paths {
@@ -59,7 +60,7 @@ type packager func(tb testing.TB, format, dir, version string) string
 func base(tb testing.TB, format, dir string) string {
 	return standIn(tb, format, dir, "base", "1", func(info *nfpm.Info) {
 		info.Provides = []string{"zstd"}
-		if format == linuxpkg.RPM {
+		if format == release.RPM {
 			info.Provides = append(info.Provides, "/bin/sh")
 		}
 	}, "/usr/bin/zstd")
@@ -69,7 +70,7 @@ func base(tb testing.TB, format, dir string) string {
 func runner(tb testing.TB, format, dir, version string) string {
 	return standIn(tb, format, dir, "gitlab-runner", version, func(info *nfpm.Info) {
 		info.Depends = []string{ours + " = " + version + "-1"}
-		if format == linuxpkg.Deb {
+		if format == release.Deb {
 			info.Depends = []string{ours + " (= " + version + "-1)"}
 		}
 	}, "/usr/bin/gitlab-runner")
@@ -107,14 +108,14 @@ type host struct {
 }
 
 func newHost(t *testing.T, format string) host {
-	require.Root(t, format+" changes its root")
+	testutil.Root(t, format+" changes its root")
 	h := host{t, format, t.TempDir()}
 	switch format {
-	case linuxpkg.RPM:
-		require.Tool(t, "rpm")
+	case release.RPM:
+		testutil.Tool(t, "rpm")
 		run(t, "rpm", "--root", h.root, "--initdb")
-	case linuxpkg.Deb:
-		require.Tool(t, "dpkg")
+	case release.Deb:
+		testutil.Tool(t, "dpkg")
 		for _, dir := range []string{"info", "updates", "parts", "triggers", "alternatives"} {
 			if err := os.MkdirAll(filepath.Join(h.root, "var/lib/dpkg", dir), 0o755); err != nil {
 				t.Fatal(err)
@@ -129,7 +130,7 @@ func newHost(t *testing.T, format string) host {
 // install installs, upgrades or downgrades in one call.
 func (h host) install(paths ...string) {
 	h.Helper()
-	if h.format == linuxpkg.RPM {
+	if h.format == release.RPM {
 		run(h, "rpm", append([]string{"--root", h.root, "-U", "--oldpackage", "--ignorearch", "--nosignature"}, paths...)...)
 		return
 	}
@@ -138,7 +139,7 @@ func (h host) install(paths ...string) {
 
 // try installs or upgrades where nothing stands in the way.
 func (h host) try(paths ...string) (string, error) {
-	if h.format == linuxpkg.RPM {
+	if h.format == release.RPM {
 		return try("rpm", append([]string{"--root", h.root, "-U", "--nosignature"}, paths...)...)
 	}
 	return try("dpkg", append([]string{"--root=" + h.root, "--log=/dev/null", "-i"}, paths...)...)
@@ -162,7 +163,7 @@ func (h host) apt(args ...string) {
 // remove removes, and purges where the format tells the two apart.
 func (h host) remove(names ...string) {
 	h.Helper()
-	if h.format == linuxpkg.RPM {
+	if h.format == release.RPM {
 		run(h, "rpm", append([]string{"--root", h.root, "-e", "--nodeps"}, names...)...)
 		return
 	}
@@ -173,7 +174,7 @@ func (h host) remove(names ...string) {
 func (h host) installed() []string {
 	h.Helper()
 	var out string
-	if h.format == linuxpkg.RPM {
+	if h.format == release.RPM {
 		out = run(h, "rpm", "--root", h.root, "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n")
 	} else {
 		out = run(h, "dpkg-query", "--admindir="+filepath.Join(h.root, "var/lib/dpkg"), "-W", "-f", "${db:Status-Abbrev}${Package} ${Version}\n")
@@ -230,7 +231,7 @@ func (h host) holds(paths ...string) {
 				wantFiles = append(wantFiles, e.Path)
 			}
 		}
-		if h.format == linuxpkg.RPM {
+		if h.format == release.RPM {
 			run(h, "rpm", "--root", h.root, "-V", "--nodeps", "--noscripts", m.Name)
 		} else if out := run(h, "dpkg", "--root="+h.root, "-V", m.Name); out != "" {
 			h.Errorf("dpkg -V %s: %s", m.Name, out)
@@ -248,23 +249,23 @@ func (h host) holds(paths ...string) {
 	}
 }
 
-// A release is a build of ours for one Runner version.
-type release struct {
+// A delivery is a build of ours for one Runner version.
+type delivery struct {
 	split  []string // what one host takes of the split layout
 	single []string
 }
 
-func newRelease(t *testing.T, runner string) release {
+func newRelease(t *testing.T, runner string) delivery {
 	t.Helper()
 	dir := t.TempDir()
 	opts := options(t, dir)
 	opts.Version = version(t, runner)
 	opts.Files = overlay(t)
-	archives := fixture.ArchivesOf(t, dir, runner, fixtureCompression(), sixHelpers()...)
+	archives := archivetest.ArchivesOf(t, dir, runner, fixtureCompression(), sixHelpers()...)
 	split := build(t, opts, archives).Packages
 	opts.Out, opts.Layout = filepath.Join(dir, "single"), linuxpkg.Single
 	single := build(t, opts, archives).Packages
-	var r release
+	var r delivery
 	for _, p := range split {
 		switch p.Name + " " + p.Arch {
 		case ours + " x86_64", ours + " amd64",
@@ -289,17 +290,17 @@ func of(format string, paths []string) []string {
 // to removal. gitlab-runner is there to the end.
 func TestLifecycle(t *testing.T) {
 	r1, r2, r3 := newRelease(t, "19.3.0"), newRelease(t, "19.4.0"), newRelease(t, "19.5.0")
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		t.Run(format, func(t *testing.T) {
 			h, dir := newHost(t, format), t.TempDir()
 			base := base(t, format, dir)
 			step := func(name string, packages ...string) {
 				t.Helper()
-				if name == "single over split" && format == linuxpkg.Deb {
+				if name == "single over split" && format == release.Deb {
 					// dpkg alone takes back one conflict of several when the
 					// package replaces one that depends on them (1.21.22,
 					// src/main/depcon.c, depisok); apt removes them all.
-					require.Tool(t, "apt-get")
+					testutil.Tool(t, "apt-get")
 					h.apt(append([]string{"install"}, packages...)...)
 				} else {
 					h.install(packages...)
@@ -320,7 +321,7 @@ func TestLifecycle(t *testing.T) {
 			step("single over split", with("19.4.0", r2.single)...)
 			step("split over single", with("19.5.0", r3.split)...)
 			h.remove(ours, ours+"-loader", ours+"-alpine-amd64", ours+"-ubuntu-amd64")
-			if format == linuxpkg.Deb {
+			if format == release.Deb {
 				if got := h.files(); !slices.Contains(got, "/etc/gitlab-runner/helper-images.conf") {
 					t.Errorf("removal took the configuration: %q", got)
 				}
@@ -334,7 +335,7 @@ func TestLifecycle(t *testing.T) {
 // TestFromLater: Runner's package may one day carry files of our names.
 func TestFromLater(t *testing.T) {
 	r := newRelease(t, "19.4.0")
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		for layout, packages := range map[string][]string{linuxpkg.Split: r.split, linuxpkg.Single: r.single} {
 			t.Run(format+" "+layout, func(t *testing.T) {
 				h, dir := newHost(t, format), t.TempDir()
@@ -351,7 +352,7 @@ func TestFromLater(t *testing.T) {
 // TestFromMonolith: gitlab-runner below 17.7.0 has the images itself.
 func TestFromMonolith(t *testing.T) {
 	r := newRelease(t, "19.3.0")
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		for layout, packages := range map[string][]string{linuxpkg.Split: r.split, linuxpkg.Single: r.single} {
 			t.Run(format+" "+layout, func(t *testing.T) {
 				h, dir := newHost(t, format), t.TempDir()
@@ -368,7 +369,7 @@ func TestFromMonolith(t *testing.T) {
 // TestBesideOldRunner: the images for 15.8.0 go beside the one package that it is.
 func TestBesideOldRunner(t *testing.T) {
 	r := newRelease(t, "15.8.0")
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		for layout, packages := range map[string][]string{linuxpkg.Split: r.split, linuxpkg.Single: r.single} {
 			t.Run(format+" "+layout, func(t *testing.T) {
 				h, dir := newHost(t, format), t.TempDir()
@@ -384,7 +385,7 @@ func TestBesideOldRunner(t *testing.T) {
 // TestStale: a newer GitLab Runner would take the files that are left for its own.
 func TestStale(t *testing.T) {
 	r := newRelease(t, "19.3.0")
-	for _, format := range []string{linuxpkg.RPM, linuxpkg.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		for _, test := range []struct {
 			name   string
 			ours   []string
@@ -415,14 +416,14 @@ func TestStale(t *testing.T) {
 // refuses files that differ, and counts the owners of equal ones.
 func TestTakeover(t *testing.T) {
 	before, after := newRelease(t, "19.3.0"), newRelease(t, "19.4.0")
-	for _, path := range of(linuxpkg.Deb, after.split) {
+	for _, path := range of(release.Deb, after.split) {
 		name := metadata(t, path).Name
 		if name == ours {
 			continue // the metapackage takes its place, by its name
 		}
 		t.Run(name, func(t *testing.T) {
-			h, dir := newHost(t, linuxpkg.Deb), t.TempDir()
-			all := append(of(linuxpkg.Deb, before.single), base(t, linuxpkg.Deb, dir), runner(t, linuxpkg.Deb, dir, "19.3.0"))
+			h, dir := newHost(t, release.Deb), t.TempDir()
+			all := append(of(release.Deb, before.single), base(t, release.Deb, dir), runner(t, release.Deb, dir, "19.3.0"))
 			h.install(all...)
 			if out, err := h.try(path); err == nil || !strings.Contains(out, ours+"-single") {
 				t.Errorf("goes beside the single layout: %v\n%s", err, out)
@@ -434,11 +435,11 @@ func TestTakeover(t *testing.T) {
 
 // TestDNF: dnf finds in a repository what one host needs, and nothing else.
 func TestDNF(t *testing.T) {
-	require.Tool(t, "dnf")
-	require.Tool(t, "createrepo_c")
-	require.Root(t, "dnf changes its root")
+	testutil.Tool(t, "dnf")
+	testutil.Tool(t, "createrepo_c")
+	testutil.Root(t, "dnf changes its root")
 	repo, root := t.TempDir(), t.TempDir()
-	buildRepo(t, repo, linuxpkg.RPM, "19.3.0")
+	buildRepo(t, repo, release.RPM, "19.3.0")
 	run(t, "createrepo_c", "-q", repo)
 	dnf := func(args ...string) string {
 		t.Helper()
@@ -451,7 +452,7 @@ func TestDNF(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "log"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h := host{t, linuxpkg.RPM, root}
+	h := host{t, release.RPM, root}
 	dnf("install", "gitlab-runner-19.3.0")
 	want := []string{
 		"base 1-1", "gitlab-runner 19.3.0-1", ours + " 19.3.0-1", ours + "-alpine-amd64 19.3.0-1",
@@ -460,7 +461,7 @@ func TestDNF(t *testing.T) {
 	if diff := cmp.Diff(want, h.installed()); diff != "" {
 		t.Errorf("installed (-want +got):\n%s", diff)
 	}
-	buildRepo(t, repo, linuxpkg.RPM, "19.4.0")
+	buildRepo(t, repo, release.RPM, "19.4.0")
 	run(t, "createrepo_c", "-q", repo)
 	dnf("--refresh", "upgrade")
 	for i := range want[1:] {
@@ -488,32 +489,32 @@ func buildRepo(t *testing.T, dir, format, runnerVersion string) {
 	opts.Version, opts.Formats, opts.Files = version(t, runnerVersion), []string{format}, overlay(t)
 	base(t, format, dir)
 	runner(t, format, dir, runnerVersion)
-	archives := fixture.ArchivesOf(t, t.TempDir(), runnerVersion, fixtureCompression(), sixHelpers()...)
+	archives := archivetest.ArchivesOf(t, t.TempDir(), runnerVersion, fixtureCompression(), sixHelpers()...)
 	build(t, opts, archives)
 }
 
 // TestAPT: apt finds in a repository what one host needs, also coming from
 // Runner's own package, from the monolith and from either layout.
 func TestAPT(t *testing.T) {
-	require.Tool(t, "apt-get")
-	require.Tool(t, "dpkg-scanpackages")
+	testutil.Tool(t, "apt-get")
+	testutil.Tool(t, "dpkg-scanpackages")
 	earlier := newRelease(t, "19.2.0")
 	for _, from := range []string{"nothing", "own", "monolith", linuxpkg.Split, linuxpkg.Single} {
 		t.Run(from, func(t *testing.T) {
-			h, repo := newHost(t, linuxpkg.Deb), t.TempDir()
-			buildRepo(t, repo, linuxpkg.Deb, "19.3.0")
+			h, repo := newHost(t, release.Deb), t.TempDir()
+			buildRepo(t, repo, release.Deb, "19.3.0")
 			write(t, filepath.Join(h.root, "etc/apt/sources.list"), []byte("deb [trusted=yes] file:"+repo+" ./\n"))
 			write(t, filepath.Join(repo, "Packages"), []byte(run(t, "sh", "-c", "cd "+repo+" && dpkg-scanpackages -m . 2>/dev/null")))
 			dir := t.TempDir()
 			switch from {
 			case "own":
-				h.install(base(t, linuxpkg.Deb, dir), runnersOwn(t, linuxpkg.Deb, dir, "19.2.0"), runner(t, linuxpkg.Deb, dir, "19.2.0"))
+				h.install(base(t, release.Deb, dir), runnersOwn(t, release.Deb, dir, "19.2.0"), runner(t, release.Deb, dir, "19.2.0"))
 			case linuxpkg.Split:
-				h.install(append(of(linuxpkg.Deb, earlier.split), base(t, linuxpkg.Deb, dir), runner(t, linuxpkg.Deb, dir, "19.2.0"))...)
+				h.install(append(of(release.Deb, earlier.split), base(t, release.Deb, dir), runner(t, release.Deb, dir, "19.2.0"))...)
 			case linuxpkg.Single:
-				h.install(append(of(linuxpkg.Deb, earlier.single), base(t, linuxpkg.Deb, dir), runner(t, linuxpkg.Deb, dir, "19.2.0"))...)
+				h.install(append(of(release.Deb, earlier.single), base(t, release.Deb, dir), runner(t, release.Deb, dir, "19.2.0"))...)
 			case "monolith":
-				h.install(base(t, linuxpkg.Deb, dir), standIn(t, linuxpkg.Deb, dir, "gitlab-runner", "17.6.0", nil, append(ownFiles(), "/usr/bin/gitlab-runner")...))
+				h.install(base(t, release.Deb, dir), standIn(t, release.Deb, dir, "gitlab-runner", "17.6.0", nil, append(ownFiles(), "/usr/bin/gitlab-runner")...))
 			}
 			h.apt("update")
 			if from == "nothing" {

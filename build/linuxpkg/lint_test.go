@@ -6,16 +6,17 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
 	"pretag/build/linuxpkg"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 // TestLint: nothing that rpmlint or lintian says is left without a reason, in
 // packaging/lint/rpmlint.toml or in the package.
 func TestLint(t *testing.T) {
 	dir := t.TempDir()
-	archives := fixture.Archives(t, dir, sixHelpers()...)
+	archives := archivetest.Archives(t, dir, sixHelpers()...)
 	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single} {
 		opts := options(t, filepath.Join(dir, layout))
 		opts.Layout = layout
@@ -24,16 +25,16 @@ func TestLint(t *testing.T) {
 			paths = append(paths, p.Path)
 		}
 		t.Run("rpmlint "+layout, func(t *testing.T) {
-			require.Tool(t, "rpmlint")
+			testutil.Tool(t, "rpmlint")
 			relativeCpio(t)
-			out := run(t, "rpmlint", append([]string{"--config", "../../packaging/lint/rpmlint.toml"}, of(linuxpkg.RPM, paths)...)...)
+			out := run(t, "rpmlint", append([]string{"--config", "../../packaging/lint/rpmlint.toml"}, of(release.RPM, paths)...)...)
 			if !strings.Contains(out, " 0 errors, 0 warnings,") {
 				t.Error(out)
 			}
 		})
 		t.Run("lintian "+layout, func(t *testing.T) {
-			require.Tool(t, "lintian")
-			out := run(t, "lintian", append([]string{"--allow-root", "--display-info", "--tag-display-limit", "0", "--fail-on", "error,warning,info"}, of(linuxpkg.Deb, paths)...)...)
+			testutil.Tool(t, "lintian")
+			out := run(t, "lintian", append([]string{"--allow-root", "--display-info", "--tag-display-limit", "0", "--fail-on", "error,warning,info"}, of(release.Deb, paths)...)...)
 			for line := range strings.Lines(out) {
 				if !strings.HasPrefix(line, "N:") {
 					t.Error(strings.TrimSpace(line))
@@ -49,7 +50,7 @@ func TestLint(t *testing.T) {
 func relativeCpio(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
-	script := "#!/bin/sh\nexec " + require.Tool(t, "cpio") + " --no-absolute-filenames \"$@\"\n"
+	script := "#!/bin/sh\nexec " + testutil.Tool(t, "cpio") + " --no-absolute-filenames \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(dir, "cpio"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -21,15 +21,9 @@ import (
 	_ "github.com/goreleaser/nfpm/v2/deb" // the packagers that Formats names
 	_ "github.com/goreleaser/nfpm/v2/rpm"
 
-	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
-)
-
-// The formats.
-const (
-	RPM = "rpm"
-	Deb = "deb"
+	"pretag/build/release"
 )
 
 // The layouts: one package per helper, or everything in one.
@@ -74,23 +68,9 @@ const (
 	Licences = "licences" // what its parts are licensed under
 )
 
-// A Package is one package that was written.
-type Package struct {
-	Path string `json:"-"` // where it is on this machine; recorded nowhere
-
-	File     string   `json:"file"`    // base name
-	Size     int64    `json:"size"`    // bytes
-	SHA256   string   `json:"sha256"`  // hex
-	Format   string   `json:"format"`  // rpm, deb
-	Name     string   `json:"name"`    // as the format's tools call it
-	Version  string   `json:"version"` // version-release
-	Arch     string   `json:"arch"`    // in the format's words
-	Archives []string `json:"archives,omitempty"`
-}
-
 // A Result is what Build made and what a person should know of it.
 type Result struct {
-	Packages []Package
+	Packages []release.Package
 	Warnings []string
 }
 
@@ -102,7 +82,7 @@ const maxContents = math.MaxInt32 - 16<<20
 // Build makes the packages of archives in every format, one after another, in
 // the order of the definitions' file names. Everything is checked before the
 // first is written; a package that fails leaves no file.
-func Build(ctx context.Context, opts Options, archives []archive.File) (Result, error) {
+func Build(ctx context.Context, opts Options, archives []release.Archive) (Result, error) {
 	stage, err := os.MkdirTemp(opts.Temp, ".packages.*.pretag-tmp")
 	if err != nil {
 		return Result{}, err
@@ -131,16 +111,16 @@ func Build(ctx context.Context, opts Options, archives []archive.File) (Result, 
 }
 
 // write has nfpm write the package into out/<format>.
-func (p planned) write(out string) (Package, error) {
+func (p planned) write(out string) (release.Package, error) {
 	packager, err := nfpm.Get(p.format)
 	if err != nil {
-		return Package{}, err
+		return release.Package{}, err
 	}
 	dir := filepath.Join(out, p.format)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Package{}, err
+		return release.Package{}, err
 	}
-	made := Package{
+	made := release.Package{
 		File: packager.ConventionalFileName(p.info), Format: p.format,
 		Name: p.info.Name, Version: p.info.Version + "-" + p.info.Release, Arch: p.info.Arch, Archives: p.archives,
 	}

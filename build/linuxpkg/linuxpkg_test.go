@@ -24,10 +24,11 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
 	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/pkgread"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 	"pretag/packaging"
 )
 
@@ -41,13 +42,13 @@ func options(tb testing.TB, out string) linuxpkg.Options {
 	tb.Helper()
 	return linuxpkg.Options{
 		Files:      packaging.Files,
-		Formats:    []string{linuxpkg.RPM, linuxpkg.Deb},
+		Formats:    []string{release.RPM, release.Deb},
 		Layout:     linuxpkg.Split,
-		Version:    version(tb, fixture.Version),
+		Version:    version(tb, testutil.Version),
 		Release:    1,
-		MTime:      fixture.Created(),
+		MTime:      testutil.Created(),
 		Out:        out,
-		Helpers:    fixture.Catalogue(tb).Helpers(),
+		Helpers:    testutil.Catalogue(tb).Helpers(),
 		Maintainer: "Pat Packager <pat@example.com>",
 		Vendor:     "Example",
 		Homepage:   "https://example.com/pretag",
@@ -67,7 +68,7 @@ func version(tb testing.TB, s string) catalogue.Version {
 	return v
 }
 
-func build(tb testing.TB, opts linuxpkg.Options, archives []archive.File) linuxpkg.Result {
+func build(tb testing.TB, opts linuxpkg.Options, archives []release.Archive) linuxpkg.Result {
 	tb.Helper()
 	result, err := linuxpkg.Build(context.Background(), opts, archives)
 	if err != nil {
@@ -77,9 +78,9 @@ func build(tb testing.TB, opts linuxpkg.Options, archives []archive.File) linuxp
 }
 
 // find is the package of that format, name and arch ("" for any).
-func find(tb testing.TB, packages []linuxpkg.Package, format, name, arch string) linuxpkg.Package {
+func find(tb testing.TB, packages []release.Package, format, name, arch string) release.Package {
 	tb.Helper()
-	i := slices.IndexFunc(packages, func(p linuxpkg.Package) bool {
+	i := slices.IndexFunc(packages, func(p release.Package) bool {
 		return p.Format == format && p.Name == name && (arch == "" || p.Arch == arch)
 	})
 	if i < 0 {
@@ -117,7 +118,7 @@ func try(program string, args ...string) (string, error) {
 
 func TestSplit(t *testing.T) {
 	dir := t.TempDir()
-	result := build(t, options(t, dir), fixture.Archives(t, dir, sixHelpers()...))
+	result := build(t, options(t, dir), archivetest.Archives(t, dir, sixHelpers()...))
 	var files []string
 	for _, p := range result.Packages {
 		files = append(files, p.File)
@@ -166,7 +167,7 @@ func TestSplit(t *testing.T) {
 // never obsoleted: rpm -U would remove it.
 func TestRelations(t *testing.T) {
 	dir := t.TempDir()
-	archives := fixture.Archives(t, dir, append(sixHelpers(), "ubi-fips-x86_64")...)
+	archives := archivetest.Archives(t, dir, append(sixHelpers(), "ubi-fips-x86_64")...)
 	split := build(t, options(t, dir), archives)
 	opts := options(t, filepath.Join(dir, "single"))
 	opts.Layout = linuxpkg.Single
@@ -174,40 +175,40 @@ func TestRelations(t *testing.T) {
 
 	const base = "gitlab-runner-helper-images"
 	tests := []struct {
-		packages   []linuxpkg.Package
+		packages   []release.Package
 		format     string
 		name, arch string
 		want       map[string][]string
 	}{
-		{split.Packages, linuxpkg.RPM, base, "x86_64", map[string][]string{
+		{split.Packages, release.RPM, base, "x86_64", map[string][]string{
 			"provides":   {base + " = 19.3.0-1"},
 			"requires":   {base + "-loader = 19.3.0-1", base + "-alpine-amd64 = 19.3.0-1"},
 			"recommends": {base + "-ubuntu-amd64 = 19.3.0-1"},
 			"suggests":   {base + "-alpine-amd64-pwsh = 19.3.0-1", base + "-ubi-fips-amd64 = 19.3.0-1"},
 		}},
-		{split.Packages, linuxpkg.Deb, base, "amd64", map[string][]string{
+		{split.Packages, release.Deb, base, "amd64", map[string][]string{
 			"depends":    {base + "-loader (= 19.3.0-1)", base + "-alpine-amd64 (= 19.3.0-1)"},
 			"recommends": {base + "-ubuntu-amd64 (= 19.3.0-1)"},
 			"suggests":   {base + "-alpine-amd64-pwsh (= 19.3.0-1)", base + "-ubi-fips-amd64 (= 19.3.0-1)"},
 		}},
-		{split.Packages, linuxpkg.Deb, base, "armhf", map[string][]string{
+		{split.Packages, release.Deb, base, "armhf", map[string][]string{
 			"depends": {base + "-loader (= 19.3.0-1)", base + "-alpine-arm (= 19.3.0-1)"},
 		}},
-		{split.Packages, linuxpkg.RPM, base + "-alpine-arm", "noarch", map[string][]string{
+		{split.Packages, release.RPM, base + "-alpine-arm", "noarch", map[string][]string{
 			"provides":  {base + "-alpine-arm = 19.3.0-1"},
 			"conflicts": {"gitlab-runner > 19.3.0-1", "gitlab-runner-fips > 19.3.0-1"},
 		}},
-		{split.Packages, linuxpkg.Deb, base + "-alpine-arm", "all", map[string][]string{
+		{split.Packages, release.Deb, base + "-alpine-arm", "all", map[string][]string{
 			"replaces": {"gitlab-runner (<< 17.7.0-1)", base},
 			"breaks":   {"gitlab-runner (<< 17.7.0-1)", base + "-single (<< 19.3.0-1)", "gitlab-runner (>> 19.3.0-1)", "gitlab-runner-fips (>> 19.3.0-1)"},
 		}},
-		{split.Packages, linuxpkg.Deb, base + "-loader", "all", map[string][]string{
+		{split.Packages, release.Deb, base + "-loader", "all", map[string][]string{
 			"depends":  {"zstd"},
 			"suggests": {"podman"},
 			"replaces": {base},
 			"breaks":   {base + "-single (<< 19.3.0-1)"},
 		}},
-		{single.Packages, linuxpkg.RPM, base, "noarch", map[string][]string{
+		{single.Packages, release.RPM, base, "noarch", map[string][]string{
 			"provides":  {base + " = 19.3.0-1"},
 			"requires":  {"zstd"},
 			"suggests":  {"podman"},
@@ -248,17 +249,17 @@ func TestOldRunner(t *testing.T) {
 	dir := t.TempDir()
 	opts := options(t, dir)
 	opts.Version = version(t, "15.8.0")
-	archives := fixture.ArchivesOf(t, dir, "15.8.0", fixtureCompression(), "alpine-x86_64")
+	archives := archivetest.ArchivesOf(t, dir, "15.8.0", fixtureCompression(), "alpine-x86_64")
 	result := build(t, opts, archives)
 	const name = "gitlab-runner-helper-images-alpine-amd64"
 	want := map[string][]string{
 		"breaks":   {"gitlab-runner-helper-images-single (<< 15.8.0-1)", "gitlab-runner (>= 17.9.0)", "gitlab-runner-fips (>= 17.9.0)"},
 		"replaces": {"gitlab-runner-helper-images"},
 	}
-	if diff := cmp.Diff(want, metadata(t, find(t, result.Packages, linuxpkg.Deb, name, "").Path).Relations); diff != "" {
+	if diff := cmp.Diff(want, metadata(t, find(t, result.Packages, release.Deb, name, "").Path).Relations); diff != "" {
 		t.Errorf("deb (-want +got):\n%s", diff)
 	}
-	if got := metadata(t, find(t, result.Packages, linuxpkg.RPM, name, "").Path).Relations["conflicts"]; !slices.Equal(got, []string{"gitlab-runner >= 17.9.0", "gitlab-runner-fips >= 17.9.0"}) {
+	if got := metadata(t, find(t, result.Packages, release.RPM, name, "").Path).Relations["conflicts"]; !slices.Equal(got, []string{"gitlab-runner >= 17.9.0", "gitlab-runner-fips >= 17.9.0"}) {
 		t.Errorf("rpm conflicts: %q", got)
 	}
 }
@@ -276,7 +277,7 @@ func TestVersions(t *testing.T) {
 			dir := t.TempDir()
 			opts := options(t, dir)
 			opts.Version, opts.Release = version(t, test.runner), 2
-			archives := fixture.ArchivesOf(t, dir, test.runner, fixtureCompression(), "alpine-x86_64")
+			archives := archivetest.ArchivesOf(t, dir, test.runner, fixtureCompression(), "alpine-x86_64")
 			for _, p := range build(t, opts, archives).Packages {
 				m := metadata(t, p.Path)
 				if got := m.Version + "-" + m.Release; got != test.want || p.Version != test.want {
@@ -286,13 +287,13 @@ func TestVersions(t *testing.T) {
 					t.Errorf("file name %s does not hold %s", p.File, test.want)
 				}
 				switch p.Format {
-				case linuxpkg.RPM:
+				case release.RPM:
 					if _, err := exec.LookPath("rpm"); err == nil {
 						if got := run(t, "rpm", "-qp", "--qf", "%{VERSION}-%{RELEASE}", p.Path); got != test.want {
 							t.Errorf("rpm reads %s, want %s", got, test.want)
 						}
 					}
-				case linuxpkg.Deb:
+				case release.Deb:
 					if _, err := exec.LookPath("dpkg-deb"); err == nil {
 						if got := strings.TrimSpace(run(t, "dpkg-deb", "-f", p.Path, "Version")); got != test.want {
 							t.Errorf("dpkg reads %s, want %s", got, test.want)
@@ -307,7 +308,7 @@ func TestVersions(t *testing.T) {
 // TestArches: each word is one that rpm and dpkg know.
 func TestArches(t *testing.T) {
 	dir := t.TempDir()
-	result := build(t, options(t, dir), fixture.Archives(t, dir,
+	result := build(t, options(t, dir), archivetest.Archives(t, dir,
 		"alpine-x86_64", "alpine-arm", "alpine-arm64", "alpine-s390x", "alpine-ppc64le", "alpine-riscv64"))
 	got := map[string][]string{}
 	for _, p := range result.Packages {
@@ -316,18 +317,18 @@ func TestArches(t *testing.T) {
 		}
 	}
 	want := map[string][]string{
-		linuxpkg.RPM: {"x86_64", "armv7hl", "aarch64", "s390x", "ppc64le", "riscv64"},
-		linuxpkg.Deb: {"amd64", "armhf", "arm64", "s390x", "ppc64el", "riscv64"},
+		release.RPM: {"x86_64", "armv7hl", "aarch64", "s390x", "ppc64le", "riscv64"},
+		release.Deb: {"amd64", "armhf", "arm64", "s390x", "ppc64el", "riscv64"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("arches (-want +got):\n%s", diff)
 	}
-	require.Tool(t, "dpkg-architecture")
-	for _, arch := range got[linuxpkg.Deb] {
+	testutil.Tool(t, "dpkg-architecture")
+	for _, arch := range got[release.Deb] {
 		run(t, "dpkg-architecture", "-a"+arch, "-qDEB_HOST_ARCH")
 	}
-	require.Tool(t, "rpm")
-	for _, arch := range got[linuxpkg.RPM] {
+	testutil.Tool(t, "rpm")
+	for _, arch := range got[release.RPM] {
 		if canon := run(t, "rpm", "--target", arch+"-linux", "--eval", "%{_target_cpu}"); strings.TrimSpace(canon) != arch {
 			t.Errorf("rpm makes %q of %s", canon, arch)
 		}
@@ -342,7 +343,7 @@ func TestArches(t *testing.T) {
 // TestLonelyArch: a host package needs its default flavor.
 func TestLonelyArch(t *testing.T) {
 	dir := t.TempDir()
-	result := build(t, options(t, dir), fixture.Archives(t, dir, "alpine-x86_64", "ubuntu-arm64"))
+	result := build(t, options(t, dir), archivetest.Archives(t, dir, "alpine-x86_64", "ubuntu-arm64"))
 	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "arm64") {
 		t.Errorf("warnings: %q, want one about arm64", result.Warnings)
 	}
@@ -357,7 +358,7 @@ func TestLonelyArch(t *testing.T) {
 // and the archive byte by byte.
 func TestContents(t *testing.T) {
 	dir := t.TempDir()
-	archives := fixture.Archives(t, dir, "alpine-x86_64")
+	archives := archivetest.Archives(t, dir, "alpine-x86_64")
 	body, err := os.ReadFile(archives[0].Path)
 	if err != nil {
 		t.Fatal(err)
@@ -365,7 +366,7 @@ func TestContents(t *testing.T) {
 	const name = "gitlab-runner-helper-images-alpine-amd64"
 	result := build(t, options(t, dir), archives)
 	for format, want := range map[string][]string{
-		linuxpkg.RPM: {
+		release.RPM: {
 			"drwxr-xr-x /usr/lib/gitlab-runner",
 			"drwxr-xr-x /usr/lib/gitlab-runner/helper-images",
 			"-rw-r--r-- /usr/lib/gitlab-runner/helper-images/prebuilt-alpine-x86_64.docker.tar.zst",
@@ -375,7 +376,7 @@ func TestContents(t *testing.T) {
 			"drwxr-xr-x /usr/share/licenses/" + name,
 			"-rw-r--r-- /usr/share/licenses/" + name + "/copyright",
 		},
-		linuxpkg.Deb: {
+		release.Deb: {
 			"drwxr-xr-x /usr",
 			"drwxr-xr-x /usr/lib",
 			"drwxr-xr-x /usr/lib/gitlab-runner",
@@ -405,7 +406,7 @@ func TestContents(t *testing.T) {
 				t.Fatal(err)
 			}
 			got = append(got, fmt.Sprintf("%v %s", e.Mode, e.Path))
-			if e.MTime != fixture.Created().Unix() {
+			if e.MTime != testutil.Created().Unix() {
 				t.Errorf("%s: %s: mtime %d", format, e.Path, e.MTime)
 			}
 			if (e.Owner != "root" && e.Owner != "0") || (e.Group != "root" && e.Group != "0") {
@@ -420,8 +421,8 @@ func TestContents(t *testing.T) {
 					t.Errorf("%s: %s differs from the archive", format, e.Path)
 				}
 			}
-			if strings.HasSuffix(e.Path, archive.InfoSuffix) {
-				f, err := archive.ParseInfo(e.Body)
+			if strings.HasSuffix(e.Path, release.InfoSuffix) {
+				f, err := release.ParseInfo(e.Body)
 				f.Path = archives[0].Path
 				if err != nil || !cmp.Equal(f, archives[0]) {
 					t.Errorf("%s: %s: %v, %s", format, e.Path, err, cmp.Diff(archives[0], f))
@@ -468,8 +469,8 @@ func TestOverlay(t *testing.T) {
 		files["scriptlets/"+format+"/loader-postinstall.sh"] = &fstest.MapFile{Data: []byte("#!/bin/sh\ntrue " + format + "\n")}
 	}
 	opts.Files = files
-	result := build(t, opts, fixture.Archives(t, dir, "alpine-x86_64"))
-	for format, script := range map[string]string{linuxpkg.RPM: "postin", linuxpkg.Deb: "postinst"} {
+	result := build(t, opts, archivetest.Archives(t, dir, "alpine-x86_64"))
+	for format, script := range map[string]string{release.RPM: "postin", release.Deb: "postinst"} {
 		p := find(t, result.Packages, format, "gitlab-runner-helper-images-loader", "")
 		r, err := pkgread.Open(p.Path)
 		if err != nil {
@@ -479,7 +480,7 @@ func TestOverlay(t *testing.T) {
 		if got, want := r.Scripts, map[string]string{script: "#!/bin/sh\ntrue " + format + "\n"}; !maps.Equal(got, want) {
 			t.Errorf("%s: scripts %q, want %q", format, got, want)
 		}
-		if format == linuxpkg.RPM && !slices.Contains(r.Relations["requires"], "/bin/sh") {
+		if format == release.RPM && !slices.Contains(r.Relations["requires"], "/bin/sh") {
 			t.Errorf("rpm: scriptlets, but requires %q", r.Relations["requires"])
 		}
 		got := map[string]string{}
@@ -499,7 +500,7 @@ func TestOverlay(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", format, path, got[path], want)
 			}
 		}
-		if _, ok := got["/etc/gitlab-runner"]; ok && format == linuxpkg.RPM {
+		if _, ok := got["/etc/gitlab-runner"]; ok && format == release.RPM {
 			t.Error("rpm: /etc/gitlab-runner is GitLab Runner's, with a mode of its own")
 		}
 	}
@@ -508,7 +509,7 @@ func TestOverlay(t *testing.T) {
 // TestTexts: the texts in a package speak of no package that its layout has not.
 func TestTexts(t *testing.T) {
 	dir := t.TempDir()
-	archives := fixture.Archives(t, dir, sixHelpers()...)
+	archives := archivetest.Archives(t, dir, sixHelpers()...)
 	name := regexp.MustCompile("(^|[^/])(" + ours + "-[a-z0-9-]+)")
 	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single} {
 		opts := options(t, filepath.Join(dir, layout))
@@ -555,7 +556,7 @@ func TestTexts(t *testing.T) {
 func TestReproducible(t *testing.T) {
 	digests := func(layout string) map[string]string {
 		dir := t.TempDir()
-		archives := fixture.Archives(t, dir, sixHelpers()...)
+		archives := archivetest.Archives(t, dir, sixHelpers()...)
 		opts := options(t, filepath.Join(dir, "out"))
 		opts.Layout = layout
 		got := map[string]string{}
@@ -571,7 +572,7 @@ func TestReproducible(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		archives := fixture.Archives(t, dir, sixHelpers()...)
+		archives := archivetest.Archives(t, dir, sixHelpers()...)
 		for i, f := range archives {
 			if err := errors.Join(os.Chmod(f.Path, 0o400), os.Chtimes(f.Path, time.Unix(1, 0), time.Unix(2, 0))); err != nil {
 				t.Fatal(err)
@@ -611,7 +612,7 @@ func TestReproducible(t *testing.T) {
 // TestTooBig: what rpm's packager cannot count is refused before it is called.
 func TestTooBig(t *testing.T) {
 	dir := t.TempDir()
-	archives := fixture.Archives(t, dir, "alpine-x86_64")
+	archives := archivetest.Archives(t, dir, "alpine-x86_64")
 	if err := os.Truncate(archives[0].Path, 2<<30); err != nil { // sparse
 		t.Fatal(err)
 	}
@@ -627,7 +628,7 @@ func TestTooBig(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
-	archives := fixture.Archives(t, dir, "alpine-x86_64")
+	archives := archivetest.Archives(t, dir, "alpine-x86_64")
 	definition := func(name, data string) func(*linuxpkg.Options) {
 		return func(o *linuxpkg.Options) {
 			files := overlay(t).(fstest.MapFS)
@@ -637,7 +638,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		change   func(*linuxpkg.Options)
-		archives []archive.File
+		archives []release.Archive
 		want     string
 	}{
 		"no archives":       {func(*linuxpkg.Options) {}, nil, "no archives"},
@@ -658,7 +659,7 @@ func TestRefused(t *testing.T) {
 		"host name leaks":   {definition("all.yaml", "layouts: [split]\nname: xy\nrpm: {buildhost: ''}\n"), archives, "no rpm.buildhost"},
 		"two documents":     {definition("all.yaml", "name: xy\n---\nname: xz\n"), archives, "all.yaml: more than one YAML document"},
 		"own version":       {definition("all.yaml", "layouts: [split]\nname: xy\nversion: '1'\n"), archives, "xy: version 1-1, want 19.3.0-1"},
-		"size not recorded": {func(*linuxpkg.Options) {}, []archive.File{grown(archives[0])}, "as recorded"},
+		"size not recorded": {func(*linuxpkg.Options) {}, []release.Archive{grown(archives[0])}, "as recorded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts := options(t, filepath.Join(t.TempDir(), "out"))
@@ -675,14 +676,14 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func grown(f archive.File) archive.File { f.Size++; return f }
+func grown(f release.Archive) release.Archive { f.Size++; return f }
 
 // TestPayload: archives are stored, not compressed again, in what every rpm and
 // dpkg of the supported distributions reads; plain archives are compressed.
 func TestPayload(t *testing.T) {
 	for method, stored := range map[string]bool{"zstd": true, "gzip": true, "none": false} {
 		dir := t.TempDir()
-		archives := fixture.ArchivesOf(t, dir, fixture.Version, archive.Compression{Method: method}, "alpine-x86_64")
+		archives := archivetest.ArchivesOf(t, dir, testutil.Version, archive.Compression{Method: method}, "alpine-x86_64")
 		for _, p := range build(t, options(t, dir), archives).Packages {
 			if got := metadata(t, p.Path).Compression; got != "gzip" {
 				t.Errorf("%s of %s: payload is %s, want gzip", p.Format, method, got)
@@ -705,9 +706,9 @@ func TestPayload(t *testing.T) {
 	}
 	if _, err := exec.LookPath("rpm"); err == nil {
 		dir := t.TempDir()
-		for _, p := range build(t, options(t, dir), fixture.Archives(t, dir, "alpine-x86_64")).Packages {
-			if p.Format == linuxpkg.RPM {
-				if got := run(t, "rpm", "-qp", "--qf", "%{PAYLOADCOMPRESSOR} %{BUILDHOST} %{BUILDTIME}", p.Path); got != fmt.Sprint("gzip localhost ", fixture.Created().Unix()) {
+		for _, p := range build(t, options(t, dir), archivetest.Archives(t, dir, "alpine-x86_64")).Packages {
+			if p.Format == release.RPM {
+				if got := run(t, "rpm", "-qp", "--qf", "%{PAYLOADCOMPRESSOR} %{BUILDHOST} %{BUILDTIME}", p.Path); got != fmt.Sprint("gzip localhost ", testutil.Created().Unix()) {
 					t.Errorf("%s: %s", p.File, got)
 				}
 			}
@@ -721,7 +722,7 @@ func TestScriptlets(t *testing.T) {
 	dir := t.TempDir()
 	opts := options(t, dir)
 	packaged := map[string]bool{}
-	for _, p := range build(t, opts, fixture.Archives(t, dir, sixHelpers()...)).Packages {
+	for _, p := range build(t, opts, archivetest.Archives(t, dir, sixHelpers()...)).Packages {
 		m, _, err := readAll(p.Path)
 		if err != nil {
 			t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 
 	"github.com/goreleaser/nfpm/v2"
 
-	"pretag/build/archive"
 	"pretag/build/catalogue"
+	"pretag/build/release"
 )
 
 // A plan is everything that Build will write, checked.
@@ -32,12 +32,12 @@ type planned struct {
 // A row is an archive and its helper.
 type row struct {
 	helper catalogue.Helper
-	file   archive.File
+	file   release.Archive
 }
 
 // newPlan fills the definitions in for archives and puts the small files that
 // the packages hold into the folder stage. All that is wrong is reported together.
-func newPlan(opts Options, archives []archive.File, stage string) (plan, error) {
+func newPlan(opts Options, archives []release.Archive, stage string) (plan, error) {
 	version := packageVersion(opts.Version)
 	rows, err := match(opts, archives)
 	if err := errors.Join(opts.check(), err); err != nil {
@@ -95,8 +95,8 @@ func (opts Options) check() error {
 	var errs []error
 	reject := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, format := range opts.Formats {
-		if format != RPM && format != Deb {
-			reject("format %q: want %s or %s", format, RPM, Deb)
+		if format != release.RPM && format != release.Deb {
+			reject("format %q: want %s or %s", format, release.RPM, release.Deb)
 		}
 	}
 	if opts.Layout != Split && opts.Layout != Single {
@@ -115,7 +115,7 @@ func (opts Options) check() error {
 }
 
 // match finds each archive's helper.
-func match(opts Options, archives []archive.File) ([]row, error) {
+func match(opts Options, archives []release.Archive) ([]row, error) {
 	var (
 		rows []row
 		errs []error
@@ -241,12 +241,12 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 	info.MTime = opts.MTime
 	info.Platform = cmp.Or(info.Platform, "linux")
 	info.DisableGlobbing = true // names are names
-	if synopsis, rest, ok := strings.Cut(info.Description, "\n"); ok && i.values.Format == RPM {
+	if synopsis, rest, ok := strings.Cut(info.Description, "\n"); ok && i.values.Format == release.RPM {
 		info.RPM.Summary = cmp.Or(info.RPM.Summary, synopsis) // Debian has both in one field
 		info.Description = rest
 	}
 	scripts := info.Scripts != (nfpm.Scripts{}) || info.RPM.Scripts != (nfpm.RPMScripts{})
-	if i.values.Format == RPM && scripts && !slices.Contains(info.Depends, "/bin/sh") {
+	if i.values.Format == release.RPM && scripts && !slices.Contains(info.Depends, "/bin/sh") {
 		info.Depends = append(info.Depends, "/bin/sh") // nfpm does not say what runs the scriptlets
 	}
 	if opts.Sign != nil {
@@ -267,7 +267,7 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 	if info.Version != i.values.Version || info.Release != i.values.Release {
 		reject("version %s-%s, want %s-%s", info.Version, info.Release, i.values.Version, i.values.Release)
 	}
-	if i.values.Format == RPM && info.RPM.BuildHost == "" {
+	if i.values.Format == release.RPM && info.RPM.BuildHost == "" {
 		reject("no rpm.buildhost: nfpm would write this machine's name")
 	}
 	if size > maxContents {

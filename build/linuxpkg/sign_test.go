@@ -12,9 +12,9 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
-	"pretag/build/linuxpkg"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 // TestSigned: what Options.Sign makes is a signature to rpm and gpgv, and two
@@ -22,7 +22,7 @@ import (
 func TestSigned(t *testing.T) {
 	off := false
 	config := &packet.Config{
-		RSABits: 2048, Algorithm: packet.PubKeyAlgoRSA, Time: fixture.Created, NonDeterministicSignaturesViaNotation: &off,
+		RSABits: 2048, Algorithm: packet.PubKeyAlgoRSA, Time: testutil.Created, NonDeterministicSignaturesViaNotation: &off,
 	}
 	key, err := openpgp.NewEntity("Test", "", "test@example.com", config)
 	if err != nil {
@@ -40,8 +40,8 @@ func TestSigned(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	archives := fixture.Archives(t, dir, "alpine-x86_64")
-	signed := func(out string) []linuxpkg.Package {
+	archives := archivetest.Archives(t, dir, "alpine-x86_64")
+	signed := func(out string) []release.Package {
 		opts := options(t, filepath.Join(dir, out))
 		opts.Sign = func(data io.Reader) ([]byte, error) {
 			var signature bytes.Buffer
@@ -58,7 +58,7 @@ func TestSigned(t *testing.T) {
 	}
 
 	const name = ours + "-alpine-amd64"
-	rpm, deb := find(t, packages, linuxpkg.RPM, name, ""), find(t, packages, linuxpkg.Deb, name, "")
+	rpm, deb := find(t, packages, release.RPM, name, ""), find(t, packages, release.Deb, name, "")
 	if got := metadata(t, rpm.Path).Signatures; len(got) != 2 || got[0].Place != "header" || got[1].Place != "header and payload" {
 		t.Errorf("rpm: signatures %+v", got)
 	}
@@ -68,9 +68,9 @@ func TestSigned(t *testing.T) {
 	}
 
 	t.Run("rpm", func(t *testing.T) {
-		h := newHost(t, linuxpkg.RPM)
+		h := newHost(t, release.RPM)
 		armored := filepath.Join(dir, "key.asc")
-		require.Tool(t, "gpg")
+		testutil.Tool(t, "gpg")
 		run(t, "gpg", "--homedir", t.TempDir(), "--batch", "--output", armored, "--enarmor", public)
 		data, err := os.ReadFile(armored)
 		if err != nil {
@@ -87,8 +87,8 @@ func TestSigned(t *testing.T) {
 		}
 	})
 	t.Run("deb", func(t *testing.T) {
-		require.Tool(t, "gpgv")
-		require.Tool(t, "ar")
+		testutil.Tool(t, "gpgv")
+		testutil.Tool(t, "ar")
 		signature, signedData := filepath.Join(dir, "signature"), filepath.Join(dir, "signed")
 		write(t, signature, signatures[0].Data)
 		out := run(t, "ar", "p", deb.Path, "debian-binary", "control.tar.gz", "data.tar.gz")

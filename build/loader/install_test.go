@@ -10,12 +10,12 @@ import (
 
 	"pretag/packaging"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // TestManual has the manual page read by somebody who knows the form.
 func TestManual(t *testing.T) {
-	mandoc := require.Tool(t, "mandoc")
+	mandoc := testutil.Tool(t, "mandoc")
 	out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning", "../../packaging/root/usr/share/man/man8/gitlab-runner-helper-images.8").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v:\n%s", err, out)
@@ -24,7 +24,7 @@ func TestManual(t *testing.T) {
 
 // TestUnit has systemd read the units, beside a script where they start one.
 func TestUnit(t *testing.T) {
-	analyze := require.Tool(t, "systemd-analyze")
+	analyze := testutil.Tool(t, "systemd-analyze")
 	script, err := filepath.Abs(loader)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestUnit(t *testing.T) {
 		put(unit, "", "")
 		put(name, section, section+"\nNoSuch=setting")
 		if faults(name) == nil {
-			require.Missing(t, "systemd-analyze", "it does not see a wrong setting here")
+			testutil.Missing(t, "systemd-analyze", "it does not see a wrong setting here")
 		}
 		put(name, "", "")
 		for _, line := range faults(name) {
@@ -71,7 +71,7 @@ func TestUnit(t *testing.T) {
 // second systemd cannot be had beside that of the machine.
 func TestScriptlets(t *testing.T) {
 	needRoot(t)
-	require.Tool(t, "unshare")
+	testutil.Tool(t, "unshare")
 	const (
 		start      = "systemctl --no-block start gitlab-runner-helper-images.service\n"
 		asks       = "systemctl --quiet is-enabled gitlab-runner-helper-images.service\n"

@@ -25,9 +25,9 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/image"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
 )
 
 // repository is where GitLab Runner takes its helper images from.
@@ -53,29 +53,29 @@ func otherHelper() string {
 
 // install puts archives of a Runner version into the host, as its packages do:
 // those of another version give way. Each version has images of its own.
-func (h *host) install(version string, helpers ...string) []archive.File {
+func (h *host) install(version string, helpers ...string) []release.Archive {
 	h.tb.Helper()
-	var files []archive.File
+	var files []release.Archive
 	for _, helper := range helpers {
-		files = append(files, h.write(version, helper, zstd, fixture.Rootfs(h.tb, helper+" "+version)))
+		files = append(files, h.write(version, helper, zstd, testutil.Rootfs(h.tb, helper+" "+version)))
 	}
 	return files
 }
 
 // write puts one archive of a root filesystem, with its record, into the host.
-func (h *host) write(version, helper string, compression archive.Compression, rootfs []byte) archive.File {
+func (h *host) write(version, helper string, compression archive.Compression, rootfs []byte) release.Archive {
 	h.tb.Helper()
 	return h.writeConfig(version, helper, compression, rootfs, func(config []byte) []byte { return config })
 }
 
 // writeConfig is write with a change to the image's config.
-func (h *host) writeConfig(version, helper string, compression archive.Compression, rootfs []byte, change func([]byte) []byte) archive.File {
+func (h *host) writeConfig(version, helper string, compression archive.Compression, rootfs []byte, change func([]byte) []byte) release.Archive {
 	h.tb.Helper()
 	v, err := catalogue.ParseVersion(version, "12335144")
 	if err != nil {
 		h.tb.Fatal(err)
 	}
-	row, ok := fixture.Catalogue(h.tb).Lookup(helper)
+	row, ok := testutil.Catalogue(h.tb).Lookup(helper)
 	if !ok {
 		h.tb.Fatalf("no helper %s", helper)
 	}
@@ -84,24 +84,24 @@ func (h *host) writeConfig(version, helper string, compression archive.Compressi
 		RepoTag: repository + ":" + row.Tag(v),
 		Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
 		Config: func(diffIDs []v1.Hash) ([]byte, error) {
-			config, err := image.FromRootfs(row, diffIDs, fixture.Created())
+			config, err := tarball.FromRootfs(row, diffIDs, testutil.Created())
 			return change(config), err
 		},
 		Rootfs: true,
 		GoArch: row.GoArch(),
-		Time:   fixture.Created(),
+		Time:   testutil.Created(),
 	})
 	if err != nil {
 		h.tb.Fatal(err)
 	}
 	f.Helper, f.Name, f.Version, f.Revision = helper, row.File(), v.String(), v.Revision()
-	if err := os.WriteFile(f.Path+archive.InfoSuffix, f.Info(), 0o644); err != nil {
+	if err := os.WriteFile(f.Path+release.InfoSuffix, f.Info(), 0o644); err != nil {
 		h.tb.Fatal(err)
 	}
 	return f
 }
 
-func imageID(f archive.File) string { return strings.TrimPrefix(f.ImageID, "sha256:") }
+func imageID(f release.Archive) string { return strings.TrimPrefix(f.ImageID, "sha256:") }
 
 // TestLoad goes through the life of a host: installation, boot, prune, upgrade, removal.
 func TestLoad(t *testing.T) {
@@ -128,7 +128,7 @@ func TestLoad(t *testing.T) {
 
 		second := h.install("19.4.0", hostHelper())[0]
 		h.want(allPresent, []string{line + ": loaded"}, "load")
-		for _, f := range []archive.File{first, second} {
+		for _, f := range []release.Archive{first, second} {
 			if got := e.id(t, f.RepoTag); got != imageID(f) {
 				t.Fatalf("%s is %q, want %s", f.RepoTag, got, imageID(f))
 			}
@@ -161,7 +161,7 @@ func TestRebuild(t *testing.T) {
 		h := newHost(t, append(e.settings, "PRUNE=yes")...)
 		old := h.install("19.3.0", hostHelper())[0]
 		h.want(allPresent, []string{"loaded"}, "load")
-		rebuilt := h.write("19.3.0", hostHelper(), zstd, fixture.Rootfs(t, "rebuilt"))
+		rebuilt := h.write("19.3.0", hostHelper(), zstd, testutil.Rootfs(t, "rebuilt"))
 		h.want(tryAgain, []string{"superseded"}, "status")
 		h.want(allPresent, []string{"loaded", "removed"}, "load")
 		if got := e.id(t, rebuilt.RepoTag); got != imageID(rebuilt) {
@@ -179,7 +179,7 @@ func TestForeign(t *testing.T) {
 		h := newHost(t, e.settings...)
 		ours := h.install("19.3.0", hostHelper())[0]
 		other := newHost(t, e.settings...)
-		theirs := other.write("19.3.0", hostHelper(), zstd, fixture.Rootfs(t, "foreign"))
+		theirs := other.write("19.3.0", hostHelper(), zstd, testutil.Rootfs(t, "foreign"))
 		other.want(allPresent, []string{"loaded"}, "load")
 
 		h.want(foreignImage, []string{"foreign"}, "status")
@@ -221,7 +221,7 @@ func TestContainerdStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := newHost(t, e.settings...)
-			rootfs := fixture.Rootfs(t, hostHelper()+" 19.4.0")
+			rootfs := testutil.Rootfs(t, hostHelper()+" 19.4.0")
 			f := other.writeConfig("19.4.0", hostHelper(), zstd, rootfs, func(config []byte) []byte {
 				changed := bytes.Replace(config, []byte(change[0]), []byte(change[1]), 1)
 				if bytes.Equal(changed, config) {
@@ -251,7 +251,7 @@ func TestDamaged(t *testing.T) {
 		"cut":  func(path string) error { return os.Truncate(path, 700) },
 		"gone": os.Remove,
 		"record": func(path string) error {
-			return os.WriteFile(path+archive.InfoSuffix, []byte("helper=alpine\n"), 0o644)
+			return os.WriteFile(path+release.InfoSuffix, []byte("helper=alpine\n"), 0o644)
 		},
 	}
 	for name, spoil := range spoil {
@@ -275,7 +275,7 @@ func TestDamaged(t *testing.T) {
 func TestUnlisted(t *testing.T) {
 	h := newHost(t)
 	f := h.install("19.3.0", hostHelper(), otherHelper())[0]
-	if err := os.Remove(f.Path + archive.InfoSuffix); err != nil {
+	if err := os.Remove(f.Path + release.InfoSuffix); err != nil {
 		t.Fatal(err)
 	}
 	h.want(damaged, []string{otherHelper() + ": ok", f.Name + ": no record"}, "verify")
@@ -336,7 +336,7 @@ func TestExchanged(t *testing.T) {
 			ready.install("19.4.0", hostHelper())
 			// A podman at whose first such call a package manager exchanges the archive.
 			bin := t.TempDir()
-			program := fmt.Sprintf("#!/bin/sh\n%s \"$@\"\ncode=$?\n[ \"$1\" != %s ] || mv %s/* %s 2>/dev/null\nexit $code\n", require.Tool(t, "podman"), verb, ready.archives, h.archives)
+			program := fmt.Sprintf("#!/bin/sh\n%s \"$@\"\ncode=$?\n[ \"$1\" != %s ] || mv %s/* %s 2>/dev/null\nexit $code\n", testutil.Tool(t, "podman"), verb, ready.archives, h.archives)
 			if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -372,7 +372,7 @@ func TestCompressions(t *testing.T) {
 	inEachEngine(t, func(t *testing.T, e engine) {
 		for i, c := range []archive.Compression{zstd, {Method: "gzip"}, {Method: "none"}} {
 			h := newHost(t, e.settings...)
-			f := h.write(fmt.Sprintf("19.%d.0", i), hostHelper(), c, fixture.Rootfs(t, c.Method))
+			f := h.write(fmt.Sprintf("19.%d.0", i), hostHelper(), c, testutil.Rootfs(t, c.Method))
 			h.want(allPresent, []string{"loaded"}, "load")
 			if got := e.id(t, f.RepoTag); got != imageID(f) {
 				t.Errorf("%s: image ID %s, want %s", c.Method, got, imageID(f))
@@ -385,7 +385,7 @@ func TestCompressions(t *testing.T) {
 func TestShells(t *testing.T) {
 	for _, shell := range []string{"dash", "bash --posix", "busybox ash"} {
 		t.Run(shell, func(t *testing.T) {
-			require.Tool(t, strings.Fields(shell)[0])
+			testutil.Tool(t, strings.Fields(shell)[0])
 			e := podman(t)
 			h := newHost(t, e.settings...)
 			h.shell = shell
@@ -464,7 +464,7 @@ func TestSpace(t *testing.T) {
 	needRoot(t)
 	disk := tempDir(t)
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk).CombinedOutput(); err != nil {
-		require.Missing(t, "mount", string(out))
+		testutil.Missing(t, "mount", string(out))
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", "-l", disk).CombinedOutput(); err != nil {
@@ -478,11 +478,11 @@ func TestSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHost(t, "ENGINE=podman", "USERS=root", "CONTAINERS_STORAGE_CONF="+storage)
-	f := h.write("19.3.0", hostHelper(), zstd, fixture.Tar(t, fixture.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
+	f := h.write("19.3.0", hostHelper(), zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
 	h.want(noSpace, []string{"no space", "MiB free, want"}, "load")
 
 	f.UnpackedSize = 1 // a record that is wrong: podman itself runs out of space
-	if err := os.WriteFile(f.Path+archive.InfoSuffix, f.Info(), 0o644); err != nil {
+	if err := os.WriteFile(f.Path+release.InfoSuffix, f.Info(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	h.want(engineRefused, []string{"no space left on device"}, "load")
@@ -500,9 +500,9 @@ func TestSpace(t *testing.T) {
 // command asks a daemon that has room in its own folder and none in containerd's.
 func TestContainerdSpace(t *testing.T) {
 	needRoot(t)
-	require.Tool(t, "unshare")
+	testutil.Tool(t, "unshare")
 	if !hasDocker() {
-		require.Missing(t, "docker", "the loader asks by command")
+		testutil.Missing(t, "docker", "the loader asks by command")
 	}
 	for driver, want := range map[string]string{
 		"overlay2":                     "would load",
@@ -544,7 +544,7 @@ func TestContainerdSpace(t *testing.T) {
 // not: podman's has, for a moment after its start, the signal handlers of Go.
 func TestDeafPauseProcess(t *testing.T) {
 	needRoot(t)
-	require.Tool(t, "useradd")
+	testutil.Tool(t, "useradd")
 	name := newUser(t)
 	h := newHost(t, "ENGINE=podman", "USERS="+name)
 	h.install("19.3.0", hostHelper())
@@ -666,7 +666,7 @@ func TestRunnerLookups(t *testing.T) {
 			c = archive.Compression{Method: "gzip"}
 		}
 		h := newHost(t, e.settings...)
-		f := h.write("19.3.0", hostHelper(), c, fixture.Rootfs(t, "helper"))
+		f := h.write("19.3.0", hostHelper(), c, testutil.Rootfs(t, "helper"))
 		runner := apiRunner{t, e.api(t)}
 
 		// The file, by Runner 17.9 and later on its own: inspect, load, tag, inspect.
@@ -731,7 +731,7 @@ func (r apiRunner) inspect(image string) string {
 
 // load is what 17.9.0 and later do with the file (GitLab Runner v19.3.0,
 // executors/docker/internal/prebuilt/prebuilt.go).
-func (r apiRunner) load(f archive.File) {
+func (r apiRunner) load(f release.Archive) {
 	r.tb.Helper()
 	file, err := os.Open(f.Path)
 	if err != nil {

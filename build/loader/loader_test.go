@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // loader is the command under test.
@@ -169,7 +169,7 @@ func (e engine) id(tb testing.TB, image string) string {
 func podman(tb testing.TB) engine {
 	tb.Helper()
 	needRoot(tb)
-	require.Tool(tb, "podman")
+	testutil.Tool(tb, "podman")
 	dir := tempDir(tb)
 	storage := filepath.Join(dir, "storage.conf")
 	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "graph"), filepath.Join(dir, "run"))
@@ -192,7 +192,7 @@ func rootless(tb testing.TB) engine {
 	tb.Helper()
 	needRoot(tb)
 	for _, tool := range []string{"podman", "useradd", "runuser", "newuidmap"} {
-		require.Tool(tb, tool)
+		testutil.Tool(tb, tool)
 	}
 	name := newUser(tb)
 	u, err := user.Lookup(name)
@@ -271,8 +271,8 @@ func processes(tb testing.TB, uid string) []int {
 func docker(tb testing.TB) (e engine, start func(testing.TB)) {
 	tb.Helper()
 	needRoot(tb)
-	daemon := require.Tool(tb, "dockerd")
-	require.Tool(tb, "docker")
+	daemon := testutil.Tool(tb, "dockerd")
+	testutil.Tool(tb, "docker")
 	dir := tempDir(tb)
 	socket := filepath.Join(dir, "docker.sock")
 	e = engine{name: "docker", user: "root", settings: []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}}
@@ -303,7 +303,7 @@ func dockerd(tb testing.TB, daemon, dir, socket string, args ...string) *exec.Cm
 func dockerContainerd(tb testing.TB) engine {
 	tb.Helper()
 	e, _ := docker(tb)
-	daemon, containerd := require.ContainerdStore(tb), require.Tool(tb, "containerd")
+	daemon, containerd := testutil.ContainerdStore(tb), testutil.Tool(tb, "containerd")
 	dir := tempDir(tb)
 	address := filepath.Join(dir, "containerd.sock")
 	config := filepath.Join(dir, "daemon.json")
@@ -370,7 +370,7 @@ func client(tb testing.TB, socket string) *http.Client {
 
 func needRoot(tb testing.TB) {
 	tb.Helper()
-	require.Root(tb, "stores, users and daemons of the test's own need it")
+	testutil.Root(tb, "stores, users and daemons of the test's own need it")
 }
 
 // inEachEngine runs a test in each engine, in an empty store, all at once.

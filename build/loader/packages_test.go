@@ -19,9 +19,9 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
 	"pretag/build/linuxpkg"
+	"pretag/build/release"
+	"pretag/build/testutil"
 )
 
 const (
@@ -38,30 +38,30 @@ const (
 	stop       = "systemctl stop " + timer + " " + unit
 )
 
-// A release is what one host installs of a build.
-type release struct {
-	file     archive.File
-	packages []linuxpkg.Package
+// A delivery is what one host installs of a build.
+type delivery struct {
+	file     release.Archive
+	packages []release.Package
 }
 
 // newRelease builds the packages of a Runner version for this machine.
-func newRelease(tb testing.TB, files fs.FS, layout, version string, compression archive.Compression) release {
+func newRelease(tb testing.TB, files fs.FS, layout, version string, compression archive.Compression) delivery {
 	tb.Helper()
 	h := newHost(tb)
-	r := release{file: h.write(version, hostHelper(), compression, fixture.Rootfs(tb, "helper "+version))}
+	r := delivery{file: h.write(version, hostHelper(), compression, testutil.Rootfs(tb, "helper "+version))}
 	v, err := catalogue.ParseVersion(version, "12335144")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	result, err := linuxpkg.Build(tb.Context(), linuxpkg.Options{
-		Files: files, Formats: []string{linuxpkg.RPM, linuxpkg.Deb}, Layout: layout,
-		Version: v, Release: 1, MTime: fixture.Created(), Out: filepath.Dir(h.archives), Helpers: fixture.Catalogue(tb).Helpers(),
+		Files: files, Formats: []string{release.RPM, release.Deb}, Layout: layout,
+		Version: v, Release: 1, MTime: testutil.Created(), Out: filepath.Dir(h.archives), Helpers: testutil.Catalogue(tb).Helpers(),
 		Maintainer: "Pat Packager <pat@example.com>", Vendor: "Example", Homepage: "https://example.com/pretag",
-	}, []archive.File{r.file})
+	}, []release.Archive{r.file})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r.packages = slices.DeleteFunc(result.Packages, func(p linuxpkg.Package) bool { return strings.HasSuffix(p.Name, "-all") })
+	r.packages = slices.DeleteFunc(result.Packages, func(p release.Package) bool { return strings.HasSuffix(p.Name, "-all") })
 	return r
 }
 
@@ -86,12 +86,12 @@ type root struct {
 func newRoot(t *testing.T) root {
 	needRoot(t)
 	for _, tool := range []string{"mmdebstrap", "dpkg", "chroot", "rpm"} {
-		require.Tool(t, tool)
+		testutil.Tool(t, tool)
 	}
 	r := root{t, filepath.Join(tempDir(t), "root")}
 	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", `--aptopt=Acquire::Retries "10"`, "--include=zstd,systemd,apt", "bookworm", r.dir)
 	if out, code := output(t, bootstrap); code != 0 {
-		require.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+out)
+		testutil.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+out)
 	}
 	r.run("mv", r.path("usr/bin/systemctl"), r.path("usr/bin/systemctl-real"))
 	const record = "#!/bin/sh\necho ${0##*/} \"$@\" >>/asked\n"
@@ -134,7 +134,7 @@ func (r root) has(name string) bool {
 }
 
 // put puts packages of a release into the root: all of them, or those that are named.
-func (r root) put(format string, rel release, names ...string) (paths []string) {
+func (r root) put(format string, rel delivery, names ...string) (paths []string) {
 	r.Helper()
 	for _, p := range rel.packages {
 		if p.Format != format || len(names) > 0 && !slices.Contains(names, p.Name) {
@@ -151,10 +151,10 @@ func (r root) put(format string, rel release, names ...string) (paths []string) 
 }
 
 // install installs or upgrades packages of a release in one call.
-func (r root) install(format string, rel release, names ...string) {
+func (r root) install(format string, rel delivery, names ...string) {
 	r.Helper()
 	paths := r.put(format, rel, names...)
-	if format == linuxpkg.Deb {
+	if format == release.Deb {
 		r.run("chroot", append([]string{r.dir, "dpkg", "-i"}, paths...)...)
 		return
 	}
@@ -169,9 +169,9 @@ func (r root) install(format string, rel release, names ...string) {
 
 // change is install where one layout takes the other's place: dpkg alone does not
 // get all the way.
-func (r root) change(format string, rel release) {
+func (r root) change(format string, rel delivery) {
 	r.Helper()
-	if format == linuxpkg.RPM {
+	if format == release.RPM {
 		r.install(format, rel)
 		return
 	}
@@ -239,7 +239,7 @@ func (r root) enabled(want bool) {
 }
 
 // holds checks the installed files, and that the loader likes its archives.
-func (r root) holds(rel release) {
+func (r root) holds(rel delivery) {
 	r.Helper()
 	archivePath := "usr/lib/gitlab-runner/helper-images/" + rel.file.Name
 	for name, mode := range map[string]fs.FileMode{
@@ -250,7 +250,7 @@ func (r root) holds(rel release) {
 		"usr/share/doc/gitlab-runner-helper-images-loader/README.md":          0o644,
 		confFile:                         0o644,
 		archivePath:                      0o644,
-		archivePath + archive.InfoSuffix: 0o644,
+		archivePath + release.InfoSuffix: 0o644,
 	} {
 		if info, err := os.Stat(r.path(name)); err != nil {
 			r.Error(err)
@@ -262,7 +262,7 @@ func (r root) holds(rel release) {
 	if page := r.run("sh", "-c", `zcat "$0" | mandoc -T ascii`, r.path("usr/share/man/man8/gitlab-runner-helper-images.8.gz")); !strings.Contains(page, "so that no job needs a registry") {
 		r.Errorf("the manual page reads:\n%s", page)
 	}
-	if info, err := os.ReadFile(r.path(archivePath + archive.InfoSuffix)); err != nil || !bytes.Equal(info, rel.file.Info()) {
+	if info, err := os.ReadFile(r.path(archivePath + release.InfoSuffix)); err != nil || !bytes.Equal(info, rel.file.Info()) {
 		r.Errorf("record: %v\n%s", err, info)
 	}
 }
@@ -271,7 +271,7 @@ func (r root) holds(rel release) {
 // in a chroot and where systemd runs, and has the installed loader serve what
 // Runners look up.
 func TestPackages(t *testing.T) {
-	require.Tool(t, "mandoc")
+	testutil.Tool(t, "mandoc")
 	r := newRoot(t)
 	// Docker 20.10 takes the second one's file by itself, too.
 	first := newRelease(t, packaging.Files, linuxpkg.Split, "15.8.0", zstd)
@@ -285,7 +285,7 @@ func TestPackages(t *testing.T) {
 	}
 
 	step("deb, fresh, in a chroot", func(r root) {
-		r.install(linuxpkg.Deb, first)
+		r.install(release.Deb, first)
 		r.asked()
 		r.enabled(true)
 		r.holds(first)
@@ -310,7 +310,7 @@ func TestPackages(t *testing.T) {
 		r.write(confFile, "PRUNE=yes\n", 0o644)
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
 		r.enableTimer()
-		r.install(linuxpkg.Deb, second)
+		r.install(release.Deb, second)
 		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, start, asksTimer, startTimer)
 		r.enabled(true)
 		r.holds(second)
@@ -334,12 +334,12 @@ func TestPackages(t *testing.T) {
 		})
 	})
 	step("deb, archive alone", func(r root) {
-		r.install(linuxpkg.Deb, second, helper)
+		r.install(release.Deb, second, helper)
 		r.asked(asks, start, asksTimer, startTimer)
 	})
 	step("deb, switched off", func(r root) {
 		r.switchOff()
-		r.install(linuxpkg.Deb, second)
+		r.install(release.Deb, second)
 		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, asksTimer, startTimer)
 		r.enabled(false)
 	})
@@ -356,14 +356,14 @@ func TestPackages(t *testing.T) {
 		if left := leftovers(r); len(left) > 0 {
 			r.Errorf("left: %v", left)
 		}
-		r.install(linuxpkg.Deb, second)
+		r.install(release.Deb, second)
 		r.enabled(true)
 		r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, all...)...)
 		r.asked()
 	})
 
 	step("rpm, fresh, in a chroot", func(r root) {
-		r.install(linuxpkg.RPM, first)
+		r.install(release.RPM, first)
 		r.asked("systemctl --no-reload preset " + unit)
 		r.enabled(true)
 		r.holds(first)
@@ -373,7 +373,7 @@ func TestPackages(t *testing.T) {
 		r.write(confFile, "PRUNE=yes\n", 0o644)
 		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
 		r.enableTimer()
-		r.install(linuxpkg.RPM, second)
+		r.install(release.RPM, second)
 		// %posttrans of both; systemd merges requests for what is starting.
 		r.asked("systemctl daemon-reload", asks, start, asks, start)
 		r.holds(second)
@@ -392,7 +392,7 @@ func TestPackages(t *testing.T) {
 		if !r.has(confFile+".rpmsave") || r.has(confFile) || r.has(filepath.Dir(stateFile)) || r.has(timerLink) || r.has("usr/lib/gitlab-runner") {
 			r.Error("want the changed configuration saved, and nothing else left")
 		}
-		r.install(linuxpkg.RPM, second)
+		r.install(release.RPM, second)
 		r.asked("systemctl --no-reload preset " + unit)
 		r.holds(second)
 	})
@@ -401,10 +401,10 @@ func TestPackages(t *testing.T) {
 // TestLayouts goes from Runner's own package through both layouts. Whether the
 // unit is enabled is decided once; what was loaded stays known to the end.
 func TestLayouts(t *testing.T) {
-	require.Tool(t, "mandoc")
+	testutil.Tool(t, "mandoc")
 	r := newRoot(t)
 	minor := 0
-	next := func(files fs.FS, layout string) release {
+	next := func(files fs.FS, layout string) delivery {
 		minor++
 		return newRelease(t, files, layout, fmt.Sprintf("19.%d.0", minor), zstd)
 	}
@@ -413,14 +413,14 @@ func TestLayouts(t *testing.T) {
 		loaderPackage = "gitlab-runner-helper-images-loader"
 		helper        = "gitlab-runner-helper-images-alpine-" + runtime.GOARCH
 	)
-	for _, format := range []string{linuxpkg.Deb, linuxpkg.RPM} {
+	for _, format := range []string{release.Deb, release.RPM} {
 		t.Run(format, func(t *testing.T) {
 			r := root{t, r.dir}
 			step := func(name, layout string, enabled bool) {
 				t.Helper()
 				rel := next(packaging.Files, layout)
 				r.change(format, rel)
-				if format == linuxpkg.Deb && layout == linuxpkg.Single && r.has("var/lib/dpkg/info/"+loaderPackage+".list") {
+				if format == release.Deb && layout == linuxpkg.Single && r.has("var/lib/dpkg/info/"+loaderPackage+".list") {
 					r.run("chroot", r.dir, "dpkg", "-P", loaderPackage)
 				}
 				r.enabled(enabled)
@@ -444,7 +444,7 @@ func TestLayouts(t *testing.T) {
 			defer r.shutDown()
 			r.run("rm", "-f", r.path("asked"))
 			step("single to split, with systemd", linuxpkg.Split, false)
-			if format == linuxpkg.RPM {
+			if format == release.RPM {
 				r.asked("systemctl daemon-reload", asks, asks)
 				step("split to single, with systemd", linuxpkg.Single, false)
 				r.asked("systemctl daemon-reload", asks)

@@ -14,7 +14,7 @@ import (
 	"regexp"
 	"slices"
 
-	"pretag/build/archive"
+	"pretag/build/release"
 )
 
 // Name is the file name of the statement below OUT.
@@ -35,7 +35,7 @@ const Unidentified = "pretag:unidentified-builder"
 // A Build is what a statement is made of.
 type Build struct {
 	Outputs    map[string]string // sha256, in hex, of each file, by its path below OUT
-	Archives   []archive.File    // what was built in between, with its inputs
+	Archives   []release.Archive // what was built in between, with its inputs
 	Parameters map[string]string // the variables that decide what is made, with their values
 	Tools      map[string]string // versions of what decides the bytes
 }

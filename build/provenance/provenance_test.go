@@ -11,19 +11,19 @@ import (
 	intoto "github.com/in-toto/attestation/go/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"pretag/build/archive"
 	"pretag/build/provenance"
+	"pretag/build/release"
 )
 
 var (
 	one, two = strings.Repeat("1", 64), strings.Repeat("2", 64)
-	tarball  = archive.Input{Name: "alpine-x86_64.tar", SHA256: one, Layout: "oci-archive", Digest: "sha256:" + two, Source: "example.com/helper:v1"}
+	tarball  = release.Input{Name: "alpine-x86_64.tar", SHA256: one, Layout: "oci-archive", Digest: "sha256:" + two, Source: "example.com/helper:v1"}
 )
 
 func build() provenance.Build {
 	return provenance.Build{
 		Outputs:    map[string]string{"rpm/a.rpm": one, "helper-images/a.docker.tar.zst": two},
-		Archives:   []archive.File{{Helper: "alpine-x86_64", Input: tarball}, {Helper: "alpine-latest-x86_64", Input: tarball}, {Input: archive.Input{Name: "a.tar", SHA256: two}}},
+		Archives:   []release.Archive{{Helper: "alpine-x86_64", Input: tarball}, {Helper: "alpine-latest-x86_64", Input: tarball}, {Input: release.Input{Name: "a.tar", SHA256: two}}},
 		Parameters: map[string]string{"RUNNER_VERSION": "19.3.0", "SOURCE_DATE_EPOCH": "1700000000"},
 		Tools:      map[string]string{"go": "go1.26.0"},
 	}

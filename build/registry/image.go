@@ -23,8 +23,8 @@ import (
 	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/ociarchive"
-	"pretag/build/internal/origin"
 	"pretag/build/internal/platform"
+	"pretag/build/release"
 )
 
 const (
@@ -166,7 +166,7 @@ func (e noPlatform) Error() string {
 
 // write writes the oci-archive at path of the blobs in folder, and its side
 // file, once every digest has been checked. Equal images make equal bytes.
-func (i *image) write(ctx context.Context, path, folder, tag, source string) (o origin.Origin, err error) {
+func (i *image) write(ctx context.Context, path, folder, tag, source string) (o release.Origin, err error) {
 	if err := i.verify(ctx, folder); err != nil {
 		return o, err
 	}
@@ -184,7 +184,7 @@ func (i *image) write(ctx context.Context, path, folder, tag, source string) (o 
 		if err != nil {
 			return err
 		}
-		o = origin.Origin{
+		o = release.Origin{
 			Source: source, Digest: i.descriptor.Digest.String(), Size: info.Size(), SHA256: hex.EncodeToString(hash.Sum(nil)),
 		}
 		return o.Write(path)

@@ -16,7 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
-	"pretag/build/internal/origin"
+	"pretag/build/release"
 )
 
 // Options say where from and how. Credentials, proxies and trusted certificates
@@ -50,8 +50,8 @@ type Request struct {
 type Image struct {
 	Helper  string
 	Path    string
-	Origin  origin.Origin // Source is <reference>@<digest that the tag names>
-	Fetched bool          // false: it was there already
+	Origin  release.Origin // Source is <reference>@<digest that the tag names>
+	Fetched bool           // false: it was there already
 }
 
 // partialFolder is the folder, beside the archives, of what is half fetched. A
@@ -116,7 +116,7 @@ func (c *client) pull(ctx context.Context, r Request, progress func(string, int6
 		return nil, err
 	}
 	is := &Image{Helper: r.Helper, Path: r.Path}
-	is.Origin, err = origin.Of(r.Path)
+	is.Origin, err = release.OriginOf(r.Path)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 func options(host string) Options {
@@ -79,7 +79,7 @@ func wantError(tb testing.TB, err error, lines ...string) {
 }
 
 func TestPull(t *testing.T) {
-	skopeo := require.Tool(t, "skopeo")
+	skopeo := testutil.Tool(t, "skopeo")
 	host := startRegistry(t, "")
 
 	docker := small(t, "linux/amd64", 1)
@@ -151,7 +151,7 @@ func TestPull(t *testing.T) {
 		}
 		// The archive says the same as the registry, digest for digest, says somebody else.
 		if os.Geteuid() != 0 {
-			require.Missing(t, "root", "skopeo gives what it unpacks to root")
+			testutil.Missing(t, "root", "skopeo gives what it unpacks to root")
 		}
 		var here, there struct {
 			Digest, Architecture string
@@ -183,7 +183,7 @@ func TestPull(t *testing.T) {
 	}
 	want := []string{}
 	for _, test := range []string{"arm-v19.3.0", "arm64-v19.3.0", "nested-arm", "x86_64-v19.3.0"} {
-		want = append(want, test+".tar", test+".tar.info")
+		want = append(want, test+".tar", test+".tar.origin")
 	}
 	if diff := cmp.Diff(want, names(t, folder)); diff != "" {
 		t.Errorf("folder: %s", diff)
@@ -233,12 +233,12 @@ func TestPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := Pull(t.Context(), options(host), requests[:1])
-		wantError(t, err, "x86_64-v19.3.0: pull ...x86_64-v19.3.0.tar is not what ...info speaks of: move both away")
-		if err := os.Remove(requests[0].Path + ".info"); err != nil {
+		wantError(t, err, "x86_64-v19.3.0: pull ...x86_64-v19.3.0.tar does not match its record ...origin; remove both")
+		if err := os.Remove(requests[0].Path + ".origin"); err != nil {
 			t.Fatal(err)
 		}
 		_, err = Pull(t.Context(), options(host), requests[:1])
-		wantError(t, err, "x86_64-v19.3.0: pull ...x86_64-v19.3.0.tar is there and has no side file that says from where: move it away")
+		wantError(t, err, "x86_64-v19.3.0: pull ...x86_64-v19.3.0.tar already exists and was not fetched by pretag; move it away")
 		if !bytes.Equal(read(t, requests[0].Path), changed) {
 			t.Error("it was replaced")
 		}
@@ -382,7 +382,7 @@ func TestPullFaults(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff([]string{"good.tar", "good.tar.info"}, names(t, folder)); diff != "" {
+				if diff := cmp.Diff([]string{"good.tar", "good.tar.origin"}, names(t, folder)); diff != "" {
 					t.Error(diff)
 				}
 				if name == "slow but alive" && len(proxy.blobs()) != 2 {
@@ -406,7 +406,7 @@ func TestPullFaults(t *testing.T) {
 			if _, err := Pull(t.Context(), opts, []Request{r}); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff([]string{"good.tar", "good.tar.info"}, names(t, folder)); diff != "" {
+			if diff := cmp.Diff([]string{"good.tar", "good.tar.origin"}, names(t, folder)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -487,11 +487,11 @@ func TestPullResumes(t *testing.T) {
 			if _, err := Pull(t.Context(), options(host), []Request{r}); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff([]string{"good.tar", "good.tar.info"}, names(t, folder)); diff != "" {
+			if diff := cmp.Diff([]string{"good.tar", "good.tar.origin"}, names(t, folder)); diff != "" {
 				t.Error(diff)
 			}
 			os.Remove(r.Path)
-			os.Remove(r.Path + ".info")
+			os.Remove(r.Path + ".origin")
 		}
 	})
 }
@@ -747,7 +747,7 @@ func TestPullThroughTLSAndProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"good.tar", "good.tar.info"}, names(t, folder)); diff != "" {
+	if diff := cmp.Diff([]string{"good.tar", "good.tar.origin"}, names(t, folder)); diff != "" {
 		t.Error(diff)
 	}
 }

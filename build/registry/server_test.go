@@ -37,14 +37,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // startRegistry runs a real registry on loopback and returns its host:port.
 // more is appended to its configuration.
 func startRegistry(tb testing.TB, more string) string {
 	tb.Helper()
-	program := require.Tool(tb, "docker-registry")
+	program := testutil.Tool(tb, "docker-registry")
 	folder := tb.TempDir()
 	config := filepath.Join(folder, "config.yml")
 	text := fmt.Sprintf(`version: 0.1

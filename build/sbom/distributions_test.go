@@ -9,21 +9,20 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
 	"pretag/build/sbom"
+	"pretag/build/testutil"
 )
 
 // A root filesystem of Debian's own packages, some installed by dpkg inside it,
 // the others only extracted.
 func TestDebian(t *testing.T) {
-	mmdebstrap := require.Tool(t, "mmdebstrap")
+	mmdebstrap := testutil.Tool(t, "mmdebstrap")
 	rootfs := filepath.Join(t.TempDir(), "rootfs.tar")
 	cmd := exec.Command(mmdebstrap, "--variant=extract", `--aptopt=Acquire::Retries "10"`, "--include=base-files,coreutils,dash,dpkg,dumb-init,libc-bin,tar",
 		`--extract-hook=chroot "$1" sh -c "cd /var/cache/apt/archives && dpkg --force-all --unpack base-files_* dumb-init_* gcc-12-base_* libgcc-s1_*"`,
 		"bookworm", rootfs)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		require.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+err.Error()+"\n"+string(out))
+		testutil.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+err.Error()+"\n"+string(out))
 	}
 	arch := strings.TrimSpace(run(t, "dpkg", "--print-architecture"))
 	data, err := os.ReadFile(rootfs)
@@ -59,8 +58,8 @@ func TestDebian(t *testing.T) {
 
 // The three forms of rpm's database, of small packages.
 func TestRPM(t *testing.T) {
-	require.Tool(t, "rpmbuild")
-	require.Tool(t, "rpm")
+	testutil.Tool(t, "rpmbuild")
+	testutil.Tool(t, "rpm")
 	dir := t.TempDir()
 	spec := filepath.Join(dir, "small.spec")
 	// many files, so that headers span pages of the database
@@ -115,9 +114,9 @@ for n in $(seq 500); do : > %{buildroot}/usr/share/small/a-rather-long-name-of-f
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := document(t, pack(t, fixture.Tar(
-				t, fixture.File("etc/os-release", "ID=\"rhel\"\nVERSION_ID=\"9.4\"\n"),
-				fixture.File("var/lib/rpm/"+name, string(data)), executable("usr/bin/small", "#!/bin/sh\n"),
+			d := document(t, pack(t, testutil.Tar(
+				t, testutil.File("etc/os-release", "ID=\"rhel\"\nVERSION_ID=\"9.4\"\n"),
+				testutil.File("var/lib/rpm/"+name, string(data)), executable("usr/bin/small", "#!/bin/sh\n"),
 			)))
 			got := rows(d, "rpm")
 			if len(got) != 2 || !strings.HasPrefix(got[0], want[0]) || got[1] != want[1] {
@@ -149,8 +148,8 @@ func run(t *testing.T, program string, args ...string) string {
 // berkeley makes a Berkeley DB of the headers, as rpm up to 4.15 did. Today's
 // rpm still reads it.
 func berkeley(t *testing.T, sqlite, path string) {
-	require.Tool(t, "db5.3_load")
-	require.Tool(t, "python3")
+	testutil.Tool(t, "db5.3_load")
+	testutil.Tool(t, "python3")
 	blobs := run(t, "python3", "-c", `
 import sqlite3, struct, sys
 print("VERSION=3\nformat=bytevalue\ntype=hash\nHEADER=END")
@@ -202,7 +201,7 @@ func ndb(t *testing.T, sqlite, path string) {
 // A database whose last changes stand in the write-ahead log, as a container
 // that was stopped leaves it.
 func TestRPMNotClosed(t *testing.T) {
-	require.Tool(t, "python3")
+	testutil.Tool(t, "python3")
 	dir := t.TempDir()
 	run(t, "python3", "-c", `
 import os, sqlite3, sys

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"pretag/build/internal/fixture"
+	"pretag/build/testutil"
 )
 
 const dep5 = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
@@ -34,12 +34,12 @@ func TestDebianLicences(t *testing.T) {
 		{"MPL-1.1 or GPL-2, and LGPL-2.1", "(MPL-1.1 OR GPL-2.0-only) AND LGPL-2.1-only"},
 	}
 	var status strings.Builder
-	var entries []fixture.Entry
+	var entries []testutil.Entry
 	for i, e := range expressions {
 		fmt.Fprintf(&status, "Package: p%02d\nStatus: install ok installed\nVersion: 1:2-%d\nArchitecture: all\n\n", i, i)
-		entries = append(entries, fixture.File(fmt.Sprintf("usr/share/doc/p%02d/copyright", i), dep5+"\nFiles: *\nCopyright: x\nLicense: "+e.field+"\n the text\n"))
+		entries = append(entries, testutil.File(fmt.Sprintf("usr/share/doc/p%02d/copyright", i), dep5+"\nFiles: *\nCopyright: x\nLicense: "+e.field+"\n the text\n"))
 	}
-	d := document(t, pack(t, fixture.Tar(t, append(entries, fixture.File("var/lib/dpkg/status", status.String()))...)))
+	d := document(t, pack(t, testutil.Tar(t, append(entries, testutil.File("var/lib/dpkg/status", status.String()))...)))
 	got := rows(d, "deb")
 	if len(got) != len(expressions) {
 		t.Fatalf("%q", got)
@@ -60,11 +60,11 @@ func TestDebianLicences(t *testing.T) {
 }
 
 func TestDpkg(t *testing.T) {
-	d := document(t, pack(t, fixture.Tar(
-		t, fixture.File("etc/os-release", "ID='debian'\nVERSION_ID=\"12\"\n"),
-		fixture.Entry{Header: linkTo("bin", "usr/bin")},
-		fixture.Entry{Header: linkTo("usr/share/doc/linked", "multi")},
-		fixture.File("var/lib/dpkg/status", `Package: multi
+	d := document(t, pack(t, testutil.Tar(
+		t, testutil.File("etc/os-release", "ID='debian'\nVERSION_ID=\"12\"\n"),
+		testutil.Entry{Header: linkTo("bin", "usr/bin")},
+		testutil.Entry{Header: linkTo("usr/share/doc/linked", "multi")},
+		testutil.File("var/lib/dpkg/status", `Package: multi
 Status: install ok installed
 Architecture: amd64
 Source: multi-source (1.0)
@@ -90,14 +90,14 @@ Status: install ok installed
 Architecture: all
 Version: 4
 `),
-		fixture.File("var/lib/dpkg/status.d/base", "Package: base\nVersion: 5\nArchitecture: amd64\n"),
-		fixture.File("var/lib/dpkg/status.d/base.md5sums", "d41d8cd98f00b204e9800998ecf8427e  usr/bin/base\n"),
-		fixture.File("var/lib/dpkg/info/multi:amd64.list", "/.\n/bin\n/bin/multi\n"),
+		testutil.File("var/lib/dpkg/status.d/base", "Package: base\nVersion: 5\nArchitecture: amd64\n"),
+		testutil.File("var/lib/dpkg/status.d/base.md5sums", "d41d8cd98f00b204e9800998ecf8427e  usr/bin/base\n"),
+		testutil.File("var/lib/dpkg/info/multi:amd64.list", "/.\n/bin\n/bin/multi\n"),
 		executable("var/lib/dpkg/info/multi:amd64.postinst", "#!/bin/sh\n"),
 		executable("usr/bin/multi", "x"), executable("usr/bin/base", "x"), executable("usr/bin/other", "x"),
-		fixture.File("usr/share/doc/multi/copyright", dep5+"License: GPL-2+\n\nFiles: *\nLicense: ISC\n"),
-		fixture.File("usr/share/doc/plain/copyright", "It is under the GPL.\nLicense: ISC\n"),
-		fixture.File("usr/share/doc/base/copyright", dep5+`
+		testutil.File("usr/share/doc/multi/copyright", dep5+"License: GPL-2+\n\nFiles: *\nLicense: ISC\n"),
+		testutil.File("usr/share/doc/plain/copyright", "It is under the GPL.\nLicense: ISC\n"),
+		testutil.File("usr/share/doc/base/copyright", dep5+`
 Files: *
 License: Zlib
 

@@ -22,9 +22,9 @@ import (
 	"github.com/github/go-spdx/v2/spdxexp/spdxlicenses"
 	"github.com/package-url/packageurl-go"
 
-	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
+	"pretag/build/release"
 )
 
 // Folder is where documents stand below OUT.
@@ -37,7 +37,7 @@ func Name(archive string) string { return strings.TrimSuffix(archive, catalogue.
 const Suffix = ".spdx.json"
 
 // Write writes the document for the archive at f.Path to path.
-func Write(ctx context.Context, path string, f archive.File) (*Document, error) {
+func Write(ctx context.Context, path string, f release.Archive) (*Document, error) {
 	d, err := Of(ctx, f)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func Write(ctx context.Context, path string, f archive.File) (*Document, error) 
 
 // Check compares the document at path with what the archive at f.Path holds.
 // Every package that only one of them has is named.
-func Check(ctx context.Context, path string, f archive.File) error {
+func Check(ctx context.Context, path string, f release.Archive) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (d *Document) purls() []string {
 
 // Of reads the archive at f.Path once and describes what it holds. Equal
 // archives, with equal records, have equal documents.
-func Of(ctx context.Context, f archive.File) (*Document, error) {
+func Of(ctx context.Context, f release.Archive) (*Document, error) {
 	i, err := readImage(ctx, f.Path)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ type builder struct {
 	document *Document
 	image    *image
 	release  map[string]string
-	record   archive.File
+	record   release.Archive
 	seen     map[string]bool   // SPDX identifiers of packages
 	owners   map[string]string // of files: the package that lists them
 }

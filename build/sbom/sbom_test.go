@@ -20,17 +20,18 @@ import (
 	"github.com/spdx/tools-golang/tagvalue"
 
 	"pretag/build/archive"
-	"pretag/build/internal/fixture"
+	"pretag/build/release"
 	"pretag/build/sbom"
+	"pretag/build/testutil"
 )
 
 // pack makes an archive of the layers, bottom up.
-func pack(t testing.TB, layers ...[]byte) archive.File {
+func pack(t testing.TB, layers ...[]byte) release.Archive {
 	t.Helper()
 	spec := archive.Spec{
-		RepoTag: fixture.Repository + ":x86_64-v" + fixture.Version,
+		RepoTag: testutil.Repository + ":x86_64-v" + testutil.Version,
 		Config:  func([]v1.Hash) ([]byte, error) { return []byte(`{"os":"linux","architecture":"amd64"}`), nil },
-		Time:    fixture.Created(),
+		Time:    testutil.Created(),
 	}
 	for _, layer := range layers {
 		spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
@@ -41,14 +42,14 @@ func pack(t testing.TB, layers ...[]byte) archive.File {
 		t.Fatal(err)
 	}
 	f.Helper, f.Name, f.Tool = "alpine-x86_64", "prebuilt-alpine-x86_64.docker.tar.zst", "pretag/1"
-	f.Input = archive.Input{Name: "alpine-x86_64.tar", SHA256: strings.Repeat("0", 64)}
+	f.Input = release.Input{Name: "alpine-x86_64.tar", SHA256: strings.Repeat("0", 64)}
 	return f
 }
 
 // document describes the archive and has SPDX's own tools judge that: they read
 // it as JSON, resolve its relationships, and take it back from the tag-value
 // form, whose reader refuses what the specification does not allow.
-func document(t testing.TB, f archive.File) *sbom.Document {
+func document(t testing.TB, f release.Archive) *sbom.Document {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), sbom.Name(f.Name))
 	d, err := sbom.Write(t.Context(), path, f)
@@ -113,8 +114,8 @@ func has(d *sbom.Document, from, how, to string) bool {
 	})
 }
 
-func executable(name, body string) fixture.Entry {
-	e := fixture.File(name, body)
+func executable(name, body string) testutil.Entry {
+	e := testutil.File(name, body)
 	e.Header.Mode = 0o755
 	return e
 }
@@ -172,9 +173,9 @@ func alpine(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fixture.Tar(
-		t, fixture.File("lib/apk/db/installed", apkDatabase),
-		fixture.File("usr/lib/os-release", "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.21.2\nPRETTY_NAME=\"Alpine Linux v3.21\"\n"),
+	return testutil.Tar(
+		t, testutil.File("lib/apk/db/installed", apkDatabase),
+		testutil.File("usr/lib/os-release", "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.21.2\nPRETTY_NAME=\"Alpine Linux v3.21\"\n"),
 		executable("bin/busybox", "\x7fELF"), executable("usr/bin/git-lfs", string(program)),
 		executable("usr/bin/gitlab-runner-helper", string(program)), executable("entrypoint", "#!/bin/sh\n"),
 	)
@@ -254,28 +255,28 @@ func TestDeterministic(t *testing.T) {
 // Upper layers replace, hide and move what lower ones have.
 func TestLayers(t *testing.T) {
 	upper := strings.Replace(apkDatabase, "1.37.0-r12", "1.37.0-r13", 2)
-	hardlink := fixture.Entry{Header: tar.Header{Name: "etc/os-release", Typeflag: tar.TypeLink, Linkname: "usr/lib/os-release"}}
+	hardlink := testutil.Entry{Header: tar.Header{Name: "etc/os-release", Typeflag: tar.TypeLink, Linkname: "usr/lib/os-release"}}
 	for name, row := range map[string]struct {
-		upper   []fixture.Entry
+		upper   []testutil.Entry
 		want    string // version of busybox; "" for none
 		scripts int
 	}{
-		"replaced":         {[]fixture.Entry{fixture.File("lib/apk/db/installed", upper)}, "1.37.0-r13", 2},
-		"hidden":           {[]fixture.Entry{fixture.File("lib/apk/db/.wh.installed", ""), fixture.File("entrypoint", "no program")}, "", 1},
-		"folder hidden":    {[]fixture.Entry{fixture.File("lib/.wh.apk", "")}, "", 2},
-		"opaque":           {[]fixture.Entry{fixture.File("lib/apk/.wh..wh..opq", "")}, "", 2},
-		"all opaque":       {[]fixture.Entry{fixture.File(".wh..wh..opq", "")}, "", 0},
-		"opaque, refilled": {[]fixture.Entry{fixture.File("lib/apk/db/installed", upper), fixture.File("lib/apk/.wh..wh..opq", "")}, "1.37.0-r13", 2},
-		"no folder now":    {[]fixture.Entry{{Header: tar.Header{Name: "lib/apk", Typeflag: tar.TypeSymlink, Linkname: "/"}}}, "", 2},
-		"a folder now":     {[]fixture.Entry{fixture.Dir("entrypoint/")}, "1.37.0-r12", 1},
-		"linked":           {[]fixture.Entry{fixture.File("usr/lib/os-release", "ID=a\n"), hardlink}, "1.37.0-r12", 2},
+		"replaced":         {[]testutil.Entry{testutil.File("lib/apk/db/installed", upper)}, "1.37.0-r13", 2},
+		"hidden":           {[]testutil.Entry{testutil.File("lib/apk/db/.wh.installed", ""), testutil.File("entrypoint", "no program")}, "", 1},
+		"folder hidden":    {[]testutil.Entry{testutil.File("lib/.wh.apk", "")}, "", 2},
+		"opaque":           {[]testutil.Entry{testutil.File("lib/apk/.wh..wh..opq", "")}, "", 2},
+		"all opaque":       {[]testutil.Entry{testutil.File(".wh..wh..opq", "")}, "", 0},
+		"opaque, refilled": {[]testutil.Entry{testutil.File("lib/apk/db/installed", upper), testutil.File("lib/apk/.wh..wh..opq", "")}, "1.37.0-r13", 2},
+		"no folder now":    {[]testutil.Entry{{Header: tar.Header{Name: "lib/apk", Typeflag: tar.TypeSymlink, Linkname: "/"}}}, "", 2},
+		"a folder now":     {[]testutil.Entry{testutil.Dir("entrypoint/")}, "1.37.0-r12", 1},
+		"linked":           {[]testutil.Entry{testutil.File("usr/lib/os-release", "ID=a\n"), hardlink}, "1.37.0-r12", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lower := fixture.Tar(
-				t, fixture.File("lib/apk/db/installed", apkDatabase), executable("bin/busybox", "x"),
+			lower := testutil.Tar(
+				t, testutil.File("lib/apk/db/installed", apkDatabase), executable("bin/busybox", "x"),
 				executable("entrypoint", "#!"), executable("usr/bin/gitlab-runner-helper", "x"),
 			)
-			d := document(t, pack(t, lower, fixture.Tar(t, row.upper...)))
+			d := document(t, pack(t, lower, testutil.Tar(t, row.upper...)))
 			got := ""
 			for _, p := range d.Packages {
 				if p.Name == "busybox" {
@@ -334,7 +335,7 @@ func TestRefusesFloods(t *testing.T) {
 		database + ": dddd":                            "P:a\nV:1\nF:" + strings.Repeat("d", 5000) + "\nR:x\n",
 		database + ": paths of more than 268435456 by": "P:a\nV:1\nF:" + strings.Repeat("d", 4000) + strings.Repeat("\nR:x", 70_000) + "\n",
 	} {
-		_, err := sbom.Of(t.Context(), pack(t, fixture.Tar(t, fixture.File(database, text))))
+		_, err := sbom.Of(t.Context(), pack(t, testutil.Tar(t, testutil.File(database, text))))
 		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 500 {
 			t.Errorf("error %.300v, want one that holds %q", err, want)
 		}

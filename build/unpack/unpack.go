@@ -19,9 +19,9 @@ import (
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/origin"
-	"pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
 	"pretag/build/linuxpkg/pkgread"
+	"pretag/build/release"
 )
 
 // Options say what a helper is and where it goes.
@@ -48,7 +48,7 @@ type Package struct {
 type Tarball struct {
 	Helper catalogue.Helper
 	Path   string
-	Origin origin.Origin
+	Origin release.Origin
 	Kept   bool // was there already with the same bytes
 }
 
@@ -132,7 +132,7 @@ func (u *unpacking) take(ctx context.Context, e pkgread.Entry) error {
 		return nil
 	}
 	isTarball := strings.HasSuffix(base, ".tar") || strings.Contains(base, ".tar.")
-	if !strings.HasPrefix(base, "prebuilt-") || !isTarball || strings.HasSuffix(base, origin.Suffix) {
+	if !strings.HasPrefix(base, "prebuilt-") || !isTarball || strings.HasSuffix(base, release.InfoSuffix) {
 		return nil
 	}
 	if !e.Mode.IsRegular() || e.Body == nil {
@@ -159,7 +159,7 @@ func (u *unpacking) take(ctx context.Context, e pkgread.Entry) error {
 }
 
 // copy writes a tarball to the temporary file at path.
-func (u *unpacking) copy(ctx context.Context, path string, e pkgread.Entry, helper catalogue.Helper) (o origin.Origin, err error) {
+func (u *unpacking) copy(ctx context.Context, path string, e pkgread.Entry, helper catalogue.Helper) (o release.Origin, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return o, err
@@ -180,7 +180,7 @@ func (u *unpacking) copy(ctx context.Context, path string, e pkgread.Entry, help
 	if err := looksLikeTarball(f); err != nil {
 		return o, err
 	}
-	return origin.Origin{Source: u.source, Size: size, SHA256: hex.EncodeToString(hash.Sum(nil))}, nil
+	return release.Origin{Source: u.source, Size: size, SHA256: hex.EncodeToString(hash.Sum(nil))}, nil
 }
 
 // looksLikeTarball reads the first entry of a tarball. Who builds from it reads
@@ -194,7 +194,7 @@ func looksLikeTarball(f *os.File) error {
 		return err
 	}
 	defer plain.Close()
-	if _, err := tarball.NewReader(plain).Next(); err != nil {
+	if _, err := stricttar.NewReader(plain).Next(); err != nil {
 		return fmt.Errorf("not a helper tarball: %w", err)
 	}
 	return nil
@@ -222,7 +222,7 @@ func (u *unpacking) check() error {
 	var errs []error
 	for i := range u.pkg.Tarballs {
 		t := &u.pkg.Tarballs[i]
-		before, err := origin.Of(t.Path)
+		before, err := release.OriginOf(t.Path)
 		errs = append(errs, err)
 		if before.SHA256 == t.Origin.SHA256 {
 			t.Kept, t.Origin = true, before

@@ -17,9 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/origin"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 const helperImages = "/usr/lib/gitlab-runner/helper-images/"
@@ -27,17 +27,17 @@ const helperImages = "/usr/lib/gitlab-runner/helper-images/"
 // old is what GitLab Runner's own packages hold, in small.
 func old(tb testing.TB) map[string][]byte {
 	tb.Helper()
-	archive := fixture.Archives(tb, tb.TempDir(), "ubuntu-arm64")[0]
+	archive := archivetest.Archives(tb, tb.TempDir(), "ubuntu-arm64")[0]
 	return map[string][]byte{
 		"/usr/bin/gitlab-runner":                           program(tb),
 		"/usr/share/gitlab-runner/post-install":            []byte("#!/bin/sh\n"),
-		helperImages + "prebuilt-alpine-x86_64.tar.xz":     xz(tb, fixture.Rootfs(tb, "alpine-x86_64")),
-		helperImages + "prebuilt-ubuntu-x86_64-pwsh.tar":   fixture.Rootfs(tb, "pwsh"),
+		helperImages + "prebuilt-alpine-x86_64.tar.xz":     xz(tb, testutil.Rootfs(tb, "alpine-x86_64")),
+		helperImages + "prebuilt-ubuntu-x86_64-pwsh.tar":   testutil.Rootfs(tb, "pwsh"),
 		helperImages + archive.Name:                        read(tb, archive.Path),
 		helperImages + archive.Name + ".info":              read(tb, archive.Path+".info"),
 		helperImages + "prebuilt-solaris-sparc.tar.xz":     []byte("no helper"),
 		helperImages + "README.prebuilt":                   []byte("text"),
-		"/opt/old/prebuilt-ubi-fips-x86_64.tar":            fixture.Rootfs(tb, "fips"),
+		"/opt/old/prebuilt-ubi-fips-x86_64.tar":            testutil.Rootfs(tb, "fips"),
 		"/usr/share/doc/gitlab-runner/prebuilt-images.txt": []byte("text"),
 	}
 }
@@ -61,7 +61,7 @@ func program(tb testing.TB) []byte {
 
 func xz(tb testing.TB, plain []byte) []byte {
 	tb.Helper()
-	command := exec.Command(require.Tool(tb, "xz"), "-c")
+	command := exec.Command(testutil.Tool(tb, "xz"), "-c")
 	command.Stdin = bytes.NewReader(plain)
 	packed, err := command.Output()
 	if err != nil {
@@ -74,7 +74,7 @@ func xz(tb testing.TB, plain []byte) []byte {
 // value that begins with "-> " is a symbolic link.
 func rpmbuild(tb testing.TB, payload string, files map[string][]byte) string {
 	tb.Helper()
-	program, folder := require.Tool(tb, "rpmbuild"), tb.TempDir()
+	program, folder := testutil.Tool(tb, "rpmbuild"), tb.TempDir()
 	list := stage(tb, filepath.Join(folder, "files"), files)
 	spec := filepath.Join(folder, "old.spec")
 	write(tb, spec, []byte(`Name: gitlab-runner
@@ -100,7 +100,7 @@ cp -a `+folder+`/files/. %{buildroot}/
 // dpkgDeb makes a deb of the files.
 func dpkgDeb(tb testing.TB, payload string, files map[string][]byte) string {
 	tb.Helper()
-	program, folder := require.Tool(tb, "dpkg-deb"), tb.TempDir()
+	program, folder := testutil.Tool(tb, "dpkg-deb"), tb.TempDir()
 	stage(tb, filepath.Join(folder, "files"), files)
 	write(tb, filepath.Join(folder, "files/DEBIAN/control"),
 		[]byte("Package: gitlab-runner\nVersion: 15.8.0-2\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: Old package\n"))
@@ -161,7 +161,7 @@ func names(tb testing.TB, folder string) []string {
 }
 
 func options(tb testing.TB) Options {
-	return Options{Catalogue: fixture.Catalogue(tb), Folder: filepath.Join(tb.TempDir(), "helper-images")}
+	return Options{Catalogue: testutil.Catalogue(tb), Folder: filepath.Join(tb.TempDir(), "helper-images")}
 }
 
 func wantError(tb testing.TB, err error, parts ...string) {
@@ -212,15 +212,15 @@ func TestUnpack(t *testing.T) {
 						continue
 					}
 					h, _ := opts.Catalogue.Lookup(helper)
-					tarball := Tarball{Helper: h, Path: filepath.Join(opts.Folder, base), Origin: origin.Origin{
+					tarball := Tarball{Helper: h, Path: filepath.Join(opts.Folder, base), Origin: release.Origin{
 						Source: source, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data)),
 					}}
 					want.Tarballs = append(want.Tarballs, tarball)
-					listed = append(listed, base, base+".info")
+					listed = append(listed, base, base+".origin")
 					if !bytes.Equal(read(t, tarball.Path), data) {
 						t.Errorf("%s: other bytes", base)
 					}
-					if o, err := origin.Read(tarball.Path); o != tarball.Origin {
+					if o, err := release.ReadOrigin(tarball.Path); o != tarball.Origin {
 						t.Errorf("%s: side file says %+v, %v, want %+v", base, o, err, tarball.Origin)
 					}
 					if done[helper] != int64(len(data)) {
@@ -254,7 +254,7 @@ func TestUnpack(t *testing.T) {
 
 // A bad package leaves the folder as it was.
 func TestUnpackRefuses(t *testing.T) {
-	rootfs := fixture.Rootfs(t, "x")
+	rootfs := testutil.Rootfs(t, "x")
 	arm := map[string][]byte{helperImages + "prebuilt-alpine-arm.tar": rootfs}
 	with := func(name, data string) map[string][]byte {
 		return map[string][]byte{helperImages + "prebuilt-alpine-x86_64.tar": rootfs, name: []byte(data)}
@@ -288,7 +288,7 @@ func TestUnpackRefuses(t *testing.T) {
 		"twice":             {deb(with("/opt/prebuilt-alpine-x86_64.tar", string(rootfs))), "prebuilt-alpine-x86_64.tar is the tarball of alpine-x86_64 already"},
 		"twice, other name": {deb(with("/opt/prebuilt-alpine-x86_64.tar.xz", string(rootfs))), "is the tarball of alpine-x86_64 already"},
 		"escape": {func(t *testing.T) string {
-			data := fixture.Tar(t, fixture.File("./usr/../../prebuilt-alpine-arm.tar", string(rootfs)))
+			data := testutil.Tar(t, testutil.File("./usr/../../prebuilt-alpine-arm.tar", string(rootfs)))
 			return ar(t, data)
 		}, `"./usr/../../prebuilt-alpine-arm.tar" leaves the package`},
 	} {
@@ -321,7 +321,7 @@ func TestUnpackRefuses(t *testing.T) {
 		write(t, mine, []byte("mine"))
 		file := dpkgDeb(t, "gzip", arm)
 		_, err := Unpack(t.Context(), file, opts)
-		wantError(t, err, mine+" is there and has no side file")
+		wantError(t, err, mine+" already exists and was not fetched by pretag")
 		if diff := cmp.Diff([]string{"prebuilt-alpine-arm.tar"}, names(t, opts.Folder)); diff != "" || string(read(t, mine)) != "mine" {
 			t.Error(diff)
 		}
@@ -331,7 +331,7 @@ func TestUnpackRefuses(t *testing.T) {
 		if _, err := Unpack(t.Context(), file, opts); err != nil {
 			t.Fatal(err)
 		}
-		other := map[string][]byte{helperImages + "prebuilt-alpine-arm.tar": fixture.Rootfs(t, "another")}
+		other := map[string][]byte{helperImages + "prebuilt-alpine-arm.tar": testutil.Rootfs(t, "another")}
 		if _, err := Unpack(t.Context(), dpkgDeb(t, "gzip", other), opts); err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +344,7 @@ func TestUnpackRefuses(t *testing.T) {
 // ar makes a deb of a data.tar that dpkg-deb would not make.
 func ar(tb testing.TB, data []byte) string {
 	tb.Helper()
-	control := fixture.Tar(tb, fixture.File("control", "Package: old\nVersion: 1\nArchitecture: all\n"))
+	control := testutil.Tar(tb, testutil.File("control", "Package: old\nVersion: 1\nArchitecture: all\n"))
 	var deb bytes.Buffer
 	deb.WriteString("!<arch>\n")
 	for _, member := range []struct {

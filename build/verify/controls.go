@@ -12,8 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"pretag/build/archive"
 	"pretag/build/engine"
+	"pretag/build/release"
 )
 
 // controlTag is the tag that every control should get. It names no helper and no real host.
@@ -29,7 +29,7 @@ type control struct {
 // controls makes the archives that show whether the checks can fail: a good
 // one, and one for each thing that goes wrong unseen.
 func controls() ([]control, []byte, error) {
-	layer := tarball("etc/control", []byte("the layer of a control\n"))
+	layer := tarOf("etc/control", []byte("the layer of a control\n"))
 	damaged := bytes.Replace(layer, []byte("the layer"), []byte("The layer"), 1)
 	config := v1.ConfigFile{
 		OS: "linux", Architecture: runtime.GOARCH,
@@ -57,9 +57,9 @@ func controls() ([]control, []byte, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		content := tarball("layer.tar", c.layer, id+".json", raw, "manifest.json", manifest)
+		content := tarOf("layer.tar", c.layer, id+".json", raw, "manifest.json", manifest)
 		made = append(made, control{c.name, c.bad, expected{
-			archive.File{
+			release.Archive{
 				Helper: c.name, RepoTag: controlTag, ImageID: "sha256:" + id,
 				DiffIDs: []string{config.RootFS.DiffIDs[0].String()}, Compression: "none",
 			},
@@ -69,8 +69,8 @@ func controls() ([]control, []byte, error) {
 	return made, layer, nil
 }
 
-// tarball is a tar file of names, each followed by its content.
-func tarball(members ...any) []byte {
+// tarOf is a tar file of names, each followed by its content.
+func tarOf(members ...any) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for n := 0; n < len(members); n += 2 {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"pretag/build/archive"
+	"pretag/build/release"
 )
 
 // A ReadPackage reads the rpm or deb at path and hands over each regular file
@@ -26,8 +27,8 @@ type ReadPackage func(path string, visit func(name string, content io.Reader) er
 // A Delivery is a folder that was built, and what its manifest says of it.
 type Delivery struct {
 	Dir      string            // OUT
-	Archives []archive.File    // below helper-images/
-	Packages []Package         // below rpm/ and deb/
+	Archives []release.Archive // below helper-images/
+	Packages []release.Package // below rpm/ and deb/
 	Sums     map[string]string // by file, relative to Dir: sha256 in hex, as SHA256SUMS has them
 	Read     ReadPackage
 	More     []Check // made after the others
@@ -39,12 +40,6 @@ type Check struct {
 	Name    string
 	Do      func() error
 }
-
-// The files at the top of a delivery that its sums do not list: the sums, and their signature.
-const (
-	sumsName      = "SHA256SUMS"
-	signatureName = "SHA256SUMS.asc"
-)
 
 // Disk checks every file: each archive against its record, each package by
 // reading it back and comparing what it carries with the archives byte by byte,
@@ -60,8 +55,8 @@ func Disk(ctx context.Context, d Delivery) ([]Result, error) {
 	}
 	checks = append(
 		checks,
-		diskCheck{"manifest.json", "files", d.checkFiles},
-		diskCheck{sumsName, "sums", d.checkSums},
+		diskCheck{release.ManifestName, "files", d.checkFiles},
+		diskCheck{release.SumsName, "sums", d.checkSums},
 	)
 	for _, c := range d.More {
 		checks = append(checks, diskCheck{c.Subject, c.Name, func() []string { return lines(c.Do()) }})
@@ -93,16 +88,16 @@ func lines(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-func checkArchive(f archive.File) []string {
+func checkArchive(f release.Archive) []string {
 	problems := lines(archive.Check(f))
-	info, err := os.ReadFile(f.Path + archive.InfoSuffix)
+	info, err := os.ReadFile(f.Path + release.InfoSuffix)
 	if err != nil {
 		return append(problems, lines(err)...)
 	}
 	got, want := strings.Split(string(info), "\n"), strings.Split(string(f.Info()), "\n")
 	for n := range max(len(got), len(want)) {
 		if g, w := line(got, n), line(want, n); g != w {
-			problems = append(problems, fmt.Sprintf("%s: line %d is %q, manifest.json has %q", f.Name+archive.InfoSuffix, n+1, g, w))
+			problems = append(problems, fmt.Sprintf("%s: line %d is %q, manifest.json has %q", f.Name+release.InfoSuffix, n+1, g, w))
 		}
 	}
 	return problems
@@ -117,7 +112,7 @@ func line(lines []string, n int) string {
 
 // checkPackage reads the package back. The archives that it should carry are
 // compared with those in OUT, as are their records.
-func (d Delivery) checkPackage(p Package) []string {
+func (d Delivery) checkPackage(p release.Package) []string {
 	var problems []string
 	size, sum, err := digest(p.Path)
 	if err != nil {
@@ -128,11 +123,11 @@ func (d Delivery) checkPackage(p Package) []string {
 	}
 	missing := map[string]bool{}
 	for _, name := range p.Archives {
-		missing[name], missing[name+archive.InfoSuffix] = true, true
+		missing[name], missing[name+release.InfoSuffix] = true, true
 	}
 	err = d.Read(p.Path, func(name string, content io.Reader) error {
 		base := path.Base(name)
-		if !strings.HasSuffix(strings.TrimSuffix(base, archive.InfoSuffix), ".docker.tar.zst") && path.Dir(name) != hostFolder {
+		if !strings.HasSuffix(strings.TrimSuffix(base, release.InfoSuffix), ".docker.tar.zst") && path.Dir(name) != hostFolder {
 			return nil
 		}
 		if !missing[base] {
@@ -196,7 +191,7 @@ func (d Delivery) checkFiles() []string {
 	want := map[string]bool{}
 	for _, f := range d.Archives {
 		name := path.Join("helper-images", f.Name)
-		want[name], want[name+archive.InfoSuffix] = true, true
+		want[name], want[name+release.InfoSuffix] = true, true
 	}
 	for _, p := range d.Packages {
 		want[path.Join(p.Format, p.File)] = true
@@ -237,7 +232,7 @@ func (d Delivery) checkSums() []string {
 		files, err := d.files(folder)
 		problems = append(problems, lines(err)...)
 		for _, name := range files {
-			if d.Sums[name] == "" && name != sumsName && name != signatureName {
+			if d.Sums[name] == "" && name != release.SumsName && name != release.SignatureName {
 				problems = append(problems, fmt.Sprintf("%s is there and has no sum", name))
 			}
 		}

@@ -14,8 +14,9 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/archive"
-	"pretag/build/internal/fixture"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 // delivery is a small one whose packages are folders: what is packed in them is
@@ -29,12 +30,12 @@ func delivery(t *testing.T) Delivery {
 			t.Fatal(err)
 		}
 	}
-	d.Archives = fixture.Archives(t, images, "alpine-x86_64", "alpine-arm")
+	d.Archives = archivetest.Archives(t, images, "alpine-x86_64", "alpine-arm")
 	packed := map[string][]byte{}
-	p := Package{Path: filepath.Join(d.Dir, "deb", "helpers.deb"), File: "helpers.deb", Format: "deb"}
+	p := release.Package{Path: filepath.Join(d.Dir, "deb", "helpers.deb"), File: "helpers.deb", Format: "deb"}
 	for _, f := range d.Archives {
 		p.Archives = append(p.Archives, f.Name)
-		for _, name := range []string{f.Name, f.Name + archive.InfoSuffix} {
+		for _, name := range []string{f.Name, f.Name + release.InfoSuffix} {
 			content, err := os.ReadFile(filepath.Join(images, name))
 			if err != nil {
 				t.Fatal(err)
@@ -51,7 +52,7 @@ func delivery(t *testing.T) Delivery {
 	write(t, filepath.Join(d.Dir, "manifest.json"), []byte("{}"))
 	write(t, filepath.Join(d.Dir, "SHA256SUMS"), nil)
 	write(t, filepath.Join(d.Dir, "verify", "report.json"), nil)
-	d.Packages = []Package{p}
+	d.Packages = []release.Package{p}
 	d.record(t)
 	return d
 }
@@ -77,7 +78,7 @@ func (d *Delivery) record(t *testing.T) {
 			}
 		}
 	}
-	delete(d.Sums, sumsName)
+	delete(d.Sums, release.SumsName)
 }
 
 // readFolder reads what delivery packed.
@@ -152,14 +153,14 @@ func TestDiskReports(t *testing.T) {
 			content[len(content)/2] ^= 0xff
 			write(t, d.Archives[1].Path, content)
 		}},
-		{"wrong tag in the record", "helper-images/" + name, "RepoTags is [" + fixture.Repository + ":arm-v19.3.0], ", func(t *testing.T, d *Delivery) {
-			d.Archives[1].RepoTag = fixture.Repository + ":arm64-v19.3.0"
+		{"wrong tag in the record", "helper-images/" + name, "RepoTags is [" + testutil.Repository + ":arm-v19.3.0], ", func(t *testing.T, d *Delivery) {
+			d.Archives[1].RepoTag = testutil.Repository + ":arm64-v19.3.0"
 		}},
 		{"record beside the archive differs", "helper-images/" + name, `.info: line 6 is "platform=linux/arm64", manifest.json has "platform=linux/arm/v7"`, func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Archives[1].Path+archive.InfoSuffix, "linux/arm/v7", "linux/arm64")
+			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "linux/arm/v7", "linux/arm64")
 		}},
 		{"no record beside the archive", "helper-images/" + name, "no such file", func(t *testing.T, d *Delivery) {
-			remove(t, d.Archives[1].Path+archive.InfoSuffix)
+			remove(t, d.Archives[1].Path+release.InfoSuffix)
 		}},
 		{"package changed after the manifest", "deb/helpers.deb", "manifest.json says", func(t *testing.T, d *Delivery) {
 			replaceIn(t, d.Packages[0].Path, "not an", "not one")

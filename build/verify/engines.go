@@ -19,6 +19,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/engine"
 	"pretag/build/internal/decompress"
+	"pretag/build/release"
 )
 
 // A Progress is told of each step as it ends, in a line for a person. Calls do not overlap.
@@ -30,7 +31,7 @@ type Progress func(line string)
 // missing are in the result with the reason. An error says that the checks
 // could not be made; what they found is in the result. When it returns, also
 // because ctx was cancelled, nothing of the engines is left.
-func Engines(ctx context.Context, wanted []string, archives []archive.File, progress Progress) ([]EngineResult, error) {
+func Engines(ctx context.Context, wanted []string, archives []release.Archive, progress Progress) ([]EngineResult, error) {
 	found, absent, err := engine.Find(ctx, wanted)
 	if err != nil {
 		return nil, err
@@ -76,13 +77,13 @@ func Engines(ctx context.Context, wanted []string, archives []archive.File, prog
 
 // expected is an archive and what an engine should make of it.
 type expected struct {
-	archive.File
+	release.Archive
 	Config v1.ConfigFile
 	open   func() (io.ReadCloser, error)
 }
 
 // expect reads what the archives' configs say.
-func expect(ctx context.Context, archives []archive.File) ([]expected, error) {
+func expect(ctx context.Context, archives []release.Archive) ([]expected, error) {
 	images := make([]expected, len(archives))
 	for n, f := range archives {
 		if err := context.Cause(ctx); err != nil {
@@ -189,7 +190,7 @@ func (run engineRun) ways() []way {
 				return load(ctx, plain, im)
 			},
 			func(im expected) string {
-				if method(im.File) == "zstd" {
+				if method(im.Archive) == "zstd" {
 					return "zstd -dc --long=27 " + im.Path + " | " + command + " load"
 				}
 				return command + " load < " + im.Path
@@ -203,13 +204,13 @@ func splitTag(repoTag string) (repository, tag string) {
 	return repoTag[:colon], repoTag[colon+1:]
 }
 
-func method(f archive.File) string {
+func method(f release.Archive) string {
 	m, _, _ := strings.Cut(f.Compression, ":")
 	return m
 }
 
 // refuses tells why the engine is known not to take the archive as it is.
-func (run engineRun) refuses(f archive.File) string {
+func (run engineRun) refuses(f release.Archive) string {
 	if run.Kind == engine.Docker && run.Before("23.0") && method(f) == "zstd" {
 		// moby/moby v23.0.0, pkg/archive/archive.go, is the first to know zstd.
 		return "Docker below 23.0 knows no zstd"
@@ -226,7 +227,7 @@ func (run engineRun) helper(ctx context.Context, im expected) error {
 		err := timed(&run.result.Results, r, func(r *Result) error {
 			loadErr, problems, err := run.load(ctx, w, im)
 			loaded = loadErr == nil
-			why := run.refuses(im.File)
+			why := run.refuses(im.Archive)
 			switch {
 			case err != nil:
 				return err

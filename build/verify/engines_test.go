@@ -18,14 +18,15 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/engine"
-	"pretag/build/image"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 // runnable writes archives whose programs run on this machine, whatever the
 // helper's architecture.
-func runnable(t *testing.T, dir, compression string, helpers ...string) []archive.File {
+func runnable(t *testing.T, dir, compression string, helpers ...string) []release.Archive {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "sh")
 	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
@@ -43,22 +44,22 @@ func runnable(t *testing.T, dir, compression string, helpers ...string) []archiv
 		t.Fatal(err)
 	}
 	w := archive.Writer{Compression: parsed}
-	var files []archive.File
+	var files []release.Archive
 	for _, name := range helpers {
-		h, ok := fixture.Catalogue(t).Lookup(name)
+		h, ok := testutil.Catalogue(t).Lookup(name)
 		if !ok {
 			t.Fatalf("no helper %s", name)
 		}
-		rootfs := fixture.Tar(
+		rootfs := testutil.Tar(
 			t,
-			fixture.File("etc/helper", name),
+			testutil.File("etc/helper", name),
 			executable("bin/sh", body), executable("usr/bin/dumb-init", body), executable("entrypoint", body),
 		)
 		f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
-			RepoTag: fixture.Repository + ":" + h.Tag(version),
+			RepoTag: testutil.Repository + ":" + h.Tag(version),
 			Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
-			Config:  func(diffIDs []v1.Hash) ([]byte, error) { return image.FromRootfs(h, diffIDs, fixture.Created()) },
-			Time:    fixture.Created(),
+			Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
+			Time:    testutil.Created(),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -69,22 +70,22 @@ func runnable(t *testing.T, dir, compression string, helpers ...string) []archiv
 	return files
 }
 
-func executable(name string, body []byte) fixture.Entry {
-	return fixture.Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: body}
+func executable(name string, body []byte) testutil.Entry {
+	return testutil.Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: body}
 }
 
 func hostHelper(t *testing.T) string {
 	t.Helper()
 	arch, ok := map[string]string{"amd64": "x86_64", "arm64": "arm64", "riscv64": "riscv64", "s390x": "s390x", "ppc64le": "ppc64le"}[runtime.GOARCH]
 	if !ok {
-		require.Missing(t, "helper", "none runs on "+runtime.GOARCH)
+		testutil.Missing(t, "helper", "none runs on "+runtime.GOARCH)
 	}
 	return "ubuntu-" + arch
 }
 
 // inEngines runs the checks in those engines, or in all if none is named, and
 // gives each result to a subtest of its own.
-func inEngines(t *testing.T, engines []string, archives []archive.File, check func(*testing.T, EngineResult)) {
+func inEngines(t *testing.T, engines []string, archives []release.Archive, check func(*testing.T, EngineResult)) {
 	t.Helper()
 	results, err := Engines(t.Context(), engines, archives, func(line string) { t.Log(line) })
 	if err != nil {
@@ -97,7 +98,7 @@ func inEngines(t *testing.T, engines []string, archives []archive.File, check fu
 		t.Run(string(r.Kind), func(t *testing.T) {
 			if r.NotChecked != "" {
 				name, _, _ := strings.Cut(string(r.Kind), "-")
-				require.Missing(t, name, r.NotChecked)
+				testutil.Missing(t, name, r.NotChecked)
 			}
 			check(t, r)
 		})
@@ -120,8 +121,8 @@ func TestEngines(t *testing.T) { testEngines(t) }
 // TestContainerdStore checks in Docker with its other store, whose image IDs are
 // digests of manifests. A dockerd before the real one switches it on.
 func TestContainerdStore(t *testing.T) {
-	require.Root(t, "dockerd needs it")
-	daemon := require.ContainerdStore(t)
+	testutil.Root(t, "dockerd needs it")
+	daemon := testutil.ContainerdStore(t)
 	dir := t.TempDir()
 	script := `#!/bin/sh
 for argument do
@@ -182,7 +183,7 @@ func testEngines(t *testing.T, engines ...string) {
 
 func fixtureVersion(t *testing.T) catalogue.Version {
 	t.Helper()
-	v, err := catalogue.ParseVersion(fixture.Version, "")
+	v, err := catalogue.ParseVersion(testutil.Version, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,18 +196,18 @@ func TestEnginesReport(t *testing.T) {
 	dir := t.TempDir()
 	good := runnable(t, dir, "none", host)[0]
 	wrongTag := good
-	wrongTag.Helper, wrongTag.RepoTag = "wrong-tag", fixture.Repository+":other"
+	wrongTag.Helper, wrongTag.RepoTag = "wrong-tag", testutil.Repository+":other"
 	wrongID := good
 	wrongID.Helper, wrongID.ImageID = "wrong-id", "sha256:"+strings.Repeat("0", 64)
-	broken := fixture.ArchivesOf(t, t.TempDir(), fixture.Version, archive.Compression{Method: "none"}, host)[0]
+	broken := archivetest.ArchivesOf(t, t.TempDir(), testutil.Version, archive.Compression{Method: "none"}, host)[0]
 	broken.Helper = "runs-not"
 	garbage := filepath.Join(dir, "garbage")
 	write(t, garbage, []byte("no archive"))
 
-	if _, err := Engines(t.Context(), nil, []archive.File{{Helper: "garbage", Path: garbage}}, nil); err == nil || !strings.HasPrefix(err.Error(), "garbage: ") {
+	if _, err := Engines(t.Context(), nil, []release.Archive{{Helper: "garbage", Path: garbage}}, nil); err == nil || !strings.HasPrefix(err.Error(), "garbage: ") {
 		t.Errorf("what is no archive: %v", err)
 	}
-	inEngines(t, nil, []archive.File{wrongTag, wrongID, broken}, func(t *testing.T, r EngineResult) {
+	inEngines(t, nil, []release.Archive{wrongTag, wrongID, broken}, func(t *testing.T, r EngineResult) {
 		problems := map[string]string{}
 		for _, result := range r.Results {
 			problems[result.Subject+" "+result.Check] = strings.Join(result.Problems, "; ")
@@ -241,7 +242,7 @@ func TestNotLoadedByTheLastWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(found) == 0 {
-		require.Missing(t, "podman", "nor any other engine")
+		testutil.Missing(t, "podman", "nor any other engine")
 	}
 	images, err := expect(t.Context(), runnable(t, t.TempDir(), "gzip", "alpine-arm"))
 	if err != nil {
@@ -260,7 +261,7 @@ func TestNotLoadedByTheLastWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.NotChecked != "" {
-		require.Missing(t, "podman", r.NotChecked)
+		testutil.Missing(t, "podman", r.NotChecked)
 	}
 	want := map[string]Status{
 		"alpine-arm load": Passed, "alpine-arm runner": Passed, "alpine-arm pipe": Failed,
@@ -279,7 +280,7 @@ func TestEnginesGoNotOn(t *testing.T) {
 		t.Run(string(r.Kind), func(t *testing.T) {
 			if r.NotChecked != "" {
 				name, _, _ := strings.Cut(string(r.Kind), "-")
-				require.Missing(t, name, r.NotChecked)
+				testutil.Missing(t, name, r.NotChecked)
 			}
 			if want := string(r.Kind) + ": alpine-s390x: open "; err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %s", err, want)

@@ -13,9 +13,9 @@ import (
 	"syscall"
 	"testing"
 
-	"pretag/build/archive"
 	"pretag/build/engine"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/testutil"
 )
 
 // childVariable makes the test binary check the archives in that folder instead of running the tests.
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 }
 
 func child(dir string) error {
-	var archives []archive.File
-	infos, err := filepath.Glob(filepath.Join(dir, "*"+archive.InfoSuffix))
+	var archives []release.Archive
+	infos, err := filepath.Glob(filepath.Join(dir, "*"+release.InfoSuffix))
 	if err != nil {
 		return err
 	}
@@ -43,11 +43,11 @@ func child(dir string) error {
 		if err != nil {
 			return err
 		}
-		f, err := archive.ParseInfo(bytes.NewReader(content))
+		f, err := release.ParseInfo(bytes.NewReader(content))
 		if err != nil {
 			return err
 		}
-		f.Path = strings.TrimSuffix(path, archive.InfoSuffix)
+		f.Path = strings.TrimSuffix(path, release.InfoSuffix)
 		archives = append(archives, f)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -63,11 +63,11 @@ func TestInterrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(found) == 0 {
-		require.Missing(t, "podman", "nor any other engine")
+		testutil.Missing(t, "podman", "nor any other engine")
 	}
 	dir := t.TempDir()
 	for _, f := range runnable(t, dir, "none", "alpine-arm", "alpine-arm64", "alpine-s390x", "alpine-x86_64", "ubuntu-arm", "ubuntu-x86_64") {
-		write(t, f.Path+archive.InfoSuffix, f.Info())
+		write(t, f.Path+release.InfoSuffix, f.Info())
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"pretag/build/archive"
 	"pretag/build/engine"
-	"pretag/build/internal/require"
+	"pretag/build/release"
+	"pretag/build/testutil"
 )
 
 // sample is a report in which everything that can happen has happened.
@@ -34,15 +34,15 @@ func sample() Report {
 	rootful := EngineResult{Kind: engine.PodmanRootful, Version: "4.3.1", Driver: "overlay", Seconds: 3.5}
 	docker := EngineResult{Kind: engine.Docker, Version: "20.10.24+dfsg1", Driver: "overlay2", Seconds: 4}
 	for n, helper := range []string{"alpine-x86_64", "alpine-arm", "ubuntu-x86_64-pwsh"} {
-		f := archive.File{
+		f := release.Archive{
 			Helper: helper, Name: "prebuilt-" + helper + ".docker.tar.zst", Size: int64(n+1) << 20, UnpackedSize: int64(n+1) << 22,
 			SHA256: strings.TrimPrefix(digest, "sha256:"), ImageID: digest, DiffIDs: []string{digest}, Platform: "linux/amd64",
 			RepoTag: "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper:" + helper + "-v19.3.0",
-			Input:   archive.Input{Name: "prebuilt-" + helper + ".tar.xz", Layout: "rootfs"},
+			Input:   release.Input{Name: "prebuilt-" + helper + ".tar.xz", Layout: "rootfs"},
 		}
 		r.Archives = append(r.Archives, f)
 		r.Disk = append(r.Disk, Result{Subject: "helper-images/" + f.Name, Check: "archive", Status: Passed})
-		r.Packages = append(r.Packages, Package{
+		r.Packages = append(r.Packages, release.Package{
 			File: "gitlab-runner-helper-images-" + helper + "_19.3.0-1_all.deb", Size: f.Size, SHA256: f.SHA256,
 			Format: "deb", Name: "gitlab-runner-helper-images-" + helper, Version: "19.3.0-1", Arch: "all", Archives: []string{f.Name},
 		})
@@ -203,7 +203,7 @@ func TestHTMLNeedsNothingElse(t *testing.T) {
 // and looks: nothing wider than the screen, and colours as the scheme asks. With
 // KEEP_SHOTS set to a new folder the pictures are kept there, for a person to look at.
 func TestHTMLInABrowser(t *testing.T) {
-	chromium := require.Tool(t, "chromium")
+	chromium := testutil.Tool(t, "chromium")
 	dir := t.TempDir()
 	paths, err := sample().Write(dir)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"pretag/build/archive"
 	"pretag/build/engine"
+	"pretag/build/release"
 )
 
 // A Status is how a check ended.
@@ -54,34 +54,20 @@ type EngineResult struct {
 	Seconds    float64     `json:"seconds"`
 }
 
-// A Package is one rpm or deb, as the manifest records it.
-type Package struct {
-	Path string `json:"-"` // where it is on this machine
-
-	File     string   `json:"file"`    // base name
-	Size     int64    `json:"size"`    // bytes
-	SHA256   string   `json:"sha256"`  // hex
-	Format   string   `json:"format"`  // rpm, deb
-	Name     string   `json:"name"`    // as the format's tools call it
-	Version  string   `json:"version"` // version-release
-	Arch     string   `json:"arch"`    // in the format's words
-	Archives []string `json:"archives,omitempty"`
-}
-
 // A Report is everything that was found. But for the seconds, equal deliveries
 // on equal machines give equal reports.
 type Report struct {
-	Version  string         `json:"runnerVersion"`
-	Archives []archive.File `json:"archives"`
-	Packages []Package      `json:"packages"`
-	Disk     []Result       `json:"disk"`
-	Engines  []EngineResult `json:"engines"`
+	Version  string            `json:"runnerVersion"`
+	Archives []release.Archive `json:"archives"`
+	Packages []release.Package `json:"packages"`
+	Disk     []Result          `json:"disk"`
+	Engines  []EngineResult    `json:"engines"`
 }
 
 // Sound lists the archives whose check on disk passed. Only of those do the
 // records say what an engine should make of them.
-func (r Report) Sound() []archive.File {
-	return slices.DeleteFunc(slices.Clone(r.Archives), func(f archive.File) bool {
+func (r Report) Sound() []release.Archive {
+	return slices.DeleteFunc(slices.Clone(r.Archives), func(f release.Archive) bool {
 		return worst(about(r.Disk, "helper-images/"+f.Name)) != Passed
 	})
 }

@@ -9,14 +9,13 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // BenchmarkDecode decodes each format as a build does, and xz in the other ways
 // that there are.
 func BenchmarkDecode(b *testing.B) {
-	plain := fixture.Large(b, 64<<20)
+	plain := testutil.Large(b, 64<<20)
 	xzipped := pipe(b, plain, "xz", "-6", "-T1")
 	for name, compressed := range map[string][]byte{
 		"xz":    xzipped,
@@ -54,7 +53,7 @@ func BenchmarkDecode(b *testing.B) {
 // pipe runs a program on input.
 func pipe(tb testing.TB, input []byte, program string, args ...string) []byte {
 	tb.Helper()
-	command := exec.Command(require.Tool(tb, program), args...)
+	command := exec.Command(testutil.Tool(tb, program), args...)
 	command.Stdin = bytes.NewReader(input)
 	out, err := command.Output()
 	if err != nil {

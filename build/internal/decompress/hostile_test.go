@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // parts are streams of each format, to be read one after the other.
@@ -20,7 +20,7 @@ func parts(tb testing.TB, bodies ...[]byte) map[decompress.Format][][]byte {
 			decompress.Gzip: {"gzip", "-c"}, decompress.XZ: {"xz", "--block-size=1024", "-c"},
 			decompress.Zstd: {"zstd", "-c"}, decompress.Bzip2: {"bzip2", "-c"},
 		} {
-			all[format] = append(all[format], require.Filter(tb, body, command[0], command[1:]...))
+			all[format] = append(all[format], testutil.Filter(tb, body, command[0], command[1:]...))
 		}
 	}
 	return all
@@ -90,8 +90,8 @@ func TestFlippedAnywhere(t *testing.T) {
 func TestStopsBombs(t *testing.T) {
 	zeros := make([]byte, 16<<20)
 	streams := map[decompress.Format][]byte{
-		decompress.Gzip: require.Filter(t, zeros, "gzip", "-c"), decompress.XZ: require.Filter(t, zeros, "xz", "-1", "-c"),
-		decompress.Zstd: require.Filter(t, zeros, "zstd", "-c"), decompress.Bzip2: require.Filter(t, zeros, "bzip2", "-c"),
+		decompress.Gzip: testutil.Filter(t, zeros, "gzip", "-c"), decompress.XZ: testutil.Filter(t, zeros, "xz", "-1", "-c"),
+		decompress.Zstd: testutil.Filter(t, zeros, "zstd", "-c"), decompress.Bzip2: testutil.Filter(t, zeros, "bzip2", "-c"),
 	}
 	for format, stream := range streams {
 		r, err := decompress.NewReader(bytes.NewReader(bytes.Repeat(stream, 640)))
@@ -122,7 +122,7 @@ func TestRefusesHistories(t *testing.T) {
 	}{
 		"zstd content of 1 TiB":    {single("\x00\x00\x00\x00\x00\x01\x00\x00"), "history"},
 		"zstd window of 3.75 TiB":  {[]byte("\x28\xb5\x2f\xfd\x00\xff\x01\x00\x00"), "history"},
-		"xz dictionary of 1.5 GiB": {require.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c"), "history"},
+		"xz dictionary of 1.5 GiB": {testutil.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c"), "history"},
 		"gzip name without end":    {append([]byte("\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x00"), bytes.Repeat([]byte("x"), 1<<20)...), "corrupt gzip"},
 	} {
 		if _, err := plain(row.input); err == nil || !strings.Contains(err.Error(), row.want) {

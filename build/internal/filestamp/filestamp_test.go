@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"pretag/build/internal/filestamp"
-	"pretag/build/internal/require"
+	"pretag/build/testutil"
 )
 
 // of is the stamp of a file that has not changed for long enough to have one.
@@ -88,7 +88,7 @@ func TestKeptOn(t *testing.T) {
 		}
 	}
 	if stamp.KeepOn(path); !stamp.KeptOn(path) {
-		require.Missing(t, "xattr", "the file system of TMPDIR has no extended attributes")
+		testutil.Missing(t, "xattr", "the file system of TMPDIR has no extended attributes")
 	}
 	for _, s := range []filestamp.Stamp{"1 2", "1 2 3 4", "1 2 4", ""} {
 		if s.KeptOn(path) {

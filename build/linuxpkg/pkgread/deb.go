@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"pretag/build/release"
 )
 
 // A deb is an ar archive of debian-binary, control.tar, data.tar and, after
@@ -107,7 +109,7 @@ func (r *Reader) readControl(raw io.Reader, kind string) (digests map[string]str
 	if err != nil {
 		return nil, nil, err
 	}
-	r.Format, r.Scripts = Deb, map[string]string{}
+	r.Format, r.Scripts = release.Deb, map[string]string{}
 	digests, config = map[string]string{}, map[string]bool{}
 	var fields map[string]string
 	for members := tar.NewReader(io.LimitReader(plain, maxMetadata)); ; {

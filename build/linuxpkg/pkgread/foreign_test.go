@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/internal/require"
-	"pretag/build/linuxpkg/pkgread"
+	"pretag/build/release"
+	"pretag/build/testutil"
 )
 
 // payload is what the packages made by rpmbuild and dpkg-deb hold.
@@ -29,7 +29,7 @@ func payload() map[string][]byte {
 // rpmbuild makes an rpm with a payload of that kind, in rpm's own words.
 func rpmbuild(t *testing.T, compression string) string {
 	t.Helper()
-	require.Tool(t, "rpmbuild")
+	testutil.Tool(t, "rpmbuild")
 	dir := t.TempDir()
 	var list strings.Builder
 	for path, data := range payload() {
@@ -73,7 +73,7 @@ true
 // dpkgDeb makes a deb with a payload of that kind.
 func dpkgDeb(t *testing.T, compression string) string {
 	t.Helper()
-	require.Tool(t, "dpkg-deb")
+	testutil.Tool(t, "dpkg-deb")
 	dir := t.TempDir()
 	for path, data := range payload() {
 		write(t, filepath.Join(dir, "files", path), data)
@@ -116,7 +116,7 @@ func TestForeign(t *testing.T) {
 			if m.Compression != test.compression {
 				t.Errorf("compression %s, want %s", m.Compression, test.compression)
 			}
-			relation := map[string]string{pkgread.RPM: "git >= 2", pkgread.Deb: "git (>= 2)"}[m.Format]
+			relation := map[string]string{release.RPM: "git >= 2", release.Deb: "git (>= 2)"}[m.Format]
 			if !slices.Contains(append(m.Relations["requires"], m.Relations["depends"]...), relation) {
 				t.Errorf("relations %q, want %q in it", m.Relations, relation)
 			}
@@ -129,7 +129,7 @@ func TestForeign(t *testing.T) {
 					t.Errorf("link is %+v", e)
 				}
 			}
-			if m.Format == pkgread.RPM {
+			if m.Format == release.RPM {
 				if hard != 1 {
 					t.Errorf("%d hard links, want 1", hard)
 				}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/internal/fixture"
+	"pretag/build/testutil"
 )
 
 // rpmOf is an rpm without digests whose header holds tags, each of a type and a
@@ -38,7 +38,7 @@ func debOf(tb testing.TB, control, sums string, data []byte) []byte {
 	tb.Helper()
 	deb := []byte("!<arch>\n")
 	deb = appendMember(deb, "debian-binary", []byte("2.0\n"))
-	deb = appendMember(deb, "control.tar", fixture.Tar(tb, fixture.File("control", control), fixture.File("md5sums", sums)))
+	deb = appendMember(deb, "control.tar", testutil.Tar(tb, testutil.File("control", control), testutil.File("md5sums", sums)))
 	return appendMember(deb, "data.tar", data)
 }
 
@@ -50,7 +50,7 @@ func appendMember(archive []byte, name string, body []byte) []byte {
 
 // The members of a deb are no others than its ar archive has.
 func TestRefusesMembers(t *testing.T) {
-	good := string(debOf(t, minimalControl, "", fixture.Tar(t, fixture.File("a", ""))))
+	good := string(debOf(t, minimalControl, "", testutil.Tar(t, testutil.File("a", ""))))
 	size := strings.Index(good, "4         `") // of debian-binary
 	for name, row := range map[string]struct {
 		deb  string
@@ -97,11 +97,11 @@ func TestRefusesFloods(t *testing.T) {
 		many = append(many, [3]uint32{tag, 8, 32 << 20})
 	}
 	long := func(n int) []byte {
-		var entries []fixture.Entry
+		var entries []testutil.Entry
 		for i := range n {
-			entries = append(entries, fixture.Entry{Header: tar.Header{Name: fmt.Sprint(i, "/") + strings.Repeat("n", 900_000), Typeflag: tar.TypeReg, Format: tar.FormatPAX}})
+			entries = append(entries, testutil.Entry{Header: tar.Header{Name: fmt.Sprint(i, "/") + strings.Repeat("n", 900_000), Typeflag: tar.TypeReg, Format: tar.FormatPAX}})
 		}
-		return fixture.Tar(t, entries...)
+		return testutil.Tar(t, entries...)
 	}
 	for name, row := range map[string]struct {
 		input []byte

@@ -20,12 +20,6 @@ import (
 	"pretag/build/internal/decompress"
 )
 
-// The formats.
-const (
-	RPM = "rpm"
-	Deb = "deb"
-)
-
 // Limits on what a package may declare.
 const (
 	maxEntries  = 1 << 18  // files; Runner's own packages have some 100

@@ -15,8 +15,9 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 	_ "github.com/goreleaser/nfpm/v2/rpm"
 
-	"pretag/build/internal/fixture"
 	"pretag/build/linuxpkg/pkgread"
+	"pretag/build/release"
+	"pretag/build/testutil"
 )
 
 // packages are a small rpm and a small deb, as nfpm writes them.
@@ -25,14 +26,14 @@ func packages(tb testing.TB) map[string][]byte {
 	file := filepath.Join(tb.TempDir(), "file")
 	write(tb, file, bytes.Repeat([]byte("helper image "), 100))
 	all := map[string][]byte{}
-	for _, format := range []string{pkgread.RPM, pkgread.Deb} {
+	for _, format := range []string{release.RPM, release.Deb} {
 		packager, err := nfpm.Get(format)
 		if err != nil {
 			tb.Fatal(err)
 		}
 		var b bytes.Buffer
 		err = packager.Package(nfpm.WithDefaults(&nfpm.Info{
-			Name: "small", Arch: "amd64", Version: "1.2.3", Release: "4", Maintainer: "x <x@example.com>", MTime: fixture.Created(),
+			Name: "small", Arch: "amd64", Version: "1.2.3", Release: "4", Maintainer: "x <x@example.com>", MTime: testutil.Created(),
 			Overridables: nfpm.Overridables{
 				RPM:      nfpm.RPM{Compression: "zstd:fastest", BuildHost: "host"},
 				Contents: files.Contents{{Source: file, Destination: "/usr/lib/small/file"}, {Source: "file", Destination: "/usr/lib/small/link", Type: "symlink"}},

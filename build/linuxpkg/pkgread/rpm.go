@@ -18,6 +18,7 @@ import (
 	"github.com/cavaliergopher/cpio"
 
 	"pretag/build/internal/rpmheader"
+	"pretag/build/release"
 )
 
 // rpmMagic begins the lead, headerMagic each of the two headers after it
@@ -189,7 +190,7 @@ func (r *Reader) checkSignature(signature, h *header, at int64) error {
 
 // describe fills in the metadata.
 func (r *Reader) describe(h *header) error {
-	r.Format, r.Relations, r.Scripts = RPM, map[string][]string{}, map[string]string{}
+	r.Format, r.Relations, r.Scripts = release.RPM, map[string][]string{}, map[string]string{}
 	var format string
 	var errs []error
 	for _, field := range []struct {

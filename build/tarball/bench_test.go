@@ -1,4 +1,4 @@
-package source_test
+package tarball_test
 
 import (
 	"io"
@@ -7,27 +7,26 @@ import (
 	"testing"
 
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
-	"pretag/build/source"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
 )
 
 // BenchmarkOpen reads a tarball of each layout to its end, with its sum.
 func BenchmarkOpen(b *testing.B) {
-	rootfs := fixture.Large(b, 64<<20)
-	for name, tarball := range map[string][]byte{
+	rootfs := testutil.Large(b, 64<<20)
+	for name, body := range map[string][]byte{
 		"rootfs":    rootfs,
-		"rootfs.xz": require.Filter(b, rootfs, "xz", "-6", "-c"),
+		"rootfs.xz": testutil.Filter(b, rootfs, "xz", "-6", "-c"),
 	} {
 		b.Run(name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "tarball")
-			if err := os.WriteFile(path, tarball, 0o644); err != nil {
+			if err := os.WriteFile(path, body, 0o644); err != nil {
 				b.Fatal(err)
 			}
 			b.SetBytes(int64(len(rootfs)))
 			var decoders decompress.Decoders
 			for b.Loop() {
-				img, err := source.Open(path, amd64(), b.TempDir(), &decoders)
+				img, err := tarball.Open(path, amd64(), b.TempDir(), &decoders)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -1,7 +1,7 @@
 // Package source reads helper tarballs: root filesystems, oci-archives and
 // docker-archives, plain or compressed. What a tarball is, its content tells,
 // never its name. The package gives config and layers as they are; it builds nothing.
-package source
+package tarball
 
 import (
 	"archive/tar"
@@ -20,7 +20,7 @@ import (
 	"github.com/klauspost/readahead"
 
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
 )
 
 // A Layout is how a tarball holds an image.
@@ -174,7 +174,7 @@ func (img *Image) detect() (candidate bool, err error) {
 // firstIsImage reports whether the first member of a tar stream is what image
 // archives begin with.
 func firstIsImage(r io.Reader) (bool, error) {
-	var head [tarball.BlockSize]byte
+	var head [stricttar.BlockSize]byte
 	switch n, err := io.ReadFull(r, head[:]); err { // ReadFull's own errors, not what a decoder wraps
 	case nil:
 	case io.EOF, io.ErrUnexpectedEOF:
@@ -206,11 +206,11 @@ var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|ma
 
 // foreign says what a file looks like whose first header is none.
 func foreign(r io.ReaderAt, err error) error {
-	head, readErr := io.ReadAll(io.NewSectionReader(r, 0, tarball.BlockSize))
+	head, readErr := io.ReadAll(io.NewSectionReader(r, 0, stricttar.BlockSize))
 	if readErr != nil {
 		return readErr
 	}
-	if errors.Is(err, tar.ErrHeader) || len(head) < tarball.BlockSize {
+	if errors.Is(err, tar.ErrHeader) || len(head) < stricttar.BlockSize {
 		return notTar(head)
 	}
 	return err

@@ -1,4 +1,4 @@
-package source
+package tarball
 
 import (
 	"archive/tar"
@@ -17,7 +17,7 @@ import (
 
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/platform"
-	"pretag/build/internal/tarball"
+	"pretag/build/internal/stricttar"
 )
 
 // Index files of the layouts.
@@ -52,7 +52,7 @@ type extent struct {
 // minds neither kinds nor repetitions; find does.
 func index(r *io.SectionReader) (*members, error) {
 	m := &members{r: r, at: map[string]extent{}}
-	tr := tarball.NewReader(r)
+	tr := stricttar.NewReader(r)
 	names := 0
 	for n := 1; ; n++ {
 		header, err := tr.Next()

@@ -1,5 +1,4 @@
-// Package require decides whether a test that needs a program runs, skips or fails.
-package require
+package testutil
 
 import (
 	"bytes"

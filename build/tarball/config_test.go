@@ -1,4 +1,4 @@
-package image_test
+package tarball_test
 
 import (
 	"encoding/json"
@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"pretag/build/image"
-	"pretag/build/internal/fixture"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
 )
 
 func TestFromRootfs(t *testing.T) {
@@ -19,8 +19,8 @@ func TestFromRootfs(t *testing.T) {
 		"alpine-arm":      {Entrypoint: []string{"/usr/bin/dumb-init", "/entrypoint"}, Cmd: []string{"sh"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
 		"concrete-x86_64": {Cmd: []string{"/usr/bin/gitlab-runner-helper"}},
 	} {
-		h, _ := fixture.Catalogue(t).Lookup(name)
-		raw, err := image.FromRootfs(h, []v1.Hash{diffID}, fixture.Created())
+		h, _ := testutil.Catalogue(t).Lookup(name)
+		raw, err := tarball.FromRootfs(h, []v1.Hash{diffID}, testutil.Created())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,10 +31,10 @@ func TestFromRootfs(t *testing.T) {
 		if diff := cmp.Diff(want, got.Config); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		if got.OS != "linux" || got.Architecture != h.Platform.Architecture || got.Variant != h.Platform.Variant || !got.Created.Equal(fixture.Created()) {
+		if got.OS != "linux" || got.Architecture != h.Platform.Architecture || got.Variant != h.Platform.Variant || !got.Created.Equal(testutil.Created()) {
 			t.Errorf("%s: %s", name, raw)
 		}
-		if _, err := image.Keep(raw, h, []v1.Hash{diffID}); err != nil {
+		if _, err := tarball.Keep(raw, h, []v1.Hash{diffID}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -55,8 +55,8 @@ func TestKeep(t *testing.T) {
 		{"ubuntu-x86_64", `[]`, "config: "},
 		{"ubuntu-x86_64", `{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:` + strings.Repeat("b", 64) + `"]}}`, "layers have diff IDs []"},
 	} {
-		h, _ := fixture.Catalogue(t).Lookup(row.helper)
-		got, err := image.Keep([]byte(row.config), h, none)
+		h, _ := testutil.Catalogue(t).Lookup(row.helper)
+		got, err := tarball.Keep([]byte(row.config), h, none)
 		switch {
 		case row.want == "" && (err != nil || string(got) != row.config):
 			t.Errorf("%s %s: %s, %v, want it as it is", row.helper, row.config, got, err)

@@ -1,4 +1,4 @@
-package source
+package tarball
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package source_test
+package tarball_test
 
 import (
 	"crypto/sha256"
@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"pretag/build/internal/fixture"
-	"pretag/build/source"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
 )
 
 // FuzzIndexes changes what image archives say of themselves, with digests and
@@ -23,7 +23,7 @@ func FuzzIndexes(f *testing.F) {
 		`[{"Config":"blobs/sha256/x","RepoTags":["a:b"],"Layers":["l"]}]`,
 	)
 	f.Add(`{"manifests":[`+fmt.Sprintf(descriptor, "index.v1")+`]}`, `{"manifests":[]}`, `{}`, `[]`)
-	layer := string(fixture.Rootfs(f, "x"))
+	layer := string(testutil.Rootfs(f, "x"))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, index, manifest, config, docker string) {
 		digest := func(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
@@ -32,18 +32,18 @@ func FuzzIndexes(f *testing.F) {
 		}
 		config = fill(config, "")
 		manifest = fill(manifest, config)
-		entries := []fixture.Entry{
-			fixture.File("manifest.json", docker), fixture.File("index.json", fill(index, manifest)), fixture.File("l", layer),
+		entries := []testutil.Entry{
+			testutil.File("manifest.json", docker), testutil.File("index.json", fill(index, manifest)), testutil.File("l", layer),
 		}
 		for _, blob := range []string{manifest, config, layer} {
-			entries = append(entries, fixture.File("blobs/sha256/"+digest(blob), blob))
+			entries = append(entries, testutil.File("blobs/sha256/"+digest(blob), blob))
 		}
 		path := filepath.Join(dir, "input")
-		for _, layout := range [][]fixture.Entry{nil, {fixture.File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`)}} {
-			if err := os.WriteFile(path, fixture.Tar(t, append(layout, entries...)...), 0o644); err != nil {
+		for _, layout := range [][]testutil.Entry{nil, {testutil.File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`)}} {
+			if err := os.WriteFile(path, testutil.Tar(t, append(layout, entries...)...), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			img, err := source.Open(path, amd64(), dir, nil)
+			img, err := tarball.Open(path, amd64(), dir, nil)
 			if err != nil {
 				continue
 			}

@@ -1,15 +1,10 @@
-// Package origin is the side file of an input tarball: where the tarball came
-// from, in KEY=value lines beside it.
-package origin
+package release
 
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -18,22 +13,23 @@ import (
 	"pretag/build/internal/atomicfile"
 )
 
-// Suffix is what the side file adds to the tarball's name.
-const Suffix = ".info"
+// OriginSuffix is appended to the name of an input tarball to name its record:
+// where pull or unpack got the tarball.
+const OriginSuffix = ".origin"
 
-// An Origin says where a tarball came from and which bytes that is true of.
+// An Origin is the record of an input tarball that pretag fetched. It is a file
+// of KEY=value lines next to the tarball.
 type Origin struct {
 	Source string // a reference with its digest, or a package with its sha256
-	Digest string // of the image's manifest, sha256:<hex>; "" where the tarball has none
+	Digest string // of the image's manifest, sha256:<hex>; "" if the tarball has none
 	Size   int64  // of the tarball, bytes
 	SHA256 string // of the tarball, hex
 }
 
-// Read reads the side file of tarball. It passes over keys that it does not
-// know: the record of a docker-archive (package archive) has the same name.
-// Where there is no side file the error is fs.ErrNotExist.
-func Read(tarball string) (Origin, error) {
-	name := tarball + Suffix
+// ReadOrigin reads the record of tarball. Unknown keys are ignored. If there is
+// no record, the error is fs.ErrNotExist.
+func ReadOrigin(tarball string) (Origin, error) {
+	name := tarball + OriginSuffix
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return Origin{}, err
@@ -64,7 +60,7 @@ func Read(tarball string) (Origin, error) {
 	return o, nil
 }
 
-// Write writes o as the side file of tarball, whole or not at all.
+// Write writes o as the record of tarball, atomically.
 func (o Origin) Write(tarball string) error {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "source=%s\n", o.Source)
@@ -72,43 +68,36 @@ func (o Origin) Write(tarball string) error {
 		fmt.Fprintf(&text, "digest=%s\n", o.Digest)
 	}
 	fmt.Fprintf(&text, "size=%d\nsha256=%s\n", o.Size, o.SHA256)
-	return atomicfile.WriteBytes(tarball+Suffix, text.Bytes())
+	return atomicfile.WriteBytes(tarball+OriginSuffix, text.Bytes())
 }
 
-// Of returns the origin of tarball, the zero Origin where there is no tarball.
-// One that has no side file, or another's, is somebody's own and an error: it
-// must not be replaced.
-func Of(tarball string) (Origin, error) {
+// OriginOf returns the origin of tarball, or the zero Origin if there is no
+// tarball. A tarball without a record, or with one that does not match it, was
+// not fetched by pretag: it must not be replaced, so it is an error.
+func OriginOf(tarball string) (Origin, error) {
 	if _, err := os.Lstat(tarball); errors.Is(err, fs.ErrNotExist) {
 		return Origin{}, nil
 	}
-	o, err := Read(tarball)
+	o, err := ReadOrigin(tarball)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && o.Source == "" {
-		return Origin{}, fmt.Errorf("%s is there and has no side file that says from where: move it away", tarball)
+		return Origin{}, fmt.Errorf("%s already exists and was not fetched by pretag; move it away", tarball)
 	}
 	if err != nil {
 		return Origin{}, err
 	}
 	same, err := o.Describes(tarball)
 	if err == nil && !same {
-		err = fmt.Errorf("%s is not what %s%s speaks of: move both away", tarball, tarball, Suffix)
+		err = fmt.Errorf("%s does not match its record %s; remove both", tarball, tarball+OriginSuffix)
 	}
 	return o, err
 }
 
-// Describes reports whether tarball holds the bytes that o speaks of.
+// Describes reports whether tarball has the size and the sha256 of o.
 func (o Origin) Describes(tarball string) (bool, error) {
-	f, err := os.Open(tarball)
-	if err != nil {
+	info, err := os.Stat(tarball)
+	if err != nil || info.Size() != o.Size {
 		return false, err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.Size() != o.Size {
-		return false, err
-	}
-	hash := sha256.New()
-	if _, err := io.Copy(hash, f); err != nil {
-		return false, err
-	}
-	return hex.EncodeToString(hash.Sum(nil)) == o.SHA256, nil
+	sum, err := SHA256File(tarball)
+	return sum == o.SHA256, err
 }

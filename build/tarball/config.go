@@ -1,6 +1,6 @@
 // Package image makes and checks the config that an image gets. It is pure: no
 // files, no clock.
-package image
+package tarball
 
 import (
 	"crypto/sha256"

@@ -1,7 +1,7 @@
 // Package tarball reads tar streams to their very end. archive/tar stops at the
 // first zero block, or where the input happens to stop between two entries, and
 // says io.EOF to both; engines do the same and load half an image.
-package tarball
+package stricttar
 
 import (
 	"archive/tar"

@@ -1,4 +1,4 @@
-package source_test
+package tarball_test
 
 import (
 	"archive/tar"
@@ -19,27 +19,27 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"pretag/build/internal/decompress"
-	"pretag/build/internal/fixture"
-	"pretag/build/internal/require"
-	"pretag/build/source"
+	"pretag/build/tarball"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
 )
 
 func amd64() v1.Platform { return v1.Platform{OS: "linux", Architecture: "amd64"} }
 
 func armv7() v1.Platform { return v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"} }
 
-func open(t *testing.T, b []byte, platform v1.Platform) (*source.Image, error) {
+func open(t *testing.T, b []byte, platform v1.Platform) (*tarball.Image, error) {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "input")
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	img, err := source.Open(path, platform, dir, &decompress.Decoders{})
+	img, err := tarball.Open(path, platform, dir, &decompress.Decoders{})
 	if err == nil {
 		t.Cleanup(func() { img.Close() })
 	}
@@ -51,7 +51,7 @@ func open(t *testing.T, b []byte, platform v1.Platform) (*source.Image, error) {
 }
 
 // layers reads all layers to their ends.
-func layers(img *source.Image) (all [][]byte, err error) {
+func layers(img *tarball.Image) (all [][]byte, err error) {
 	for _, layer := range img.Layers {
 		r, err := layer()
 		if err != nil {
@@ -75,26 +75,26 @@ func compressed(t *testing.T, b []byte) map[string][]byte {
 	half := len(b) / 2
 	return map[string][]byte{
 		"none":             b,
-		"gzip":             require.Filter(t, b, "gzip", "-c"),
-		"gzip members":     append(require.Filter(t, b[:half], "gzip", "-c"), require.Filter(t, b[half:], "gzip", "-c")...),
-		"xz":               require.Filter(t, b, "xz", "-c"),
-		"xz -8e, crc32":    require.Filter(t, b, "xz", "-8e", "-C", "crc32", "-c"),
-		"xz sha256":        require.Filter(t, b, "xz", "-C", "sha256", "-c"),
-		"xz x86 filter":    require.Filter(t, b, "xz", "--x86", "--lzma2", "-c"),
-		"xz streams":       append(append(require.Filter(t, b[:half], "xz", "-c"), make([]byte, 8)...), require.Filter(t, b[half:], "xz", "-c")...),
+		"gzip":             testutil.Filter(t, b, "gzip", "-c"),
+		"gzip members":     append(testutil.Filter(t, b[:half], "gzip", "-c"), testutil.Filter(t, b[half:], "gzip", "-c")...),
+		"xz":               testutil.Filter(t, b, "xz", "-c"),
+		"xz -8e, crc32":    testutil.Filter(t, b, "xz", "-8e", "-C", "crc32", "-c"),
+		"xz sha256":        testutil.Filter(t, b, "xz", "-C", "sha256", "-c"),
+		"xz x86 filter":    testutil.Filter(t, b, "xz", "--x86", "--lzma2", "-c"),
+		"xz streams":       append(append(testutil.Filter(t, b[:half], "xz", "-c"), make([]byte, 8)...), testutil.Filter(t, b[half:], "xz", "-c")...),
 		"xz by 7z, 128MiB": sevenZip(t, b),
-		"zstd":             require.Filter(t, b, "zstd", "-c"),
-		"zstd --long":      require.Filter(t, b, "zstd", "--long=27", "-19", "-c"),
-		"zstd frames":      append(require.Filter(t, b[:half], "zstd", "-c"), require.Filter(t, b[half:], "zstd", "-c")...),
-		"zstd skippable":   append([]byte("\x5a\x2a\x4d\x18\x04\x00\x00\x00skip"), require.Filter(t, b, "zstd", "-c")...),
-		"bzip2":            require.Filter(t, b, "bzip2", "-c"),
+		"zstd":             testutil.Filter(t, b, "zstd", "-c"),
+		"zstd --long":      testutil.Filter(t, b, "zstd", "--long=27", "-19", "-c"),
+		"zstd frames":      append(testutil.Filter(t, b[:half], "zstd", "-c"), testutil.Filter(t, b[half:], "zstd", "-c")...),
+		"zstd skippable":   append([]byte("\x5a\x2a\x4d\x18\x04\x00\x00\x00skip"), testutil.Filter(t, b, "zstd", "-c")...),
+		"bzip2":            testutil.Filter(t, b, "bzip2", "-c"),
 	}
 }
 
 func sevenZip(t *testing.T, b []byte) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "a.xz")
-	require.Filter(t, b, "7z", "a", "-txz", "-m0=LZMA2:d=128m", "-si", out)
+	testutil.Filter(t, b, "7z", "a", "-txz", "-m0=LZMA2:d=128m", "-si", out)
 	body, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func sevenZip(t *testing.T, b []byte) []byte {
 }
 
 func TestRootfs(t *testing.T) {
-	rootfs := fixture.Rootfs(t, strings.Repeat("helper", 10_000))
+	rootfs := testutil.Rootfs(t, strings.Repeat("helper", 10_000))
 	for name, input := range compressed(t, rootfs) {
 		t.Run(name, func(t *testing.T) {
 			img, err := open(t, input, amd64())
@@ -112,7 +112,7 @@ func TestRootfs(t *testing.T) {
 			}
 			var progress int
 			img.Progress = func(n int) { progress += n }
-			if img.Layout != source.Rootfs || img.Config != nil {
+			if img.Layout != tarball.Rootfs || img.Config != nil {
 				t.Errorf("layout %s, config %q", img.Layout, img.Config)
 			}
 			for range 2 { // once more after the first pass
@@ -187,25 +187,25 @@ func (l *layout) tar(t *testing.T, prefix string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var entries []fixture.Entry
+	var entries []testutil.Entry
 	if prefix != "" {
-		entries = append(entries, fixture.Dir(prefix))
+		entries = append(entries, testutil.Dir(prefix))
 	}
-	entries = append(entries, fixture.Dir(prefix+"blobs/"), fixture.Dir(prefix+"blobs/sha256/"))
+	entries = append(entries, testutil.Dir(prefix+"blobs/"), testutil.Dir(prefix+"blobs/sha256/"))
 	for digest, body := range l.blobs {
-		entries = append(entries, fixture.File(prefix+"blobs/sha256/"+digest, string(body)))
+		entries = append(entries, testutil.File(prefix+"blobs/sha256/"+digest, string(body)))
 	}
-	return fixture.Tar(t, append(
+	return testutil.Tar(t, append(
 		entries,
-		fixture.File(prefix+"index.json", string(index)),
-		fixture.File(prefix+"oci-layout", `{"imageLayoutVersion":"1.0.0"}`),
+		testutil.File(prefix+"index.json", string(index)),
+		testutil.File(prefix+"oci-layout", `{"imageLayoutVersion":"1.0.0"}`),
 	)...)
 }
 
 func TestOCIArchive(t *testing.T) {
-	one, two := fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))
+	one, two := testutil.Rootfs(t, "one"), testutil.Tar(t, testutil.File("two", "2"))
 	plain := [][]byte{one, two}
-	stored := [][]byte{require.Filter(t, one, "gzip", "-c"), require.Filter(t, two, "zstd", "-c")}
+	stored := [][]byte{testutil.Filter(t, one, "gzip", "-c"), testutil.Filter(t, two, "zstd", "-c")}
 	flat := newLayout()
 	flat.index = []v1.Descriptor{flat.image(t, amd64(), plain, stored)}
 
@@ -237,12 +237,12 @@ func TestOCIArchive(t *testing.T) {
 	}{
 		"flat":          {flat.tar(t, ""), amd64(), plain},
 		"with ./":       {flat.tar(t, "./"), amd64(), plain},
-		"xz":            {require.Filter(t, flat.tar(t, "./"), "xz", "-c"), amd64(), plain},
+		"xz":            {testutil.Filter(t, flat.tar(t, "./"), "xz", "-c"), amd64(), plain},
 		"one, other":    {flat.tar(t, ""), armv7(), plain}, // the caller says that it does not fit
 		"nested, amd64": {nested.tar(t, ""), amd64(), plain},
 		"arm is v7":     {plainly.tar(t, ""), armv7(), [][]byte{two}},
 		"v1 is amd64":   {plainly.tar(t, ""), amd64(), plain},
-		"nested, armv7": {require.Filter(t, nested.tar(t, ""), "zstd", "-c"), armv7(), [][]byte{two}},
+		"nested, armv7": {testutil.Filter(t, nested.tar(t, ""), "zstd", "-c"), armv7(), [][]byte{two}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			img, err := open(t, row.input, row.platform)
@@ -256,7 +256,7 @@ func TestOCIArchive(t *testing.T) {
 			if diff := cmp.Diff(row.want, got); diff != "" {
 				t.Errorf("layers (-want +got):\n%.300s", diff)
 			}
-			if img.Layout != source.OCIArchive || !strings.HasPrefix(img.Digest, "sha256:") {
+			if img.Layout != tarball.OCIArchive || !strings.HasPrefix(img.Digest, "sha256:") {
 				t.Errorf("layout %s, digest %s", img.Layout, img.Digest)
 			}
 			if strings.HasPrefix(name, "nested") && !bytes.Contains(img.Config, []byte(row.platform.String())) {
@@ -275,8 +275,8 @@ func TestOCIArchive(t *testing.T) {
 }
 
 func TestOCIArchiveRefuses(t *testing.T) {
-	rootfs := fixture.Rootfs(t, "one")
-	zipped := require.Filter(t, rootfs, "gzip", "-c")
+	rootfs := testutil.Rootfs(t, "one")
+	zipped := testutil.Filter(t, rootfs, "gzip", "-c")
 	for name, row := range map[string]struct {
 		damage func(*layout)
 		want   string
@@ -331,17 +331,17 @@ func TestOCIArchiveRefuses(t *testing.T) {
 }
 
 func TestDockerArchive(t *testing.T) {
-	one, two := fixture.Rootfs(t, "one"), fixture.Tar(t, fixture.File("two", "2"))
+	one, two := testutil.Rootfs(t, "one"), testutil.Tar(t, testutil.File("two", "2"))
 	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%x","sha256:%x","sha256:%x"]}}`,
 		sha256.Sum256(one), sha256.Sum256(two), sha256.Sum256(one))
 	manifest := `[{"Config":"` + strings.Repeat("a", 64) + `.json","RepoTags":["a:b"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]}]`
-	entries := []fixture.Entry{ // as docker save wrote it up to 24, a repeated layer as a link
-		fixture.File(strings.Repeat("a", 64)+".json", config),
-		fixture.Dir("1/"), fixture.File("1/layer.tar", string(one)), fixture.File("2/layer.tar", string(require.Filter(t, two, "gzip", "-c"))),
+	entries := []testutil.Entry{ // as docker save wrote it up to 24, a repeated layer as a link
+		testutil.File(strings.Repeat("a", 64)+".json", config),
+		testutil.Dir("1/"), testutil.File("1/layer.tar", string(one)), testutil.File("2/layer.tar", string(testutil.Filter(t, two, "gzip", "-c"))),
 		{Header: tar.Header{Name: "3/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"}},
-		fixture.File("manifest.json", manifest), fixture.File("repositories", "{}"),
+		testutil.File("manifest.json", manifest), testutil.File("repositories", "{}"),
 	}
-	for name, input := range map[string][]byte{"plain": fixture.Tar(t, entries...), "xz": require.Filter(t, fixture.Tar(t, entries...), "xz", "-c")} {
+	for name, input := range map[string][]byte{"plain": testutil.Tar(t, entries...), "xz": testutil.Filter(t, testutil.Tar(t, entries...), "xz", "-c")} {
 		img, err := open(t, input, amd64())
 		if err != nil {
 			t.Fatal(err)
@@ -353,7 +353,7 @@ func TestDockerArchive(t *testing.T) {
 		if diff := cmp.Diff([][]byte{one, two, one}, got); diff != "" {
 			t.Errorf("%s: layers (-want +got):\n%.300s", name, diff)
 		}
-		if img.Layout != source.DockerArchive || string(img.Config) != config {
+		if img.Layout != tarball.DockerArchive || string(img.Config) != config {
 			t.Errorf("%s: layout %s, config %s", name, img.Layout, img.Config)
 		}
 	}
@@ -367,18 +367,18 @@ func TestDockerArchive(t *testing.T) {
 		"huge":           {"[" + strings.Repeat(" ", 9<<20) + "]", "at most 8388608"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			entries[5] = fixture.File("manifest.json", row.manifest)
-			_, err := open(t, fixture.Tar(t, entries...), amd64())
+			entries[5] = testutil.File("manifest.json", row.manifest)
+			_, err := open(t, testutil.Tar(t, entries...), amd64())
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error %v, want one that holds %q", err, row.want)
 			}
 		})
 	}
-	entries[5] = fixture.File("manifest.json", manifest)
-	link := fixture.Entry{Header: tar.Header{Name: "2/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"}}
-	again := fixture.File("2/layer.tar", "")
-	for name, more := range map[string][]fixture.Entry{"twice": {again}, "thrice": {again, again}, "a link too": {link}, "a link and twice": {link, again}} {
-		_, err := open(t, fixture.Tar(t, append(more, entries...)...), amd64())
+	entries[5] = testutil.File("manifest.json", manifest)
+	link := testutil.Entry{Header: tar.Header{Name: "2/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"}}
+	again := testutil.File("2/layer.tar", "")
+	for name, more := range map[string][]testutil.Entry{"twice": {again}, "thrice": {again, again}, "a link too": {link}, "a link and twice": {link, again}} {
+		_, err := open(t, testutil.Tar(t, append(more, entries...)...), amd64())
 		if err == nil || !strings.Contains(err.Error(), "2/layer.tar: stands twice") {
 			t.Errorf("%s: error %v, want the member that stands twice", name, err)
 		}
@@ -387,7 +387,7 @@ func TestDockerArchive(t *testing.T) {
 
 // A tarball as crane, ko and kaniko write it: the config first, under its digest.
 func TestRegistryTarball(t *testing.T) {
-	rootfs := fixture.Rootfs(t, "one")
+	rootfs := testutil.Rootfs(t, "one")
 	plain, err := mutate.AppendLayers(empty.Image, static.NewLayer(rootfs, types.DockerUncompressedLayer))
 	if err != nil {
 		t.Fatal(err)
@@ -397,16 +397,16 @@ func TestRegistryTarball(t *testing.T) {
 		t.Fatal(err)
 	}
 	var input bytes.Buffer
-	if err := tarball.Write(tag, plain, &input); err != nil {
+	if err := ggcr.Write(tag, plain, &input); err != nil {
 		t.Fatal(err)
 	}
-	for name, input := range map[string][]byte{"plain": input.Bytes(), "gzip": require.Filter(t, input.Bytes(), "gzip", "-c")} {
+	for name, input := range map[string][]byte{"plain": input.Bytes(), "gzip": testutil.Filter(t, input.Bytes(), "gzip", "-c")} {
 		img, err := open(t, input, amd64())
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, err := layers(img)
-		if err != nil || img.Layout != source.DockerArchive || len(got) != 1 || !bytes.Equal(got[0], rootfs) {
+		if err != nil || img.Layout != tarball.DockerArchive || len(got) != 1 || !bytes.Equal(got[0], rootfs) {
 			t.Errorf("%s: layout %s, %d layers, %v", name, img.Layout, len(got), err)
 		}
 	}
@@ -414,7 +414,7 @@ func TestRegistryTarball(t *testing.T) {
 
 // An archive that pretag made is an input like any other.
 func TestOwnArchive(t *testing.T) {
-	f := fixture.Archives(t, t.TempDir(), "alpine-x86_64")[0]
+	f := archivetest.Archives(t, t.TempDir(), "alpine-x86_64")[0]
 	body, err := os.ReadFile(f.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -424,16 +424,16 @@ func TestOwnArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := layers(img)
-	if err != nil || img.Layout != source.DockerArchive || !bytes.Equal(got[0], fixture.Rootfs(t, "alpine-x86_64")) {
+	if err != nil || img.Layout != tarball.DockerArchive || !bytes.Equal(got[0], testutil.Rootfs(t, "alpine-x86_64")) {
 		t.Errorf("layout %s, %v", img.Layout, err)
 	}
 }
 
 func TestOpenSaysWhatItIs(t *testing.T) {
-	rootfs := fixture.Rootfs(t, strings.Repeat("x", 3000))
-	xz := require.Filter(t, rootfs, "xz", "-c")
-	dot := fixture.Tar(t, fixture.Dir("./"))
-	longName := fixture.Tar(t, fixture.File(strings.Repeat("x", 300), ""))
+	rootfs := testutil.Rootfs(t, strings.Repeat("x", 3000))
+	xz := testutil.Filter(t, rootfs, "xz", "-c")
+	dot := testutil.Tar(t, testutil.Dir("./"))
+	longName := testutil.Tar(t, testutil.File(strings.Repeat("x", 300), ""))
 	for name, row := range map[string]struct {
 		input []byte
 		want  string
@@ -445,23 +445,23 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 		"zip":                   {append([]byte("PK\x03\x04"), make([]byte, 600)...), "looks like application/zip"},
 		"deb":                   {[]byte("!<arch>\ndebian-binary   " + strings.Repeat(" ", 600)), "a deb package"},
 		"rpm":                   {append([]byte("\xed\xab\xee\xdb\x03"), make([]byte, 600)...), "an rpm package"},
-		"xz twice":              {require.Filter(t, xz, "xz", "-c"), "compressed twice"},
-		"gzip text":             {require.Filter(t, []byte(strings.Repeat("text ", 200)), "gzip", "-c"), "looks like text/plain"},
+		"xz twice":              {testutil.Filter(t, xz, "xz", "-c"), "compressed twice"},
+		"gzip text":             {testutil.Filter(t, []byte(strings.Repeat("text ", 200)), "gzip", "-c"), "looks like text/plain"},
 		"zeros":                 {make([]byte, 10240), "no entries"},
 		"7z":                    {append([]byte("7z\xbc\xaf\x27\x1c"), make([]byte, 600)...), "a 7z archive"},
 		"cut in a body":         {rootfs[:3000], "entry 4: unexpected EOF (truncated tar)"},
 		"cut in an extension":   {longName[:700], "unexpected EOF (truncated tar)"},
-		"damaged later, gzip":   {require.Filter(t, append(dot[:512:512], bytes.Repeat([]byte("x"), 1024)...), "gzip", "-c"), "entry 2: archive/tar: invalid tar header"},
+		"damaged later, gzip":   {testutil.Filter(t, append(dot[:512:512], bytes.Repeat([]byte("x"), 1024)...), "gzip", "-c"), "entry 2: archive/tar: invalid tar header"},
 		"damaged later":         {append(append(bytes.Clone(rootfs[:512]), 'x'), rootfs[513:]...), "entry 2: archive/tar: invalid tar header"},
 		"truncated":             {xz[:len(xz)-20], "truncated xz stream"},
 		"flipped":               {append(append(bytes.Clone(xz[:len(xz)/2]), xz[len(xz)/2]^0x55), xz[len(xz)/2+1:]...), "xz"},
 		"trailing":              {append(bytes.Clone(xz), "garbage!"...), "xz"},
-		"gzip, tail":            {append(require.Filter(t, rootfs, "gzip", "-c"), "garbage!"...), "gzip"},
-		"bzip2, tail":           {append(require.Filter(t, rootfs, "bzip2", "-c"), "garbage!"...), "bzip2"},
-		"zstd, tail":            {append(require.Filter(t, rootfs, "zstd", "-c"), "garbage!"...), "zstd"},
-		"zstd, cut":             {require.Filter(t, rootfs, "zstd", "-c")[:80], "truncated zstd stream"},
+		"gzip, tail":            {append(testutil.Filter(t, rootfs, "gzip", "-c"), "garbage!"...), "gzip"},
+		"bzip2, tail":           {append(testutil.Filter(t, rootfs, "bzip2", "-c"), "garbage!"...), "bzip2"},
+		"zstd, tail":            {append(testutil.Filter(t, rootfs, "zstd", "-c"), "garbage!"...), "zstd"},
+		"zstd, cut":             {testutil.Filter(t, rootfs, "zstd", "-c")[:80], "truncated zstd stream"},
 		"xz of 1.5 GiB history": {hugeXZ(t), "more than 256 MiB of history"},
-		"zstd of 2 GiB history": {require.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
+		"zstd of 2 GiB history": {testutil.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			img, err := open(t, row.input, amd64())
@@ -473,7 +473,7 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 			}
 		})
 	}
-	if _, err := source.Open(t.TempDir(), amd64(), "", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := tarball.Open(t.TempDir(), amd64(), "", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("folder: error %v", err)
 	}
 }
@@ -481,15 +481,15 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 // hugeXZ is small and asks for a dictionary of 1.5 GiB.
 func hugeXZ(t *testing.T) []byte {
 	t.Helper()
-	return require.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c")
+	return testutil.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c")
 }
 
 func TestSumNoticesChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "input")
-	if err := os.WriteFile(path, fixture.Rootfs(t, "x"), 0o644); err != nil {
+	if err := os.WriteFile(path, testutil.Rootfs(t, "x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	img, err := source.Open(path, amd64(), "", nil)
+	img, err := tarball.Open(path, amd64(), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,9 +503,9 @@ func TestSumNoticesChange(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add(fixture.Rootfs(f, "x"))
-	f.Add(fixture.Tar(f, fixture.File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`), fixture.File("index.json", `{"manifests":[{"digest":"sha256:0"}]}`)))
-	f.Add(fixture.Tar(f, fixture.File("manifest.json", `[{"Config":"c","Layers":["l"]}]`), fixture.File("c", `{}`), fixture.File("l", "")))
+	f.Add(testutil.Rootfs(f, "x"))
+	f.Add(testutil.Tar(f, testutil.File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`), testutil.File("index.json", `{"manifests":[{"digest":"sha256:0"}]}`)))
+	f.Add(testutil.Tar(f, testutil.File("manifest.json", `[{"Config":"c","Layers":["l"]}]`), testutil.File("c", `{}`), testutil.File("l", "")))
 	f.Add([]byte("\xfd7zXZ\x00\x00\x04"))
 	f.Add([]byte("\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00"))
 	dir := f.TempDir()
@@ -514,7 +514,7 @@ func FuzzOpen(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		img, err := source.Open(path, amd64(), dir, nil)
+		img, err := tarball.Open(path, amd64(), dir, nil)
 		if err != nil {
 			return
 		}

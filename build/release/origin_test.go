@@ -1,4 +1,4 @@
-package origin
+package release
 
 import (
 	"os"
@@ -17,7 +17,7 @@ func TestOrigin(t *testing.T) {
 	}
 	want := func(of Origin, part string) {
 		t.Helper()
-		got, err := Of(tarball)
+		got, err := OriginOf(tarball)
 		if part == "" && err != nil || part != "" && (err == nil || !strings.Contains(err.Error(), part)) {
 			t.Errorf("got error %v, want %q", err, part)
 		}
@@ -27,7 +27,7 @@ func TestOrigin(t *testing.T) {
 	}
 	want(Origin{}, "")
 	write(tarball, "abc")
-	want(Origin{}, "has no side file")
+	want(Origin{}, "was not fetched by pretag")
 	o := Origin{
 		Source: "a.deb@sha256:1", Digest: "sha256:2", Size: 3,
 		SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", // FIPS 180-2, B.1
@@ -37,16 +37,16 @@ func TestOrigin(t *testing.T) {
 	}
 	want(o, "")
 	write(tarball, "abd")
-	want(o, "x.tar.info speaks of: move both away")
+	want(o, "does not match its record")
 	write(tarball, "abcd")
-	want(o, "x.tar.info speaks of: move both away")
+	want(o, "does not match its record")
 	write(tarball, "abc")
 
-	// the record of an archive, which package archive writes under the same name
-	write(tarball+Suffix, "helper=alpine-arm\nsize=3\nsha256=x\n")
-	want(Origin{}, "has no side file that says from where")
-	write(tarball+Suffix, "source=a\nsize=three\n")
-	want(Origin{}, `x.tar.info: line 2: size "three": want a number of bytes`)
-	write(tarball+Suffix, "source=a\nsize\n")
-	want(Origin{}, `x.tar.info: line 2: "size" is not KEY=value`)
+	// A record without a source was not written by pull or unpack.
+	write(tarball+OriginSuffix, "helper=alpine-arm\nsize=3\nsha256=x\n")
+	want(Origin{}, "was not fetched by pretag")
+	write(tarball+OriginSuffix, "source=a\nsize=three\n")
+	want(Origin{}, `x.tar.origin: line 2: size "three": want a number of bytes`)
+	write(tarball+OriginSuffix, "source=a\nsize\n")
+	want(Origin{}, `x.tar.origin: line 2: "size" is not KEY=value`)
 }

@@ -1,0 +1,99 @@
+package release
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+)
+
+// A Manifest is the content of manifest.json.
+type Manifest struct {
+	Version  string            `json:"version"`            // of GitLab Runner
+	Revision string            `json:"revision,omitempty"` // of GitLab Runner, below 16.8.0
+	Release  int               `json:"release"`            // of the packages
+	Created  int64             `json:"sourceDateEpoch"`    // seconds since 1970
+	Tools    map[string]string `json:"tools"`              // versions of everything that decides the bytes
+	Signer   string            `json:"signer,omitempty"`   // ID of the key that signed, in hex
+	Archives []Archive         `json:"archives"`
+	Packages []Package         `json:"packages"`
+}
+
+// Outputs lists the archives, their records and the packages, relative to OUT.
+func (m Manifest) Outputs() []string {
+	var files []string
+	for _, f := range m.Archives {
+		file := path.Join(ArchivesDir, f.Name)
+		files = append(files, file, file+InfoSuffix)
+	}
+	for _, p := range m.Packages {
+		files = append(files, path.Join(p.Format, p.File))
+	}
+	return files
+}
+
+// ReadManifest reads manifest.json in the directory out.
+func ReadManifest(out string) (Manifest, error) {
+	file := filepath.Join(out, ManifestName)
+	var m Manifest
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("%s: %w", file, err)
+	}
+	for i := range m.Archives {
+		m.Archives[i].Path = filepath.Join(out, ArchivesDir, m.Archives[i].Name)
+	}
+	for i := range m.Packages {
+		m.Packages[i].Path = filepath.Join(out, m.Packages[i].Format, m.Packages[i].File)
+	}
+	return m, nil
+}
+
+// Sums returns the content of SHA256SUMS for files relative to the directory
+// out, sorted by name.
+func Sums(out string, files []string) ([]byte, error) {
+	var b bytes.Buffer
+	for _, file := range slices.Sorted(slices.Values(files)) {
+		sum, err := SHA256File(filepath.Join(out, file))
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "%s  %s\n", sum, file)
+	}
+	return b.Bytes(), nil
+}
+
+// sumLine is a line of SHA256SUMS (GNU coreutils 9.1, sha256sum, text mode).
+var sumLine = regexp.MustCompile(`^([0-9a-f]{64})  (\S+)$`)
+
+// ReadSums reads SHA256SUMS in the directory out. It returns the sha256, in
+// hex, of each file.
+func ReadSums(out string) (map[string]string, error) {
+	file := filepath.Join(out, SumsName)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]string{}
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	for n := 1; scanner.Scan(); n++ {
+		fields := sumLine.FindStringSubmatch(scanner.Text())
+		if fields == nil || !filepath.IsLocal(fields[2]) {
+			return nil, fmt.Errorf("%s: line %d: %q is not <sha256>  <file>", file, n, scanner.Text())
+		}
+		if sums[fields[2]] != "" {
+			return nil, fmt.Errorf("%s: line %d: %s is listed twice", file, n, fields[2])
+		}
+		sums[fields[2]] = fields[1]
+	}
+	return sums, errors.Join(scanner.Err())
+}
