@@ -1,5 +1,5 @@
 // Package rpmheader reads the headers of rpm: those of packages and those that
-// rpm's database keeps of installed packages. It doubts every number in them.
+// rpm's database keeps of installed packages. It validates every number in them.
 package rpmheader
 
 import (
@@ -14,84 +14,122 @@ import (
 	"strings"
 )
 
-// maxValues is the most values that a tag is read with; the largest packages have
-// some 100,000 files.
-const maxValues = 1 << 18
-
-// What the paths of a header may take: a folder's name stands there once for all
-// of its files.
+// Limits on a header.
 const (
-	maxPath  = 4096     // bytes of one (PATH_MAX of Linux, limits.h)
-	maxPaths = 64 << 20 // bytes of all
+	maxTags   = 1<<16 - 1 // rpm 4.18, lib/header.c: HEADER_TAGS_MAX
+	maxValues = 1 << 18   // of one tag; the largest packages have some 100,000 files
+	maxPath   = 4096      // bytes of one path (PATH_MAX of Linux, limits.h)
+	maxPaths  = 64 << 20  // bytes of all paths: a directory's name is stored once for all of its files
 )
 
 // Tags of the files (rpm 4.18, include/rpm/rpmtag.h).
 const tagDirIndexes, tagBaseNames, tagDirNames = 1116, 1117, 1118
 
+// The first and the last region tag. A region tag comes first in the index and its
+// value, a trailer, behind the values of the region (rpm 4.18, include/rpm/rpmtag.h
+// and docs/manual/format.md).
+const firstRegion, lastRegion = 61, 63
+
 // Types of tags (rpm 4.18, include/rpm/rpmtag.h).
 const (
-	typeInt16, typeInt32, typeInt64             = 3, 4, 5
-	typeString, typeBin, typeStrings, typeI18nS = 6, 7, 8, 9
+	typeChar, typeInt8, typeInt16, typeInt32, typeInt64 = 1, 2, 3, 4, 5
+	typeString, typeBin, typeStrings, typeI18nStrings   = 6, 7, 8, 9
 )
 
-// A Header is the values of some tags.
+// A Header is the tags of a header with their values.
 type Header struct {
-	tags map[uint32]tagged
+	tags map[uint32]value
 }
 
-type tagged struct {
-	kind, count uint32
-	data        []byte // from the value's first byte to the store's end
+type value struct {
+	kind uint32
+	data []byte
 }
 
 // Parse reads a header from the two numbers that begin it to its end: how many
 // tags, how many bytes, the index, the store (rpm 4.18, docs/manual/format.md).
+// Like rpm it refuses values that overlap or are not in the order of the index
+// (lib/header.c, hdrblobVerifyInfo), so that no byte is read for two tags.
 func Parse(blob []byte) (*Header, error) {
 	if len(blob) < 8 {
 		return nil, io.ErrUnexpectedEOF
 	}
 	entries, size := int64(binary.BigEndian.Uint32(blob)), int64(binary.BigEndian.Uint32(blob[4:]))
+	if entries > maxTags {
+		return nil, fmt.Errorf("header has %d tags, at most %d are allowed", entries, maxTags)
+	}
 	rest := blob[8:]
 	if int64(len(rest)) < entries*16+size {
 		return nil, fmt.Errorf("%d tags and %d bytes do not fit into %d bytes", entries, size, len(rest))
 	}
-	h := &Header{tags: map[uint32]tagged{}}
+	h := &Header{tags: map[uint32]value{}}
 	index, store := rest[:entries*16], rest[entries*16:][:size]
+	end := int64(0) // of the values so far
 	for entry := range slices.Chunk(index, 16) {
 		word := func(i int) uint32 { return binary.BigEndian.Uint32(entry[4*i:]) }
-		tag, kind, offset, count := word(0), word(1), word(2), word(3)
-		if int64(offset) > size || int64(count) > size {
-			return nil, fmt.Errorf("tag %d: %d values at offset %d of %d bytes", tag, count, int32(offset), size)
+		tag, kind, offset, count := word(0), word(1), int64(word(2)), int64(word(3))
+		if len(h.tags) == 0 && end == 0 && tag >= firstRegion && tag <= lastRegion {
+			continue
 		}
-		if kind != typeBin && count > maxValues { // what costs a byte there costs 16 in memory
-			return nil, fmt.Errorf("tag %d: %d values, at most %d", tag, count, maxValues)
+		if offset < end {
+			return nil, fmt.Errorf("tag %d at offset %d overlaps the tag before it, which ends at %d", tag, offset, end)
 		}
-		h.tags[tag] = tagged{kind, count, store[offset:]}
+		if offset > size {
+			return nil, fmt.Errorf("tag %d at offset %d of %d bytes", tag, offset, size)
+		}
+		n, err := length(kind, count, store[offset:])
+		if err != nil {
+			return nil, fmt.Errorf("tag %d: %w", tag, err)
+		}
+		h.tags[tag] = value{kind, store[offset:][:n]}
+		end = offset + n
 	}
 	return h, nil
 }
 
-// Strings is a tag's values; nil where the header has no such tag.
-func (h *Header) Strings(tag uint32) ([]string, error) {
-	t, ok := h.tags[tag]
-	if !ok {
-		return nil, nil
+// length returns how many bytes at the beginning of data the values of a tag take.
+func length(kind uint32, count int64, data []byte) (n int64, err error) {
+	if count > maxValues && kind != typeBin && kind != typeChar && kind != typeInt8 {
+		return 0, fmt.Errorf("%d values, at most %d are read", count, maxValues)
 	}
-	if t.kind != typeString && t.kind != typeStrings && t.kind != typeI18nS {
-		return nil, fmt.Errorf("tag %d: type %d is no string", tag, t.kind)
-	}
-	values := make([]string, 0, t.count)
-	for data := t.data; len(values) < int(t.count); {
-		value, rest, ok := bytes.Cut(data, []byte{0})
-		if !ok {
-			return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
+	switch kind {
+	case typeChar, typeInt8, typeInt16, typeInt32, typeInt64, typeBin:
+		n = count * max(1, width(kind))
+		if n > int64(len(data)) {
+			return 0, io.ErrUnexpectedEOF
 		}
-		values, data = append(values, string(value)), rest
+	case typeString, typeStrings, typeI18nStrings:
+		for range count {
+			i := bytes.IndexByte(data[n:], 0)
+			if i < 0 {
+				return 0, io.ErrUnexpectedEOF
+			}
+			n += int64(i) + 1
+		}
+	default:
+		return 0, fmt.Errorf("unknown type %d", kind)
 	}
-	return values, nil
+	return n, nil
 }
 
-// String is a tag's first value, "" where there is none.
+// width returns the bytes of a number that Ints reads, or 0.
+func width(kind uint32) int64 {
+	return map[uint32]int64{typeInt16: 2, typeInt32: 4, typeInt64: 8}[kind]
+}
+
+// Strings returns the values of a tag, nil if the header does not have it.
+func (h *Header) Strings(tag uint32) ([]string, error) {
+	v, ok := h.tags[tag]
+	if !ok || len(v.data) == 0 {
+		return nil, nil
+	}
+	if v.kind != typeString && v.kind != typeStrings && v.kind != typeI18nStrings {
+		return nil, fmt.Errorf("tag %d has type %d, want strings", tag, v.kind)
+	}
+	return strings.Split(string(v.data[:len(v.data)-1]), "\x00"), nil
+}
+
+// String returns the first value of a tag, "" if there is none.
 func (h *Header) String(tag uint32) (string, error) {
 	values, err := h.Strings(tag)
 	if len(values) == 0 {
@@ -100,77 +138,67 @@ func (h *Header) String(tag uint32) (string, error) {
 	return values[0], err
 }
 
-// Ints is a tag's values, none below 0; nil where the header has no such tag.
+// Ints returns the values of a tag, nil if the header does not have it. None is negative.
 func (h *Header) Ints(tag uint32) ([]int64, error) {
-	t, ok := h.tags[tag]
+	v, ok := h.tags[tag]
 	if !ok {
 		return nil, nil
 	}
-	width, ok := map[uint32]int{typeInt16: 2, typeInt32: 4, typeInt64: 8}[t.kind]
-	if !ok {
-		return nil, fmt.Errorf("tag %d: type %d is no number", tag, t.kind)
+	width := width(v.kind)
+	if width == 0 {
+		return nil, fmt.Errorf("tag %d has type %d, want numbers", tag, v.kind)
 	}
-	if len(t.data) < int(t.count)*width {
-		return nil, fmt.Errorf("tag %d: %w", tag, io.ErrUnexpectedEOF)
-	}
-	values := make([]int64, t.count)
-	for i := range values {
-		switch at := t.data[i*width:]; width {
-		case 2:
-			values[i] = int64(binary.BigEndian.Uint16(at))
-		case 4:
-			values[i] = int64(binary.BigEndian.Uint32(at))
-		case 8:
-			value := binary.BigEndian.Uint64(at)
-			if value > math.MaxInt64 {
-				return nil, fmt.Errorf("tag %d: %d is no number of anything", tag, value)
-			}
-			values[i] = int64(value)
+	var values []int64
+	for number := range slices.Chunk(v.data, int(width)) {
+		var value uint64
+		for _, b := range number {
+			value = value<<8 | uint64(b)
 		}
+		if value > math.MaxInt64 {
+			return nil, fmt.Errorf("tag %d: %d is out of range", tag, value)
+		}
+		values = append(values, int64(value))
 	}
 	return values, nil
 }
 
-// Paths are the absolute and clean paths of the files, in their order.
+// Bytes returns the binary value of a tag, nil if the header does not have it.
+func (h *Header) Bytes(tag uint32) ([]byte, error) {
+	v, ok := h.tags[tag]
+	if ok && v.kind != typeBin {
+		return nil, fmt.Errorf("tag %d has type %d, want binary data", tag, v.kind)
+	}
+	return v.data, nil
+}
+
+// Paths returns the absolute and clean paths of the files, in their order.
 func (h *Header) Paths() ([]string, error) {
 	names, err1 := h.Strings(tagBaseNames)
-	folders, err2 := h.Strings(tagDirNames)
+	dirs, err2 := h.Strings(tagDirNames)
 	indexes, err3 := h.Ints(tagDirIndexes)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	if len(indexes) != len(names) {
-		return nil, fmt.Errorf("%d files, but folders of %d", len(names), len(indexes))
+		return nil, fmt.Errorf("%d files, but directories of %d", len(names), len(indexes))
 	}
 	paths, size := make([]string, len(names)), 0
 	for i, name := range names {
-		if indexes[i] >= int64(len(folders)) {
-			return nil, fmt.Errorf("%.200s: folder %d of %d", name, indexes[i], len(folders))
+		if indexes[i] >= int64(len(dirs)) {
+			return nil, fmt.Errorf("%.200q is in directory %d of %d", name, indexes[i], len(dirs))
 		}
 		if strings.Contains(name, "/") {
-			return nil, fmt.Errorf("%.200q is no file name", name)
+			return nil, fmt.Errorf("file name %.200q contains a slash", name)
 		}
-		folder := folders[indexes[i]]
-		n := len(folder) + len(name)
+		dir := dirs[indexes[i]]
+		n := len(dir) + len(name)
 		if n > maxPath {
-			return nil, fmt.Errorf("%.200s...: a path of %d bytes, at most %d", path.Join("/", folder, name), n, maxPath)
+			return nil, fmt.Errorf("path %.200q... has %d bytes, at most %d are allowed", dir+name, n, maxPath)
 		}
 		if size += n; size > maxPaths {
 			return nil, fmt.Errorf("paths of more than %d bytes", maxPaths)
 		}
-		paths[i] = path.Join("/", folder, name)
+		paths[i] = path.Join("/", dir, name)
 	}
 	return paths, nil
-}
-
-// Bytes is a tag's binary value; nil where the header has no such tag.
-func (h *Header) Bytes(tag uint32) ([]byte, error) {
-	t, ok := h.tags[tag]
-	if !ok {
-		return nil, nil
-	}
-	if t.kind != typeBin || len(t.data) < int(t.count) {
-		return nil, fmt.Errorf("tag %d: type %d, %d bytes of %d", tag, t.kind, len(t.data), t.count)
-	}
-	return t.data[:t.count], nil
 }

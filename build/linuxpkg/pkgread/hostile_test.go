@@ -108,6 +108,7 @@ func TestRefusesFloods(t *testing.T) {
 		want  string
 	}{
 		"rpm: strings of nothing": {rpmOf(zeros, many...), "values, at most"},
+		"rpm: tags that share":    {rpmOf(zeros, [3]uint32{1000, 8, 1 << 18}, [3]uint32{1001, 8, 1 << 18}), "tag 1001 at offset 0 overlaps the tag before it, which ends at 262144"},
 		"rpm: header cut":         {rpmOf(zeros)[:96+16+16+1000], "unexpected EOF"},
 		"rpm: header of 4 GiB":    {bytes.Replace(rpmOf(zeros), []byte{2, 0, 0, 0}, []byte{0xff, 0xff, 0xff, 0xff}, 1), "at most"},
 		"deb: names of 900 kB":    {debOf(t, minimalControl, "", long(3)), "a path of 9"},
