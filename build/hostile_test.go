@@ -323,7 +323,7 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 }
 
 func readPackage(path string, visit func(string, io.Reader) error) error {
-	p, err := pkgread.Open(path)
+	p, err := pkgread.Open(context.Background(), path)
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) er
 // inspect reads the file to its end. Where its name is that of a helper's
 // tarball or archive, it is held against the helper.
 func inspect(ctx context.Context, c *catalogue.Catalogue, file string) (*Inspection, error) {
-	p, err := pkgread.Open(file)
+	p, err := pkgread.Open(ctx, file)
 	if err == nil {
 		defer p.Close()
 		return inspectPackage(ctx, c, file, p)
@@ -256,13 +256,10 @@ func (i *Inspection) archive(c *archive.Contents, h catalogue.Helper, known bool
 
 // inspectPackage reads an rpm or a deb, and the archives in it.
 func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p *pkgread.Reader) (*Inspection, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	found := &Inspection{File: file, Layout: p.Format, Compression: p.Compression, Size: info.Size(), Problems: []string{}}
-	if found.SHA256, err = release.SHA256File(file); err != nil {
-		return nil, err
+	found := &Inspection{File: file, Layout: p.Format, Compression: p.Compression, Problems: []string{}}
+	var err error
+	if found.Size, found.SHA256, err = p.Sum(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	found.Package = &Contained{Metadata: p.Metadata}
 	records := map[string]*release.Archive{} // by the archive's path; nil where one cannot be read

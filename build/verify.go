@@ -62,30 +62,32 @@ func (c Config) onDisk(ctx context.Context) (verify.Report, error) {
 	if err != nil {
 		return verify.Report{}, err
 	}
-	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Packages: m.Packages, Sums: sums, Read: readPackage, More: append(c.signatures(m), c.accounts(ctx, m, sums)...)}
+	delivery := verify.Delivery{Dir: c.Out, Archives: m.Archives, Packages: m.Packages, Sums: sums, Read: readPackage(ctx), More: append(c.signatures(ctx, m), c.accounts(ctx, m, sums)...)}
 	report := verify.Report{Version: m.Version, Archives: m.Archives, Packages: delivery.Packages}
 	report.Disk, err = verify.Disk(ctx, delivery)
 	return report, err
 }
 
-// readPackage hands over the regular files of an rpm or deb.
-func readPackage(path string, visit func(name string, content io.Reader) error) error {
-	p, err := pkgread.Open(path)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	for entry, err := range p.Contents() {
+// readPackage returns a function that passes the regular files of an rpm or deb to visit.
+func readPackage(ctx context.Context) func(path string, visit func(name string, content io.Reader) error) error {
+	return func(path string, visit func(name string, content io.Reader) error) error {
+		p, err := pkgread.Open(ctx, path)
 		if err != nil {
 			return err
 		}
-		if entry.Mode.IsRegular() && !entry.Hard {
-			if err := visit(entry.Path, entry.Body); err != nil {
+		defer p.Close()
+		for entry, err := range p.Contents() {
+			if err != nil {
 				return err
 			}
+			if entry.Mode.IsRegular() && !entry.Hard {
+				if err := visit(entry.Path, entry.Body); err != nil {
+					return err
+				}
+			}
 		}
+		return nil
 	}
-	return nil
 }
 
 // accounts checks that bills of materials and provenance tell of these files.
@@ -116,7 +118,7 @@ func (c Config) accounts(ctx context.Context, m release.Manifest, sums map[strin
 
 // signatures checks each signature of a signed delivery by the key that came
 // with it. Whether that key is the right one, its ID tells.
-func (c Config) signatures(m release.Manifest) []verify.Check {
+func (c Config) signatures(ctx context.Context, m release.Manifest) []verify.Check {
 	if m.Signer == "" {
 		return nil
 	}
@@ -134,7 +136,7 @@ func (c Config) signatures(m release.Manifest) []verify.Check {
 	}}}
 	for _, p := range m.Packages {
 		checks = append(checks, verify.Check{Subject: path.Join(p.Format, p.File), Name: "signature", Do: func() error {
-			r, err := pkgread.Open(p.Path)
+			r, err := pkgread.Open(ctx, p.Path)
 			if err != nil {
 				return err
 			}

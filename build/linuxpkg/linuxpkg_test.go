@@ -91,7 +91,7 @@ func find(tb testing.TB, packages []release.Package, format, name, arch string) 
 
 func metadata(tb testing.TB, path string) pkgread.Metadata {
 	tb.Helper()
-	r, err := pkgread.Open(path)
+	r, err := pkgread.Open(tb.Context(), path)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -395,7 +395,7 @@ func TestContents(t *testing.T) {
 		},
 	} {
 		p := find(t, result.Packages, format, name, "")
-		r, err := pkgread.Open(p.Path)
+		r, err := pkgread.Open(t.Context(), p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -472,7 +472,7 @@ func TestOverlay(t *testing.T) {
 	result := build(t, opts, archivetest.Archives(t, dir, "alpine-x86_64"))
 	for format, script := range map[string]string{release.RPM: "postin", release.Deb: "postinst"} {
 		p := find(t, result.Packages, format, "gitlab-runner-helper-images-loader", "")
-		r, err := pkgread.Open(p.Path)
+		r, err := pkgread.Open(t.Context(), p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -520,7 +520,7 @@ func TestTexts(t *testing.T) {
 			names = append(names, p.Name)
 		}
 		for _, p := range packages {
-			r, err := pkgread.Open(p.Path)
+			r, err := pkgread.Open(t.Context(), p.Path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -759,7 +759,7 @@ func write(tb testing.TB, path string, data []byte) {
 
 // readAll reads a package to its end.
 func readAll(path string) (pkgread.Metadata, []pkgread.Entry, error) {
-	r, err := pkgread.Open(path)
+	r, err := pkgread.Open(context.Background(), path)
 	if err != nil {
 		return pkgread.Metadata{}, nil, err
 	}

@@ -62,22 +62,22 @@ const tempFolder = ".unpack"
 // ahead of its tarball. Tarballs there that have no side file, or another's, are
 // never replaced. The caller lets no other write to the folder.
 func Unpack(ctx context.Context, file string, opts Options) (_ Package, err error) {
-	source, err := name(ctx, file)
-	if err != nil {
-		return Package{}, err
-	}
-	reader, err := pkgread.Open(file)
+	reader, err := pkgread.Open(ctx, file)
 	if err != nil {
 		return Package{}, err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
+	_, sum, err := reader.Sum()
+	if err != nil {
+		return Package{}, fmt.Errorf("%s: %w", file, err)
+	}
 	temp := filepath.Join(opts.Folder, tempFolder)
 	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o755)); err != nil {
 		return Package{}, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 
-	u := unpacking{opts: opts, temp: temp, source: source}
+	u := unpacking{opts: opts, temp: temp, source: filepath.Base(file) + "@sha256:" + sum}
 	u.pkg.Name, u.pkg.Version, u.pkg.Release = reader.Name, reader.Version, reader.Release
 	for entry, err := range reader.Contents() {
 		if err == nil {
@@ -94,20 +94,6 @@ func Unpack(ctx context.Context, file string, opts Options) (_ Package, err erro
 		return Package{}, err
 	}
 	return u.pkg, u.publish()
-}
-
-// name is what side files say of a package: its file name and its sha256.
-func name(ctx context.Context, file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, &input{Reader: f, ctx: ctx}); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%s@sha256:%x", filepath.Base(file), hash.Sum(nil)), nil
 }
 
 // An unpacking is a package that is being read.

@@ -36,7 +36,7 @@ Description: first
 Empty:
   
 
-Package: b` + "\r\n\r\n\n")
+Package: b`+"\r\n\r\n\n")
 	want := []deb822.Paragraph{
 		{"package": "a", "version": "1:2-3", "description": "first\nsecond: not a field\n indented\n\ntab", "empty": ""},
 		{"package": "b"},

@@ -13,7 +13,7 @@ const (
 	arHeaderSize = 60    // bytes: name 16, mtime 12, uid 6, gid 6, mode 8, size 10, end 2 (ar(5))
 	arHeaderEnd  = "`\n" // of every header
 
-	// maxMembers is far above the three of a deb and its signatures.
+	// maxMembers is far above the three members of a deb and its signatures.
 	maxMembers = 64
 )
 
@@ -23,7 +23,7 @@ type arMember struct {
 	name string
 }
 
-// arMembers lists what is in the ar archive of size bytes, in its order.
+// arMembers returns the members of an ar archive of size bytes, in its order.
 func arMembers(archive io.ReaderAt, size int64) ([]arMember, error) {
 	var members []arMember
 	for at := int64(len(arMagic)); at < size; {

@@ -2,8 +2,6 @@ package pkgread
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -12,17 +10,14 @@ import (
 	"path"
 	"strings"
 
+	"pretag/build/internal/deb822"
 	"pretag/build/release"
 )
 
-// A deb is an ar archive of debian-binary, control.tar, data.tar and, after
+// openDeb reads the ar archive of debian-binary, control.tar, data.tar and, after
 // them, signatures (deb(5), dpkg 1.21; debsigs puts _gpgorigin last).
-func (r *Reader) openDeb() error {
-	info, err := r.file.Stat()
-	if err != nil {
-		return err
-	}
-	members, err := arMembers(r.file, info.Size())
+func (r *Reader) openDeb(size int64) error {
+	members, err := arMembers(r.file, size)
 	if err != nil {
 		return err
 	}
@@ -62,7 +57,7 @@ func (r *Reader) openDeb() error {
 	return nil
 }
 
-// member returns the first one of that name with any compression, and says which.
+// member returns the first member of that name and the compression that its suffix names.
 func member(members []arMember, want string) (m arMember, kind string, err error) {
 	kinds := map[string]string{"": "none", ".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".bz2": "bzip2", ".lzma": "lzma"}
 	for _, m := range members {
@@ -77,7 +72,7 @@ func member(members []arMember, want string) (m arMember, kind string, err error
 }
 
 // readSignatures keeps the members _gpg*, wherever they are. They sign the
-// bodies of the others, one behind the other (debsigs 0.1.15, debsigs(1p)).
+// concatenated bodies of the others (debsigs 0.1.15, debsigs(1p)).
 func (r *Reader) readSignatures(members []arMember) error {
 	isSignature := func(m arMember) bool { return strings.HasPrefix(m.name, "_gpg") }
 	signed := func() io.Reader {
@@ -103,7 +98,7 @@ func (r *Reader) readSignatures(members []arMember) error {
 }
 
 // readControl fills in the metadata. It returns the MD5 digest of each file,
-// and which are configuration.
+// and which files are configuration.
 func (r *Reader) readControl(raw io.Reader, kind string) (digests map[string]string, config map[string]bool, err error) {
 	plain, _, err := r.payload(raw, kind)
 	if err != nil {
@@ -111,7 +106,7 @@ func (r *Reader) readControl(raw io.Reader, kind string) (digests map[string]str
 	}
 	r.Format, r.Scripts = release.Deb, map[string]string{}
 	digests, config = map[string]string{}, map[string]bool{}
-	var fields map[string]string
+	var control []byte
 	for members := tar.NewReader(io.LimitReader(plain, maxMetadata)); ; {
 		h, err := members.Next()
 		if errors.Is(err, io.EOF) {
@@ -129,9 +124,7 @@ func (r *Reader) readControl(raw io.Reader, kind string) (digests map[string]str
 		}
 		switch name := path.Clean(h.Name); name {
 		case "control":
-			if fields, err = parseControl(data); err != nil {
-				return nil, nil, err
-			}
+			control = data
 		case "md5sums":
 			for line := range strings.Lines(string(data)) {
 				if sum, file, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "  "); ok {
@@ -146,41 +139,17 @@ func (r *Reader) readControl(raw io.Reader, kind string) (digests map[string]str
 			r.Scripts[name] = string(data)
 		}
 	}
-	if fields == nil {
-		return nil, nil, errors.New("no control file")
-	}
-	return digests, config, r.describeDeb(fields)
-}
-
-// parseControl reads one paragraph of fields (Debian Policy 5.1), by names in
-// lower case.
-func parseControl(data []byte) (map[string]string, error) {
-	fields := map[string]string{}
-	var last string
-	scanner := bufio.NewScanner(bytes.NewReader(data))
-	scanner.Buffer(nil, maxMetadata)
-	for line := 1; scanner.Scan(); line++ {
-		text := scanner.Text()
-		switch {
-		case strings.TrimSpace(text) == "":
-		case text[0] == ' ' || text[0] == '\t':
-			if text = text[1:]; text == "." {
-				text = ""
-			}
-			fields[last] += "\n" + text
-		default:
-			name, value, ok := strings.Cut(text, ":")
-			if !ok {
-				return nil, fmt.Errorf("control: line %d: %q is no field", line, text)
-			}
-			last = strings.ToLower(name)
-			fields[last] = strings.TrimSpace(value)
+	for fields, err := range deb822.Paragraphs(r.ctx, control) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("control: %w", err)
 		}
+		return digests, config, r.describeDeb(fields)
 	}
-	return fields, scanner.Err()
+	return nil, nil, errors.New("no control file, or an empty one")
 }
 
-func (r *Reader) describeDeb(fields map[string]string) error {
+// describeDeb fills in the metadata from the fields of the control file.
+func (r *Reader) describeDeb(fields deb822.Paragraph) error {
 	r.Name, r.Arch, r.Section = fields["package"], fields["architecture"], fields["section"]
 	r.Maintainer, r.Homepage = fields["maintainer"], fields["homepage"]
 	r.Vendor = fields["vendor"]
@@ -193,7 +162,7 @@ func (r *Reader) describeDeb(fields map[string]string) error {
 		r.Version, r.Release = r.Version[:i], r.Version[i+1:]
 	}
 	if r.Name == "" || r.Version == "" || r.Arch == "" {
-		return errors.New("control: no package, version or architecture")
+		return errors.New("control: no package name, version or architecture")
 	}
 	r.Relations = map[string][]string{}
 	for _, word := range []string{"pre-depends", "depends", "recommends", "suggests", "enhances", "provides", "conflicts", "breaks", "replaces"} {
@@ -206,6 +175,7 @@ func (r *Reader) describeDeb(fields map[string]string) error {
 	return nil
 }
 
+// yieldTar yields the files of a data.tar.
 func yieldTar(plain io.Reader, digests map[string]string, config map[string]bool, yield func(Entry, error) bool) {
 	for r := tar.NewReader(plain); ; {
 		h, err := r.Next()
@@ -232,7 +202,7 @@ func yieldTar(plain io.Reader, digests map[string]string, config map[string]bool
 		}
 		switch {
 		case sparse(h):
-			err = fmt.Errorf("%s: a sparse file", file)
+			err = fmt.Errorf("%s: sparse files are not supported", file)
 		case h.Typeflag == tar.TypeLink:
 			e.Hard, e.Link = true, path.Join("/", h.Linkname)
 		case e.Mode.IsRegular():
@@ -242,7 +212,7 @@ func yieldTar(plain io.Reader, digests map[string]string, config map[string]bool
 			}
 			e.Size, e.Body = h.Size, b
 		case e.Mode&(fs.ModeDir|fs.ModeSymlink) == 0:
-			err = fmt.Errorf("%s: a file of type %q", file, h.Typeflag)
+			err = fmt.Errorf("%s: tar entries of type %q are not supported", file, h.Typeflag)
 		}
 		if err != nil {
 			yield(Entry{}, err)
@@ -257,7 +227,7 @@ func yieldTar(plain io.Reader, digests map[string]string, config map[string]bool
 	}
 }
 
-// sparse tells a file that claims more bytes than it has.
+// sparse reports whether an entry is a file with holes, which can claim any size.
 func sparse(h *tar.Header) bool {
 	if h.Typeflag == tar.TypeGNUSparse {
 		return true

@@ -3,6 +3,7 @@ package pkgread_test
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
@@ -13,21 +14,91 @@ import (
 	"pretag/build/testutil"
 )
 
-// rpmOf is an rpm without digests whose header holds tags, each of a type and a
-// number of values, over one store.
-func rpmOf(store []byte, tags ...[3]uint32) []byte {
+// A tag of an rpm header: number, type, count and values.
+type tag struct {
+	number, kind, count uint32
+	data                []byte
+}
+
+// rpmOf makes an rpm without signatures and digests of the header.
+func rpmOf(payload []byte, tags ...tag) []byte {
 	magic := []byte{0x8e, 0xad, 0xe8, 0x01, 0, 0, 0, 0}
 	b := append([]byte("\xed\xab\xee\xdb\x03"), make([]byte, 91)...)
 	b = append(append(b, magic...), make([]byte, 8)...)
+	var index, store []byte
+	for _, tag := range tags {
+		store = append(store, make([]byte, -len(store)&3)...)
+		for _, word := range []uint32{tag.number, tag.kind, uint32(len(store)), tag.count} {
+			index = binary.BigEndian.AppendUint32(index, word)
+		}
+		store = append(store, tag.data...)
+	}
 	b = append(b, magic...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(tags)))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(store)))
-	for _, tag := range tags {
-		for _, word := range []uint32{tag[0], tag[1], 0, tag[2]} {
-			b = binary.BigEndian.AppendUint32(b, word)
-		}
+	return append(append(append(b, index...), store...), payload...)
+}
+
+func text(number uint32, value string) tag { return tag{number, 6, 1, []byte(value + "\x00")} }
+
+func word(number, value uint32) tag {
+	return tag{number, 4, 1, binary.BigEndian.AppendUint32(nil, value)}
+}
+
+// oneFile is the tags of a package with the file /f.
+func oneFile(size uint64, digest string, more ...tag) []tag {
+	return append([]tag{
+		text(1000, "n"), text(1001, "1"), text(1022, "noarch"),
+		{1030, 3, 1, []byte{0x81, 0xa4}}, word(1034, 0), text(1035, digest), text(1036, ""), word(1037, 0), text(1039, "root"), text(1040, "root"),
+		word(1116, 0), text(1117, "f"), text(1118, "/"), {5008, 5, 1, binary.BigEndian.AppendUint64(nil, size)},
+	}, more...)
+}
+
+// newc is a cpio archive with the file ./f and its body.
+func newc(body string) []byte {
+	var b bytes.Buffer
+	for _, e := range [][2]string{{"./f", body}, {"TRAILER!!!", ""}} {
+		fmt.Fprintf(&b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", 1, 0o100644, 0, 0, 1, 0, len(e[1]), 0, 0, 0, 0, len(e[0])+1, 0, e[0])
+		b.Write(make([]byte, -b.Len()&3))
+		b.WriteString(e[1])
+		b.Write(make([]byte, -b.Len()&3))
 	}
-	return append(b, store...)
+	return b.Bytes()
+}
+
+// What cannot be checked or read is an error, not a success.
+func TestUnsupported(t *testing.T) {
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte("body")))
+	for name, row := range map[string]struct {
+		rpm  []byte
+		want string
+	}{
+		"whole":                    {rpmOf(newc("body"), oneFile(4, sum, word(5011, 8))...), ""},
+		"wrong digest":             {rpmOf(newc("bady"), oneFile(4, sum, word(5011, 8))...), "digest a372f0d"},
+		"wrong size":               {rpmOf(newc("bod"), oneFile(4, sum, word(5011, 8))...), "/f: 3 bytes, want 4 as the header says"},
+		"unknown digest":           {rpmOf(newc("body"), oneFile(4, sum, word(5011, 99))...), "header: /f: digest algorithm 99 is not supported"},
+		"unknown payload digest":   {rpmOf(newc("body"), oneFile(4, "", text(5092, sum), word(5093, 99))...), "header: digest algorithm 99 is not supported"},
+		"payload digest":           {rpmOf(newc("body"), oneFile(4, "", text(5092, fmt.Sprintf("%x", sha256.Sum256(newc("body")))))...), ""},
+		"wrong payload digest":     {rpmOf(newc("body"), oneFile(4, "", text(5092, sum))...), "payload: digest "},
+		"a file of 5 GiB":          {rpmOf([]byte("07070X00000000"+strings.Repeat("\x00", 200)), oneFile(5<<30, sum, word(5011, 8))...), "payload: rpm's own cpio format for files above 4 GiB (07070X) is not supported"},
+		"another payload format":   {rpmOf(nil, text(1000, "n"), text(1001, "1"), text(1022, "noarch"), text(1124, "drpm")), `payload has the format "drpm", only cpio is supported`},
+		"another compression":      {rpmOf(newc("body"), oneFile(4, sum, word(5011, 8), text(1125, "xz"))...), "payload is none, want xz as the package says"},
+		"a file without its tags":  {rpmOf(nil, oneFile(4, sum)[:13]...), "header: 1 files, but 0 values of one of their tags"},
+		"not in the payload":       {rpmOf([]byte(strings.Replace(string(newc("body")), "./f", "./g", 1)), oneFile(4, "")...), `payload: "./g" is not in the header`},
+		"a payload without a file": {rpmOf(newc("")[116:], oneFile(4, "")...), "/f: listed in the header, missing in the payload"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "package")
+			write(t, path, row.rpm)
+			_, files, _, err := readAll(path)
+			if row.want == "" && (err != nil || string(files["/f"]) != "body") {
+				t.Errorf("files %q, error %v", files, err)
+			}
+			if row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+				t.Errorf("error %v, want one that holds %q", err, row.want)
+			}
+		})
+	}
 }
 
 // minimalControl has the fields that a deb must have.
@@ -92,10 +163,12 @@ func TestRefusesMembers(t *testing.T) {
 // What a package claims costs no memory that it does not have itself.
 func TestRefusesFloods(t *testing.T) {
 	zeros := make([]byte, 32<<20)
-	var many [][3]uint32
-	for _, tag := range []uint32{1117, 1118, 1039, 1040, 1036, 1035, 1049, 1047} { // strings, all empty
-		many = append(many, [3]uint32{tag, 8, 32 << 20})
+	var many []tag
+	for _, number := range []uint32{1117, 1118, 1039, 1040, 1036, 1035, 1049, 1047} { // strings, all empty
+		many = append(many, tag{number, 8, 4 << 20, zeros[:4<<20]})
 	}
+	shared := rpmOf(nil, tag{1118, 8, 1 << 18, zeros[:1<<18]}, tag{1117, 8, 1, nil})
+	copy(shared[96+16+16+16+8:], make([]byte, 4)) // the second tag's offset
 	long := func(n int) []byte {
 		var entries []testutil.Entry
 		for i := range n {
@@ -107,11 +180,11 @@ func TestRefusesFloods(t *testing.T) {
 		input []byte
 		want  string
 	}{
-		"rpm: strings of nothing": {rpmOf(zeros, many...), "values, at most"},
-		"rpm: tags that share":    {rpmOf(zeros, [3]uint32{1000, 8, 1 << 18}, [3]uint32{1001, 8, 1 << 18}), "tag 1001 at offset 0 overlaps the tag before it, which ends at 262144"},
-		"rpm: header cut":         {rpmOf(zeros)[:96+16+16+1000], "unexpected EOF"},
-		"rpm: header of 4 GiB":    {bytes.Replace(rpmOf(zeros), []byte{2, 0, 0, 0}, []byte{0xff, 0xff, 0xff, 0xff}, 1), "at most"},
-		"deb: names of 900 kB":    {debOf(t, minimalControl, "", long(3)), "a path of 9"},
+		"rpm: strings of nothing": {rpmOf(nil, many...), "values, at most"},
+		"rpm: tags that share":    {shared, "tag 1117 at offset 0 overlaps the tag before it, which ends at 262144"},
+		"rpm: header cut":         {rpmOf(nil, tag{1000, 7, 1000, zeros[:1000]})[:96+16+16+500], "unexpected EOF"},
+		"rpm: header of 4 GiB":    {bytes.Replace(rpmOf(nil, tag{1000, 7, 32 << 20, zeros}), []byte{2, 0, 0, 0}, []byte{0xff, 0xff, 0xff, 0xff}, 1), "at most"},
+		"deb: names of 900 kB":    {debOf(t, minimalControl, "", long(3)), "has 9000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "package")

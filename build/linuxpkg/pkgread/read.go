@@ -4,7 +4,8 @@ package pkgread
 
 import (
 	"bytes"
-	"encoding/binary"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -14,22 +15,22 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 
-	"github.com/ulikunitz/xz/lzma"
-
+	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
 )
 
 // Limits on what a package may declare.
 const (
-	maxEntries  = 1 << 18  // files; Runner's own packages have some 100
+	maxEntries  = 1 << 18  // files; Runner's own packages have about 100
 	maxPath     = 4096     // bytes of a file's path (PATH_MAX of Linux, limits.h)
 	maxUnpacked = 64 << 30 // bytes of all files
 	maxMetadata = 64 << 20 // bytes of an rpm header, of a deb's control files
 )
 
-// Metadata is what a package says of itself. Relations and scripts go by the
-// format's own words in lower case: requires, depends, postinst, postin.
+// Metadata is what a package says about itself. Relations and scripts have the
+// format's own names in lower case: requires, depends, postinst, postin.
 type Metadata struct {
 	Format      string              `json:"format"` // rpm, deb
 	Name        string              `json:"name"`
@@ -50,16 +51,16 @@ type Metadata struct {
 	Signatures  []Signature         `json:"signatures,omitempty"`
 }
 
-// A Signature is one that a package carries; nobody has checked it.
+// A Signature is one that a package carries. It is not checked here.
 type Signature struct {
 	Place string `json:"place"` // rpm: header, header and payload; deb: _gpgorigin, ...
 	Data  []byte `json:"-"`     // the OpenPGP packets, armored or not
 
-	// Signed gives the bytes that are signed, until the package is closed.
+	// Signed returns a reader of the signed bytes, which works until the package is closed.
 	Signed func() io.Reader `json:"-"`
 }
 
-// An Entry is one file, folder or link in a package.
+// An Entry is one file, directory or link in a package.
 type Entry struct {
 	Path   string      `json:"path"` // absolute and clean
 	Mode   fs.FileMode `json:"mode"`
@@ -68,51 +69,71 @@ type Entry struct {
 	Group  string      `json:"group"`
 	MTime  int64       `json:"mtime"` // seconds since 1970
 	Link   string      `json:"link,omitempty"`
-	Hard   bool        `json:"hard,omitempty"`   // Link is a path in the package, and there is no body
+	Hard   bool        `json:"hard,omitempty"`   // Link is a path in the package; there is no Body
 	Config bool        `json:"config,omitempty"` // the package manager keeps the admin's changes
 
-	// Body is the file's content until the iterator goes on. Where the package
-	// has a digest of it, reading to the end fails when that does not match.
+	// Body is the content of a regular file until the iterator goes on. If the package
+	// has a digest of it, reading to the end fails unless the digest matches.
 	Body io.Reader `json:"-"`
 }
 
-// A Reader reads one package from front to back, without rpm or dpkg.
+// A Reader reads one package from front to back.
 type Reader struct {
 	Metadata
-	path     string
+	ctx      context.Context
 	file     *os.File
 	contents func(yield func(Entry, error) bool)
 	release  func() error
 }
 
-// ErrFormat is what Open returns for a file that is no package.
+// ErrFormat is the error of Open for a file that is not a package.
 var ErrFormat = errors.New("neither an rpm nor a deb")
 
-// Open reads the metadata of the package at path. The format is told by content.
-func Open(path string) (*Reader, error) {
-	f, err := os.Open(path)
+// Open reads the metadata of the package at path. The content, not the name, decides
+// the format. The Reader reads until ctx ends.
+func Open(ctx context.Context, path string) (*Reader, error) {
+	// O_NONBLOCK: opening a FIFO would wait for a writer
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{path: path, file: f, release: func() error { return nil }}
-	head := make([]byte, 8)
-	_, err = f.ReadAt(head, 0)
-	switch {
-	case err != nil && !errors.Is(err, io.EOF):
-	case bytes.HasPrefix(head, rpmMagic()):
-		err = r.openRPM()
-	case string(head) == arMagic:
-		err = r.openDeb()
-	default:
-		err = ErrFormat
-	}
-	if err != nil {
+	r := &Reader{ctx: ctx, file: f, release: func() error { return nil }}
+	if err := r.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, unexpected(err)), r.Close())
 	}
 	return r, nil
 }
 
-// Close releases the package's file.
+func (r *Reader) open() error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	head := make([]byte, 8)
+	_, err = r.file.ReadAt(head, 0)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return err
+	case bytes.HasPrefix(head, rpmMagic()):
+		return r.openRPM(info.Size())
+	case string(head) == arMagic:
+		return r.openDeb(info.Size())
+	}
+	return ErrFormat
+}
+
+// Sum returns the size and the SHA-256 digest of the package's file, the one that
+// was opened.
+func (r *Reader) Sum() (size int64, hex string, err error) {
+	digest := sha256.New()
+	size, err = io.Copy(digest, contextio.NewReader(r.ctx, io.NewSectionReader(r.file, 0, 1<<63-1)))
+	return size, fmt.Sprintf("%x", digest.Sum(nil)), err
+}
+
+// Close closes the package's file.
 func (r *Reader) Close() error { return errors.Join(r.release(), r.file.Close()) }
 
 // Contents yields everything in the package once, in the package's order. A
@@ -131,7 +152,7 @@ func (r *Reader) Contents() iter.Seq2[Entry, error] {
 			}
 			if err != nil {
 				done = true
-				yield(Entry{}, fmt.Errorf("%s: %w", r.path, unexpected(err)))
+				yield(Entry{}, fmt.Errorf("%s: %w", r.file.Name(), unexpected(err)))
 				return false
 			}
 			if done = !yield(e, nil); done {
@@ -140,7 +161,7 @@ func (r *Reader) Contents() iter.Seq2[Entry, error] {
 			if e.Body != nil {
 				if _, err := io.Copy(io.Discard, e.Body); err != nil {
 					done = true
-					yield(Entry{}, fmt.Errorf("%s: %s: %w", r.path, e.Path, unexpected(err)))
+					yield(Entry{}, fmt.Errorf("%s: %s: %w", r.file.Name(), e.Path, unexpected(err)))
 					return false
 				}
 			}
@@ -154,27 +175,27 @@ func admit(e *Entry, seen map[string]bool, total *int64) error {
 	clean := path.Clean("/" + e.Path)
 	for part := range strings.SplitSeq(e.Path, "/") {
 		if part == ".." {
-			return fmt.Errorf("%q leaves the package", e.Path)
+			return fmt.Errorf("path %.200q contains \"..\"", e.Path)
 		}
 	}
 	switch {
 	case len(e.Path) > maxPath:
-		return fmt.Errorf("%.200s...: a path of %d bytes, at most %d", clean, len(e.Path), maxPath)
+		return fmt.Errorf("path %.200q... has %d bytes, at most %d are allowed", clean, len(e.Path), maxPath)
 	case e.Size < 0:
-		return fmt.Errorf("%s: %d bytes", clean, e.Size)
+		return fmt.Errorf("%s: size %d is negative", clean, e.Size)
 	case seen[clean]:
-		return fmt.Errorf("%s: twice in the package", clean)
+		return fmt.Errorf("%s is in the package twice", clean)
 	case len(seen) == maxEntries:
 		return fmt.Errorf("more than %d files", maxEntries)
 	case *total > maxUnpacked-e.Size:
-		return fmt.Errorf("%s: more than %d bytes in all", clean, int64(maxUnpacked))
+		return fmt.Errorf("%s: files of more than %d bytes in all", clean, int64(maxUnpacked))
 	}
 	e.Path, seen[clean] = clean, true
 	*total += e.Size
 	return nil
 }
 
-// unexpected makes the end of a package that is not over an error that says so.
+// unexpected turns io.EOF, which looks like a regular end, into io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -182,43 +203,30 @@ func unexpected(err error) error {
 	return err
 }
 
-// payload begins to decompress a payload of the kind that the package names,
-// "" where it names none, and says of which kind it is.
-func (r *Reader) payload(raw io.Reader, kind string) (plain io.Reader, is string, err error) {
-	if kind == "lzma" { // has no magic number: the package's word must do
-		plain, err = lzmaReader(raw)
-		return plain, kind, err
+// payload begins to decompress a payload. It returns its compression, which must be
+// the one that the package names if it names one.
+func (r *Reader) payload(raw io.Reader, named string) (plain io.Reader, compression string, err error) {
+	open := decompress.NewReader
+	if named == string(decompress.LZMA) {
+		open = decompress.NewLZMA
 	}
-	d, err := decompress.NewReader(raw)
+	d, err := open(raw)
 	if err != nil {
 		return nil, "", err
 	}
 	previous := r.release
 	r.release = func() error { return errors.Join(d.Close(), previous()) }
-	if is = string(d.Format); kind != "" && is != kind {
-		return nil, "", fmt.Errorf("payload is %s, want %s as the package says", is, kind)
+	if compression = string(d.Format); named != "" && compression != named {
+		return nil, "", fmt.Errorf("payload is %s, want %s as the package says", compression, named)
 	}
-	return d, is, nil
-}
-
-// lzmaReader reads the legacy format of LZMA Utils (xz 5.4, doc/lzma-file-format.txt),
-// with a bound on the dictionary, which the decoder trusts.
-func lzmaReader(raw io.Reader) (io.Reader, error) {
-	head := make([]byte, lzma.HeaderLen)
-	if _, err := io.ReadFull(raw, head); err != nil {
-		return nil, err
-	}
-	if dictionary := binary.LittleEndian.Uint32(head[1:]); dictionary > decompress.MaxWindow {
-		return nil, fmt.Errorf("the lzma stream asks for %d bytes of history, at most %d are given", dictionary, decompress.MaxWindow)
-	}
-	return lzma.NewReader(io.MultiReader(bytes.NewReader(head), raw))
+	return contextio.NewReader(r.ctx, d), compression, nil
 }
 
 // A body is the content of one file: all of its bytes or an error.
 type body struct {
 	r      io.Reader
 	left   int64
-	digest hash.Hash // nil: the package has none
+	digest hash.Hash // nil if the package has none
 	want   string    // hex
 }
 
@@ -245,7 +253,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bounded reads all of r, which may not be longer than maxMetadata.
+// bounded reads all of r, at most maxMetadata bytes.
 func bounded(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
 	if err == nil && len(data) > maxMetadata {

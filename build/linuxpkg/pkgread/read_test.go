@@ -2,11 +2,15 @@ package pkgread_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,7 +64,7 @@ func write(tb testing.TB, path string, data []byte) {
 
 // readAll reads a package to its end.
 func readAll(path string) (pkgread.Metadata, map[string][]byte, []pkgread.Entry, error) {
-	r, err := pkgread.Open(path)
+	r, err := pkgread.Open(context.Background(), path)
 	if err != nil {
 		return pkgread.Metadata{}, nil, nil, err
 	}
@@ -135,7 +139,52 @@ func FuzzOpen(f *testing.F) {
 func TestNoPackage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, []byte("PK\x03\x04 something else"))
-	if _, err := pkgread.Open(path); err == nil || !strings.Contains(err.Error(), path+": neither an rpm nor a deb") {
+	if _, err := pkgread.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), path+": neither an rpm nor a deb") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Neither a FIFO, which has no end, nor a directory is read.
+func TestNotRegular(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, filepath.Dir(path)} {
+		if _, err := pkgread.Open(t.Context(), path); err == nil || err.Error() != path+": not a regular file" {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// Reading ends with the context, wherever it is.
+func TestContext(t *testing.T) {
+	stop := errors.New("stop")
+	for format, data := range packages(t) {
+		path := filepath.Join(t.TempDir(), "package")
+		write(t, path, data)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		r, err := pkgread.Open(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if size, sum, err := r.Sum(); err != nil || size != int64(len(data)) || sum != fmt.Sprintf("%x", sha256.Sum256(data)) {
+			t.Errorf("%s: sum %d %s, %v", format, size, sum, err)
+		}
+		cancel(stop)
+		var last error
+		for _, err := range r.Contents() {
+			last = err
+		}
+		if !errors.Is(last, stop) {
+			t.Errorf("%s: contents: error %v, want %v", format, last, stop)
+		}
+		if _, _, err := r.Sum(); !errors.Is(err, stop) {
+			t.Errorf("%s: sum: error %v, want %v", format, err, stop)
+		}
+		if _, err := pkgread.Open(ctx, path); format == release.Deb && !errors.Is(err, stop) {
+			t.Errorf("%s: open: error %v, want %v", format, err, stop)
+		}
 	}
 }

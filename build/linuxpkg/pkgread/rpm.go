@@ -13,7 +13,9 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"math"
 	"path"
+	"slices"
 
 	"github.com/cavaliergopher/cpio"
 
@@ -48,7 +50,7 @@ const (
 
 const fileConfig, fileGhost = 1 << 0, 1 << 6 // rpm 4.18, include/rpm/rpmfiles.h
 
-// A header is one of an rpm's two, with its bytes.
+// A header is one of the two headers of an rpm, with its bytes.
 type header struct {
 	*rpmheader.Header
 	raw []byte
@@ -63,20 +65,20 @@ func readHeader(r io.Reader) (*header, error) {
 		return nil, err
 	}
 	if !bytes.HasPrefix(intro, headerMagic()) {
-		return nil, errors.New("no rpm header")
+		return nil, fmt.Errorf("begins with %x, want %x", intro[:4], headerMagic())
 	}
 	entries, size := int64(binary.BigEndian.Uint32(intro[8:])), int64(binary.BigEndian.Uint32(intro[12:]))
 	if entries*16+size > maxMetadata {
-		return nil, fmt.Errorf("the header claims %d tags and %d bytes, at most %d bytes are read", entries, size, maxMetadata)
+		return nil, fmt.Errorf("%d tags and %d bytes, at most %d bytes are read", entries, size, maxMetadata)
 	}
 	if n, err := io.Copy(io.Discard, io.LimitReader(r, entries*16+size)); err != nil || n < entries*16+size {
 		return nil, cmp.Or(err, io.ErrUnexpectedEOF)
 	}
-	h, err := rpmheader.Parse(raw.Bytes()[len(headerMagic())+4:]) // behind magic and reserved bytes
+	h, err := rpmheader.Parse(raw.Bytes()[8:]) // after magic and reserved bytes
 	return &header{h, raw.Bytes()}, err
 }
 
-func (r *Reader) openRPM() error {
+func (r *Reader) openRPM(size int64) error {
 	if _, err := io.CopyN(io.Discard, r.file, leadSize); err != nil {
 		return err
 	}
@@ -97,7 +99,7 @@ func (r *Reader) openRPM() error {
 	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	if err := r.checkSignature(signature, h, at); err != nil {
+	if err := r.checkSignature(signature, h, at, size); err != nil {
 		return err
 	}
 	if err := r.describe(h); err != nil {
@@ -108,20 +110,13 @@ func (r *Reader) openRPM() error {
 		return fmt.Errorf("header: %w", err)
 	}
 
-	digests, err := h.Strings(tagPayloadDigest)
-	if err != nil {
-		return fmt.Errorf("header: %w", err)
-	}
-	algorithm, err := h.Ints(tagPayloadDigestAlgo)
+	want, digest, err := h.payloadDigest()
 	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
 	var raw io.Reader = r.file
-	var digest hash.Hash
-	if len(digests) > 0 && len(algorithm) > 0 {
-		if digest = newHash(algorithm[0]); digest != nil {
-			raw = io.TeeReader(raw, digest)
-		}
+	if digest != nil {
+		raw = io.TeeReader(raw, digest)
 	}
 	plain, kind, err := r.payload(raw, r.Compression)
 	if err != nil {
@@ -142,22 +137,36 @@ func (r *Reader) openRPM() error {
 			return
 		}
 		if digest != nil {
-			if got := fmt.Sprintf("%x", digest.Sum(nil)); got != digests[0] {
-				yield(Entry{}, fmt.Errorf("payload: digest %s, want %s as the header says", got, digests[0]))
+			if got := fmt.Sprintf("%x", digest.Sum(nil)); got != want {
+				yield(Entry{}, fmt.Errorf("payload: digest %s, want %s as the header says", got, want))
 			}
 		}
 	}
 	return nil
 }
 
-// checkSignature checks the digests of the header h, which begins at the offset
-// at, and keeps the signatures.
-func (r *Reader) checkSignature(signature, h *header, at int64) error {
-	info, err := r.file.Stat()
-	if err != nil {
-		return err
+// payloadDigest returns the digest that the compressed payload must have, and the
+// hash that computes it; nil if the header has no digest.
+func (h *header) payloadDigest() (want string, digest hash.Hash, err error) {
+	want, err = h.String(tagPayloadDigest)
+	if err != nil || want == "" {
+		return "", nil, err
 	}
-	header, all := int64(len(h.raw)), info.Size()-at
+	algorithm, err := h.Ints(tagPayloadDigestAlgo)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(algorithm) == 0 {
+		algorithm = []int64{8} // rpm 4.18, lib/rpmvs.c: SHA-256
+	}
+	digest, err = newHash(algorithm[0])
+	return want, digest, err
+}
+
+// checkSignature checks the digests of the header h, which begins at the offset
+// at of the file of size bytes, and keeps the signatures.
+func (r *Reader) checkSignature(signature, h *header, at, size int64) error {
+	header, all := int64(len(h.raw)), size-at
 	for _, check := range []struct {
 		tag    uint32
 		digest hash.Hash
@@ -220,10 +229,10 @@ func (r *Reader) describe(h *header) error {
 		r.Epoch = fmt.Sprint(epoch[0])
 	}
 	if cmp.Or(format, "cpio") != "cpio" {
-		errs = append(errs, fmt.Errorf("payload is %s, want cpio", format))
+		errs = append(errs, fmt.Errorf("payload has the format %q, only cpio is supported", format))
 	}
 	if r.Name == "" || r.Version == "" || r.Arch == "" {
-		errs = append(errs, errors.New("no name, version or architecture"))
+		errs = append(errs, errors.New("no package name, version or architecture"))
 	}
 
 	// name, flags, version of each kind of relation
@@ -280,7 +289,7 @@ type listed struct {
 	received bool
 }
 
-// files are the files that the header lists, in their order.
+// files returns the files that the header lists, in their order.
 func (h *header) files() ([]*listed, error) {
 	var errs []error
 	stringsOf := func(tag uint32) []string { v, err := h.Strings(tag); errs = append(errs, err); return v }
@@ -302,7 +311,7 @@ func (h *header) files() ([]*listed, error) {
 			return nil, fmt.Errorf("%d files, but %d values of one of their tags", len(paths), n)
 		}
 	}
-	algo := int64(1) // MD5, where nothing is said (RFC 4880 9.4)
+	algo := int64(1) // MD5 is the default (RFC 4880 9.4)
 	if len(algorithm) > 0 {
 		algo = algorithm[0]
 	}
@@ -319,7 +328,10 @@ func (h *header) files() ([]*listed, error) {
 		if f.Mode.IsRegular() {
 			f.Size = sizes[i]
 			if digests[i] != "" {
-				f.digest, f.want = newHash(algo), digests[i]
+				if f.digest, err = newHash(algo); err != nil {
+					return nil, fmt.Errorf("%s: %w", path, err)
+				}
+				f.want = digests[i]
 			}
 			if i < len(inodes) {
 				last[inodes[i]] = i
@@ -335,24 +347,27 @@ func (h *header) files() ([]*listed, error) {
 	return files, nil
 }
 
-// newHash is nil for a digest that is not known (RFC 4880 9.4).
-func newHash(algorithm int64) hash.Hash {
+// newHash returns a hash by its OpenPGP number (RFC 4880 9.4). A digest of another
+// algorithm cannot be checked, which is an error: rpm says "NOT OK".
+func newHash(algorithm int64) (hash.Hash, error) {
 	switch algorithm {
 	case 1:
-		return md5.New()
+		return md5.New(), nil
 	case 2:
-		return sha1.New()
+		return sha1.New(), nil
 	case 8:
-		return sha256.New()
+		return sha256.New(), nil
 	case 9:
-		return sha512.New384()
+		return sha512.New384(), nil
 	case 10:
-		return sha512.New()
+		return sha512.New(), nil
+	case 11:
+		return sha256.New224(), nil
 	}
-	return nil
+	return nil, fmt.Errorf("digest algorithm %d is not supported", algorithm)
 }
 
-// unixMode is a mode in the words of package fs.
+// unixMode converts the mode of a file.
 func unixMode(mode int64) fs.FileMode {
 	m := fs.FileMode(mode & 0o777)
 	for bit, flag := range map[int64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
@@ -366,8 +381,8 @@ func unixMode(mode int64) fs.FileMode {
 	}[mode&0o170000]
 }
 
-// yieldCPIO yields the files of a payload as the header lists them, and says
-// whether the loop is to go on.
+// yieldCPIO yields the files of a payload as the header lists them. It returns
+// false if reading must stop.
 func yieldCPIO(plain io.Reader, files []*listed, yield func(Entry, error) bool) bool {
 	byPath := map[string]*listed{}
 	for _, f := range files {
@@ -378,6 +393,10 @@ func yieldCPIO(plain io.Reader, files []*listed, yield func(Entry, error) bool) 
 		if errors.Is(err, io.EOF) { // the trailer, or no more bytes
 			break
 		}
+		if err != nil && slices.ContainsFunc(files, func(f *listed) bool { return f.Size > math.MaxUint32 }) {
+			// rpm 4.18, lib/cpio.c: CPIO_STRIPPED_MAGIC
+			err = errors.New("rpm's own cpio format for files above 4 GiB (07070X) is not supported; unpack it with rpm2archive")
+		}
 		if err != nil {
 			yield(Entry{}, fmt.Errorf("payload: %w", err))
 			return false
@@ -385,7 +404,7 @@ func yieldCPIO(plain io.Reader, files []*listed, yield func(Entry, error) bool) 
 		f := byPath[path.Join("/", h.Name)]
 		switch {
 		case f == nil || f.received:
-			err = fmt.Errorf("payload: %q is not in the header, or twice in the payload", h.Name)
+			err = fmt.Errorf("payload: %.200q is not in the header, or twice in the payload", h.Name)
 		case unixMode(int64(h.Mode)) != f.Mode:
 			err = fmt.Errorf("%s: mode %v, want %v as the header says", f.Path, unixMode(int64(h.Mode)), f.Mode)
 		case f.Mode&fs.ModeSymlink != 0 && h.Linkname != f.Link:
@@ -394,7 +413,7 @@ func yieldCPIO(plain io.Reader, files []*listed, yield func(Entry, error) bool) 
 			err = fmt.Errorf("%s: %d bytes, want %d as the header says", f.Path, h.Size, f.Size)
 		case !f.Mode.IsRegular() || f.Hard:
 			if h.Size != 0 {
-				err = fmt.Errorf("%s: %d bytes in what is no file of its own", f.Path, h.Size)
+				err = fmt.Errorf("%s: %d bytes, but it is a link or not a regular file", f.Path, h.Size)
 			}
 		default:
 			f.Body = &body{r, f.Size, f.digest, f.want}
@@ -410,7 +429,7 @@ func yieldCPIO(plain io.Reader, files []*listed, yield func(Entry, error) bool) 
 	}
 	for _, f := range files {
 		if !f.received && !f.ghost {
-			yield(Entry{}, fmt.Errorf("%s: in the header, not in the payload", f.Path))
+			yield(Entry{}, fmt.Errorf("%s: listed in the header, missing in the payload", f.Path))
 			return false
 		}
 	}
