@@ -1,6 +1,7 @@
 package catalogue_test
 
 import (
+	stdcmp "cmp"
 	"os"
 	"slices"
 	"strings"
@@ -20,8 +21,8 @@ func lookup(t *testing.T, name string) catalogue.Helper {
 	return h
 }
 
-// Each row says where GitLab Runner makes the tag or looks for the file. The
-// paths are in gitlab-org/gitlab-runner at the tag of the version.
+// Each row names the source that makes the tag or looks for the file, in
+// gitlab-org/gitlab-runner at the tag of the version.
 func TestNames(t *testing.T) {
 	const (
 		info158  = "v15.8.0 helpers/container/helperimage/linux_info.go: architecture, Create"
@@ -114,6 +115,107 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+// The sets follow the version, and can be mixed with globs.
+func TestSelectSets(t *testing.T) {
+	c := shipped(t)
+	v := released(t, "19.3.0")
+	for _, row := range []struct {
+		words []string
+		want  []catalogue.Helper
+		count int
+	}{
+		{[]string{"default"}, c.Default(v), 12},
+		{[]string{"release"}, c.Released(v), 32}, // GitLab Runner v19.3.0, ci/release_dir, without Windows
+		{[]string{"all"}, c.Existing(v), 43},
+		{[]string{"default", "concrete-*"}, append(c.Default(v), c.Existing(v)[37:]...), 18},
+	} {
+		got, err := c.Select(row.words, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(names(row.want), names(got)); diff != "" || len(got) != row.count {
+			t.Errorf("%q: %d helpers, want %d (-want +got):\n%s", row.words, len(got), row.count, diff)
+		}
+	}
+
+	own, err := catalogue.Parse("c.yaml", []byte("arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: a, arches: [x86_64]}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		c                   *catalogue.Catalogue
+		word, version, want string
+	}{
+		{own, "release", "19.3.0", `"release": the catalogue has no such helpers for GitLab Runner 19.3.0`},
+		{own, "default", "19.3.0", `"default": the catalogue has no such helpers for GitLab Runner 19.3.0`},
+		{c, "alpine3.13-arm", "19.3.0", `"alpine3.13-arm": GitLab Runner 19.3.0 has no such helper; alpine3.13-arm exists before 16.1.0`},
+		{c, "concrete-*", "18.10.1", `"concrete-*": GitLab Runner 18.10.1 has no such helper; concrete-x86_64 exists since 18.11.0`},
+		{c, "alpine-riscv64", "17.9.2", `"alpine-riscv64": GitLab Runner 17.9.2 has no such helper; alpine-riscv64 exists since 17.9.0 before 17.9.2, since 18.3.0`},
+	} {
+		_, err := row.c.Select([]string{row.word}, released(t, row.version))
+		if err == nil || err.Error() != row.want {
+			t.Errorf("error %v\nwant  %s", err, row.want)
+		}
+	}
+	if err := c.CheckWords([]string{"alpine3.13-arm", "default", "concrete-*"}, catalogue.Version{}); err != nil {
+		t.Errorf("words that hold in some version: %v", err)
+	}
+}
+
+// A catalogue without versions, the first form of the file, holds for every version.
+func TestParseWithoutVersions(t *testing.T) {
+	c, err := catalogue.Parse("c.yaml", []byte(`
+arches:
+  x86_64:  {platform: linux/amd64}
+  riscv64: {platform: linux/riscv64, since: 17.9.0}
+config: {entrypoint: [/entrypoint]}
+flavors:
+  - {name: alpine, arches: [x86_64, riscv64], pwsh: [x86_64], default: [x86_64, riscv64], stand-in: alpine-latest}
+  - {name: alpine-latest, arches: [x86_64, riscv64], pwsh: [x86_64]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[string]string{
+		"15.8.0": "alpine-x86_64", "17.9.0": "alpine-x86_64 alpine-riscv64", "19.3.0": "alpine-x86_64 alpine-riscv64",
+	} {
+		if diff := cmp.Diff(want, strings.Join(names(c.Default(released(t, version))), " ")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", version, diff)
+		}
+	}
+	h, _ := c.Lookup("alpine-x86_64-pwsh")
+	if got := h.StandIn(released(t, "15.8.0")); got != "alpine-latest-x86_64-pwsh" {
+		t.Errorf("stand-in %q", got)
+	}
+	if h.ConfigAssumed(released(t, "19.3.0")) {
+		t.Error("the config of a custom catalogue is called an assumption")
+	}
+	if tags := h.RegistryTags(released(t, "15.8.0")); len(tags) != 1 || tags[0].Missing != "" {
+		t.Errorf("tags %+v, want one", tags)
+	}
+}
+
+// From 17.8.0 on the config that a flat root filesystem has lost is not public.
+func TestConfigAssumed(t *testing.T) {
+	for _, row := range []struct {
+		helper, version string
+		want            bool
+	}{
+		{"alpine-x86_64", "15.8.0", false},
+		{"ubi-fips-x86_64", "17.7.1", false},
+		{"alpine-x86_64", "17.8.0", true},
+		{"concrete-x86_64", "18.11.0", true},
+		{"alpine-x86_64", "19.3.0", true},
+	} {
+		if got := lookup(t, row.helper).ConfigAssumed(released(t, row.version)); got != row.want {
+			t.Errorf("%s %s: %v, want %v", row.helper, row.version, got, row.want)
+		}
+	}
+	if !lookup(t, "alpine-x86_64").ConfigAssumed(catalogue.Version{}) {
+		t.Error("latest: want an assumption")
+	}
+}
+
 func TestVersions(t *testing.T) {
 	for _, row := range []struct{ version, revision, want string }{
 		{"", "", "RUNNER_VERSION is required"},
@@ -136,6 +238,96 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// Every line of revisions.tsv is a version and its revision, in ascending order.
+func TestRevisions(t *testing.T) {
+	all := versions(t)
+	if len(all) < 139 {
+		t.Errorf("%d versions, want 139 or more", len(all))
+	}
+	for i, version := range all {
+		if v := released(t, version); i > 0 && v.Compare(released(t, all[i-1])) <= 0 {
+			t.Errorf("%s follows %s", version, all[i-1])
+		}
+	}
+	if got, want := "v"+catalogue.Newest().String(), all[len(all)-1]; got != want {
+		t.Errorf("newest %s, want %s", got, want)
+	}
+	for version, want := range map[string]string{"15.8.0": "12335144", "17.9.0": "c4cbe9dd", "18.0.0": "d7f2cea7", "19.3.0": "9cbf0074"} {
+		if got, _ := catalogue.KnownRevision(version); got != want {
+			t.Errorf("%s: revision %s, want %s", version, got, want)
+		}
+	}
+	for _, version := range []string{"", "latest", "15.8", "15.8.9", "v15.8.0", "15.8.0-rc1", "tag"} {
+		if got, ok := catalogue.KnownRevision(version); ok {
+			t.Errorf("%q: revision %s, want none", version, got)
+		}
+	}
+}
+
+// The revision is looked up only where tags carry it.
+func TestRevisionIsLookedUp(t *testing.T) {
+	for _, row := range []struct{ version, revision, want, warning string }{
+		{"15.8.0", "", "12335144", ""},
+		{"v16.7.1", "", "3eda8038", ""},
+		{"16.8.0", "", "", ""},
+		{"19.3.0", "9cbf0074", "9cbf0074", ""},
+		{"19.9.9", "0123abcd", "0123abcd", ""},
+		{"19.3.0-rc1", "0123abcd", "0123abcd", ""},
+		{"latest", "0123abcd", "0123abcd", ""},
+		{"19.3.0", "0123abcd", "0123abcd", "RUNNER_REVISION=0123abcd, but GitLab Runner 19.3.0 was released from 9cbf0074"},
+		{"15.8.0", "0123abcd", "0123abcd", "RUNNER_REVISION=0123abcd, but GitLab Runner 15.8.0 was released from 12335144; the tags fit only a Runner built from 0123abcd"},
+	} {
+		v, err := catalogue.ParseVersion(row.version, row.revision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Revision() != row.want || v.RevisionWarning() != row.warning {
+			t.Errorf("%s %q: revision %q, want %q; warning %q, want %q", row.version, row.revision, v.Revision(), row.want, v.RevisionWarning(), row.warning)
+		}
+	}
+}
+
+// What an installed Runner reports is read by Runner's own rule (testdata/README.md).
+func TestInstalledVersion(t *testing.T) {
+	for _, row := range []struct{ version, revision, want, tag string }{
+		{"19.3.0", "9cbf0074", "19.3.0", "x86_64-v19.3.0"},
+		{"17.9.0~pre.88.gabc", "abc", "17.9.0~pre.88.gabc", "x86_64-v17.9.0"},
+		{"17.9.0-rc1", "", "17.9.0-rc1", "x86_64-v17.9.0"},
+		{"17.9.0+b", "", "17.9.0+b", "x86_64-v17.9.0"},
+		{"17.9", "c4cbe9dd", "latest", "x86_64-latest"},
+		{"v17.9.0", "c4cbe9dd", "latest", "x86_64-latest"},
+		{"development version", "HEAD", "latest", "x86_64-latest"},
+		{"", "", "latest", "x86_64-latest"},
+		{"19.3.0", "HEAD", "19.3.0", "x86_64-v19.3.0"},
+		{"16.7.1", "HEAD", "16.7.1", "x86_64-latest"},
+		{"16.7.1", "3eda8038", "16.7.1", "x86_64-3eda8038"},
+		{"15.8.0", "deadbeef", "15.8.0", "x86_64-deadbeef"},
+		{"15.8.0", "", "15.8.0", "x86_64-12335144"},
+		{"15.8.0~beta.1.gabc", "", "15.8.0~beta.1.gabc", ""}, // unknown is an answer
+		{"14.0.0", "3b6f852e", "14.0.0", "x86_64-3b6f852e"},
+		{"20.1.0", "", "20.1.0", "x86_64-v20.1.0"},
+		{"99999999999999999999.0.0", "", "latest", "x86_64-latest"},
+	} {
+		v := catalogue.InstalledVersion(row.version, row.revision)
+		if got := v.Lookup(catalogue.Request{Arch: "amd64"}).Tag; v.String() != row.want || got != row.tag {
+			t.Errorf("%q %q: %s asks for %q, want %s and %q", row.version, row.revision, v, got, row.want, row.tag)
+		}
+	}
+}
+
+// Callers compare an installed Runner with Newest to report that it is newer than the tables.
+func TestCompare(t *testing.T) {
+	ascending := []string{"14.0.0", "15.8.0", "15.10.0", "16.0.0", "19.3.0", "100.0.0", "development version"}
+	for i, a := range ascending {
+		for j, b := range ascending {
+			got := catalogue.InstalledVersion(a, "").Compare(catalogue.InstalledVersion(b, ""))
+			if want := stdcmp.Compare(i, j); got != want {
+				t.Errorf("%s and %s: %d, want %d", a, b, got, want)
+			}
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	const arches = "arches:\n  x86_64: {platform: linux/amd64}\n"
 	for _, row := range []struct{ text, want string }{
@@ -153,6 +345,22 @@ func TestParseRefuses(t *testing.T) {
 		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: a}]", "a-x86_64: stand-in a-x86_64 is not another helper"},
 		{"arches: {x86_64: {platform: windows/amd64}}\nflavors: [{name: a, arches: [x86_64]}]", `platform "windows/amd64": want linux/arch`},
 		{"arches: {x86_64: {platform: linux/amd64, since: 17}}\nflavors: [{name: a, arches: [x86_64]}]", `since "17": want X.Y.Z`},
+		{"arches: {x86_64: {platform: linux/amd64, before: 17.0}}\nflavors: [{name: a, arches: [x86_64]}]", `arch x86_64: before "17.0": want X.Y.Z`},
+		{"arches: {all: {platform: linux/amd64}}\nflavors: [{name: a, arches: [all]}]", `arch "all": reserved`},
+		{arches + "flavors: [{name: a, since: 17.0.0, before: 17.0.0, arches: [x86_64]}]", "flavor a: since 17.0.0 before 17.0.0: holds no version"},
+		{arches + "flavors: [{name: a, since: 17.0.0, arches: [x86_64 before 17.0.0]}]", `flavor a: arches "x86_64": holds no version in which both flavor and arch exist`},
+		{arches + "flavors: [{name: a, arches: [x86_64 from 17.0.0]}]", `flavor a: arches "x86_64 from 17.0.0": want WORD [since X.Y.Z] [before X.Y.Z]`},
+		{arches + "flavors: [{name: a, arches: [x86_64 before 18.0.0 since 17.0.0]}]", "want WORD [since X.Y.Z] [before X.Y.Z]"},
+		{arches + "flavors: [{name: a, arches: [x86_64 since -1.0.0]}]", `since "-1.0.0": want X.Y.Z`},
+		{arches + "flavors: [{name: a, arches: [x86_64 before 17.0.0, x86_64 since 16.0.0]}]", "two rows are called a-x86_64"},
+		{arches + "flavors: [{name: a, arches: [x86_64]}, {name: a, arches: [x86_64]}]", "a-x86_64 and a-x86_64 would have one name a-x86_64"},
+		{arches + "flavors: [{name: a, arches: [x86_64], release: [arm]}]", `flavor a: release "arm" is not one of its rows`},
+		{arches + "flavors: [{name: a, arches: [x86_64], not-pushed: [arm]}]", `flavor a: not-pushed "arm" is not one of its rows`},
+		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: {b: c}}]", "cannot unmarshal"},
+		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: b since 17.0.0}, {name: b, before: 17.0.0, arches: [x86_64]}]", "a-x86_64: stand-in b-x86_64 is not another helper that exists since 17.0.0"},
+		{arches + "flavors: [{name: a, arches: [x86_64], stand-in: [b, b since 17.0.0]}, {name: b, arches: [x86_64]}]", "a-x86_64: two stand-ins since 17.0.0"},
+		{arches + "config: {assumed-since: 17}\nflavors: [{name: a, arches: [x86_64]}]", `config: assumed-since "17": want X.Y.Z`},
+		{arches + "flavors: [{name: a, arches: [x86_64], config: {assumed-since: x}}]", `flavor a: config: assumed-since "x": want X.Y.Z`},
 		{arches, "no flavors"},
 		{"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n", "not found"},
 	} {
@@ -163,7 +371,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// All rows that cannot be are reported at once.
+// All mistakes are reported at once.
 func TestParseReportsAll(t *testing.T) {
 	_, err := catalogue.Parse("c.yaml", []byte("arches: {x86_64: {platform: plan9/amd64}}\nflavors: [{name: a, arches: [arm]}, {name: b, arches: [mips]}]"))
 	if err == nil || strings.Count(err.Error(), "c.yaml: ") != 3 {

@@ -112,8 +112,11 @@ func (p *parser) parse() {
 
 func (p *parser) arch(arch string) {
 	row := p.doc.Arches[arch]
-	if !archForm.MatchString(arch) || arch == allRows {
+	if !archForm.MatchString(arch) {
 		p.reject("arch %q: not of the form %s", arch, archForm)
+	}
+	if arch == allRows {
+		p.reject("arch %q: reserved", arch)
 	}
 	platform, err := parsePlatform(row.Platform)
 	if err != nil {
