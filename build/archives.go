@@ -186,6 +186,7 @@ func (w *worker) archive(ctx context.Context, in input, progress func(int)) (f r
 	}
 	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), w.config.tool()
 	f.Version, f.Revision = w.config.Version.String(), w.config.Version.Revision()
+	f.Config = w.config.configOf(f, in.helper)
 	if err := atomicfile.WriteBytes(path+release.InfoSuffix, f.Info()); err != nil {
 		return f, false, err
 	}
@@ -308,6 +309,7 @@ func (c Config) fits(f release.Archive, h catalogue.Helper) error {
 		{"runner revision", f.Revision, c.Version.Revision()},
 		{"RepoTag", f.RepoTag, c.repoTag(h)},
 		{"image ID", f.ImageID, imageID},
+		{"config", f.Config, c.configOf(f, h)},
 		{"compression", f.Compression, c.Compression.String()},
 		{"time", time.Unix(f.Created, 0).UTC().String(), c.Time.String()},
 	} {
@@ -337,6 +339,14 @@ func (c Config) imageID(f release.Archive, h catalogue.Helper) (string, error) {
 		return f.ImageID, err
 	}
 	return tarball.ID(config), nil
+}
+
+// configOf returns what the record of f says of its config.
+func (c Config) configOf(f release.Archive, h catalogue.Helper) string {
+	if f.Input.Layout == string(tarball.Rootfs) && h.ConfigAssumed(c.Version) {
+		return release.ConfigAssumed
+	}
+	return ""
 }
 
 // readRecord reads the record of the archive at path.

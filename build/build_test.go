@@ -119,7 +119,7 @@ func TestArchives(t *testing.T) {
 		if err := archive.Check(f); err != nil {
 			t.Error(err)
 		}
-		if f.RepoTag != tag || f.Name != name || f.Input.Layout != "rootfs" {
+		if f.RepoTag != tag || f.Name != name || f.Input.Layout != "rootfs" || f.Config != release.ConfigAssumed {
 			t.Errorf("%s: %+v", name, f)
 		}
 		for _, want := range []string{f.Helper, tag, f.Platform, f.ImageID[7:19]} {
@@ -431,6 +431,7 @@ func TestPackageDoubtsRecords(t *testing.T) {
 		{"helper=alpine", "helper=ubuntu", "helper is ubuntu-x86_64, want alpine-x86_64"},
 		{"diff_ids=sha256:", "diff_ids=sha256:00", "diff ID: "},
 		{"unpacked_size=", "unpacked_size=1", "unpacked size is "},
+		{"config=assumed\n", "", "config is , want assumed"},
 	} {
 		before, version := tree(t, b.dir), "19.3.0"
 		if test.old == version {

@@ -28,10 +28,15 @@ type Archive struct {
 	Version      string   `json:"runnerVersion"`            // 19.3.0, latest
 	Revision     string   `json:"runnerRevision,omitempty"` // below 16.8.0 only
 	Created      int64    `json:"sourceDateEpoch"`          // seconds since 1970
+	Config       string   `json:"config,omitempty"`         // ConfigAssumed, or "" if it came with the image or is known
 	Tool         string   `json:"tool"`                     // what wrote it; equal tools write equal bytes
 	Warning      string   `json:"warning,omitempty"`        // something odd that engines accept
 	Input        Input    `json:"input"`
 }
+
+// ConfigAssumed is the Config of an archive of a flat root filesystem whose
+// image config is not public: what was put back is an assumption.
+const ConfigAssumed = "assumed"
 
 // An Input describes the tarball that an archive was made from.
 type Input struct {
@@ -93,6 +98,7 @@ func infoFields() []infoField {
 		stringField("runner_version", func(f *Archive) *string { return &f.Version }),
 		stringField("runner_revision", func(f *Archive) *string { return &f.Revision }),
 		intField("source_date_epoch", func(f *Archive) *int64 { return &f.Created }),
+		stringField("config", func(f *Archive) *string { return &f.Config }),
 		stringField("tool", func(f *Archive) *string { return &f.Tool }),
 		stringField("warning", func(f *Archive) *string { return &f.Warning }),
 		stringField("input_file", func(f *Archive) *string { return &f.Input.Name }),
