@@ -79,7 +79,10 @@ func (c Config) settings(found unpack.Package) string {
 	}
 	text := "RUNNER_VERSION=" + version
 	v, err := catalogue.ParseVersion(version, "")
-	if err != nil { // below 16.8.0
+	if err == nil && v.Revision() != "" && found.Revision != "" && found.Revision != v.Revision() { // a patched Runner's
+		text += " RUNNER_REVISION=" + found.Revision
+	}
+	if err != nil { // below 16.8.0, and not a released version
 		text += " RUNNER_REVISION=" + cmp.Or(found.Revision, "<first 8 digits of the commit>")
 		v, err = catalogue.ParseVersion(version, cmp.Or(found.Revision, "00000000"))
 	}

@@ -67,7 +67,7 @@ func TestUnpackThenArchives(t *testing.T) {
 	}
 	for _, want := range []string{
 		"prebuilt-x-y.tar: no helper of the catalogue",
-		"    RUNNER_VERSION=15.8.0 RUNNER_REVISION=12335144 PACKAGES_ITERATION=3 HELPERS=alpine-arm go tool mage package\n",
+		"    RUNNER_VERSION=15.8.0 PACKAGES_ITERATION=3 HELPERS=alpine-arm go tool mage package\n",
 	} {
 		if !strings.Contains(course.String(), want) {
 			t.Errorf("got %s\nwant %q in it", course.String(), want)
@@ -97,7 +97,10 @@ func TestSettings(t *testing.T) {
 		{unpack.Package{Version: "19.4.0~beta.7.g0123abc", Release: "1; x"}, "RUNNER_VERSION=19.4.0~beta.7.g0123abc"},
 		{unpack.Package{Version: "0.0.0~latest"}, "RUNNER_VERSION=latest"},
 		{unpack.Package{Version: "16.7.0", Revision: "12335144"}, "RUNNER_VERSION=16.7.0 RUNNER_REVISION=12335144"},
-		{unpack.Package{Version: "16.7.0"}, "RUNNER_VERSION=16.7.0 RUNNER_REVISION=<first 8 digits of the commit>"},
+		{unpack.Package{Version: "16.7.0", Revision: "102c81ba"}, "RUNNER_VERSION=16.7.0"},
+		{unpack.Package{Version: "16.7.0"}, "RUNNER_VERSION=16.7.0"},
+		{unpack.Package{Version: "16.7.9", Revision: "12335144"}, "RUNNER_VERSION=16.7.9 RUNNER_REVISION=12335144"},
+		{unpack.Package{Version: "16.7.9"}, "RUNNER_VERSION=16.7.9 RUNNER_REVISION=<first 8 digits of the commit>"},
 		{unpack.Package{Version: "1;rm -rf ~", Revision: "12335144"}, "RUNNER_VERSION=<version of GitLab Runner>"},
 		{unpack.Package{Version: "15.7.0"}, "RUNNER_VERSION=<version of GitLab Runner>"},
 	} {
