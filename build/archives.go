@@ -29,7 +29,7 @@ import (
 // same tool of the same input with the same settings, is kept. One helper's
 // failure does not stop the others; all are reported.
 func Archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) {
-	unlock, err := lockOut(c.Out)
+	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
 	}

@@ -12,9 +12,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"syscall"
 
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/dirlock"
 	"pretag/build/release"
 )
 
@@ -39,24 +39,13 @@ func (c Config) tool() string {
 	return tool
 }
 
-// lockOut keeps others from writing to the folder until unlock is called. The
-// lock is the kernel's and ends with the process.
-func lockOut(folder string) (unlock func(), err error) {
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, err
-	}
-	dir, err := os.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = errors.New("another pretag writes there")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", folder, errors.Join(err, dir.Close()))
-	}
-	return func() { dir.Close() }, nil
+// lockOut locks a directory that is written into.
+func lockOut(dir string) (unlock func(), err error) { return dirlock.Lock([]string{dir}, nil) }
+
+// lock locks what a build writes into and reads from. OUT/helper-images is locked
+// by itself, because it may be the HELPER_IMAGES that pull and unpack write into.
+func (c Config) lock() (unlock func(), err error) {
+	return dirlock.Lock([]string{c.Out, filepath.Join(c.Out, release.ArchivesDir)}, []string{c.Inputs})
 }
 
 // Clean removes the folder that everything is written to: not where OUT is a

@@ -498,7 +498,10 @@ func TestFoldersAreLocked(t *testing.T) {
 		folder string
 		stage  func(context.Context, build.Config, *build.UI) error
 	}{
-		"archives": {"out", archives},
+		"archives":           {"out", archives},
+		"archives, input":    {"in", archives},
+		"archives, archives": {"out/helper-images", archives},
+		"package":            {"in", build.Package},
 		"unpack": {"in", func(_ context.Context, c build.Config, ui *build.UI) error {
 			return build.Unpack(ended, c, "none.deb", ui)
 		}},
@@ -517,7 +520,7 @@ func TestFoldersAreLocked(t *testing.T) {
 			if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
 				t.Fatal(err)
 			}
-			want := "lock " + folder + ": another pretag writes there"
+			want := "lock " + folder + ": another pretag is using it"
 			if err := b.run(t, row.stage, "HELPERS=alpine-x86_64"); err == nil || err.Error() != want {
 				t.Errorf("error %v, want %s", err, want)
 			}

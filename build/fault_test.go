@@ -332,7 +332,7 @@ func TestTwoBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, target := range []string{"archives", "package", "clean"} {
-		if status, says := p.run(t, target); status != 1 || !strings.Contains(says, "lock "+p.folder("out")+": another pretag writes there") {
+		if status, says := p.run(t, target); status != 1 || !strings.Contains(says, "lock "+p.folder("out")+": another pretag is using it") {
 			t.Errorf("%s: status %d: %s", target, status, says)
 		}
 	}

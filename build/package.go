@@ -31,7 +31,7 @@ import (
 // Archives of which OUT has the record need no tarball: other machines may
 // have made them.
 func Package(ctx context.Context, c Config, ui *UI) error {
-	unlock, err := lockOut(c.Out)
+	unlock, err := c.lock()
 	if err != nil {
 		return err
 	}
