@@ -63,6 +63,47 @@ func (i *Instance) Clear(ctx context.Context) error {
 	return nil
 }
 
+// Tag gives an image one more name.
+func (i *Instance) Tag(ctx context.Context, reference, repository, tag string) error {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	return i.call(ctx, http.MethodPost, "/images/"+reference+"/tag", url.Values{"repo": {repository}, "tag": {tag}}, nil, discard)
+}
+
+// Remove removes a name of an image, and the image with its last name.
+func (i *Instance) Remove(ctx context.Context, reference string) error {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	return i.call(ctx, http.MethodDelete, "/images/"+reference, nil, nil, discard)
+}
+
+// ClearContainers removes every container and every volume.
+func (i *Instance) ClearContainers(ctx context.Context) error {
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	var containers []struct {
+		ID string `json:"Id"`
+	}
+	if err := i.call(ctx, http.MethodGet, "/containers/json", url.Values{"all": {"true"}}, nil, into(&containers)); err != nil {
+		return err
+	}
+	for _, c := range containers {
+		if err := i.call(ctx, http.MethodDelete, "/containers/"+c.ID, url.Values{"force": {"true"}, "v": {"true"}}, nil, discard); err != nil {
+			return err
+		}
+	}
+	var volumes struct{ Volumes []struct{ Name string } }
+	if err := i.getJSON(ctx, "/volumes", &volumes); err != nil {
+		return err
+	}
+	for _, v := range volumes.Volumes {
+		if err := i.call(ctx, http.MethodDelete, "/volumes/"+v.Name, url.Values{"force": {"true"}}, nil, discard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // call does one request. It hands the body of a good answer to read; any other
 // answer is an error with the engine's own message.
 func (i *Instance) call(ctx context.Context, method, path string, query url.Values, body io.Reader, read func(io.Reader) error) error {
@@ -102,9 +143,12 @@ func (i *Instance) explain(ctx context.Context, method, path string, err error) 
 }
 
 func (i *Instance) getJSON(ctx context.Context, path string, v any) error {
-	return i.call(ctx, http.MethodGet, path, nil, nil, func(r io.Reader) error {
-		return json.NewDecoder(r).Decode(v)
-	})
+	return i.call(ctx, http.MethodGet, path, nil, nil, into(v))
+}
+
+// into returns a reader of JSON for call.
+func into(v any) func(io.Reader) error {
+	return func(r io.Reader) error { return json.NewDecoder(r).Decode(v) }
 }
 
 func discard(r io.Reader) error {

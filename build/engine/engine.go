@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,6 +132,9 @@ func kindsOf(word string) ([]Kind, error) {
 
 // find looks for one kind; its error says why that kind cannot run here.
 func find(ctx context.Context, k Kind) (Engine, error) {
+	if runtime.GOOS != "linux" {
+		return Engine{}, fmt.Errorf("needs Linux, this is %s", runtime.GOOS)
+	}
 	e := Engine{Kind: k}
 	root := os.Geteuid() == 0
 	if !root && k != PodmanRootless {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -33,7 +34,10 @@ type Instance struct {
 	lock    *os.File   // held as long as dir is in use
 	service *exec.Cmd  // the process that serves the API
 	done    chan error // its end
-	wrap    []string   // what commands are prefixed with to run beside the service
+	enter   []string   // as root: what brings a command into the service's namespaces
+	drop    []string   // as root: what makes a command run as the engine's user
+	uid     int        // of the engine's user, where that is not this process's
+	gid     int
 	api     http.Client
 	prefix  string // of every API path: /v1.41
 }
@@ -45,7 +49,7 @@ func (e Engine) Start(ctx context.Context) (*Instance, error) {
 	i := &Instance{Engine: e, done: make(chan error, 1)}
 	i.api.Transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", i.socket())
+			return (&net.Dialer{}).DialContext(ctx, "unix", i.Socket())
 		},
 	}
 	e.sweep()
@@ -66,13 +70,29 @@ func (e Engine) Start(ctx context.Context) (*Instance, error) {
 const (
 	folderPattern = "pretag-*"
 	lockName      = "engine-lock"
+	cgroupsName   = "engine-cgroups" // lists the cgroups to remove with the folder
 )
+
+// newCgroups lists the cgroups that the instance will make at the top of the
+// host's hierarchies. dockerd is told a name; podman's is fixed for cgroupfs
+// (podman v4.3.1, libpod/define/config.go), so it counts only if it is not there yet.
+func (i *Instance) newCgroups() []string {
+	names := []string{filepath.Base(i.dir)}
+	if i.Kind == PodmanRootful && len(cgroupPaths("libpod_parent", "")) == 0 {
+		names = append(names, "libpod_parent")
+	}
+	return names
+}
 
 func (i *Instance) makeFolder() (err error) {
 	if i.dir, err = os.MkdirTemp("", folderPattern); err != nil {
 		return err
 	}
 	if i.lock, err = os.Create(i.path("new-lock")); err != nil {
+		return err
+	}
+	// What a killed run leaves is removed by the next one, so it is written down.
+	if err := os.WriteFile(i.path(cgroupsName), []byte(strings.Join(i.newCgroups(), "\n")), 0o644); err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(i.lock.Fd()), syscall.LOCK_EX); err != nil {
@@ -102,7 +122,9 @@ func (e Engine) sweep() {
 	}
 }
 
-func (i *Instance) socket() string          { return filepath.Join(i.dir, "socket") }
+// Socket is the path of the engine's API.
+func (i *Instance) Socket() string { return i.path("socket") }
+
 func (i *Instance) path(name string) string { return filepath.Join(i.dir, name) }
 
 func (i *Instance) start(ctx context.Context) error {
@@ -144,7 +166,8 @@ func (i *Instance) configure(driver string) ([]string, error) {
 			"--data-root=" + i.path("root"),
 			"--exec-root=" + i.path("run"),
 			"--pidfile=" + i.path("pid"),
-			"--host=unix://" + i.socket(),
+			"--host=unix://" + i.Socket(),
+			"--cgroup-parent=/" + filepath.Base(i.dir),
 			"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
 		}, os.WriteFile(i.path("daemon.json"), []byte("{}"), 0o644)
 	}
@@ -183,7 +206,7 @@ volume_path = %q
 			return nil, err
 		}
 	}
-	return []string{i.command, "system", "service", "--time=0", "unix://" + i.socket()}, nil
+	return []string{i.command, "system", "service", "--time=0", "unix://" + i.Socket()}, nil
 }
 
 // hybridCgroups reports whether version 2 of cgroups is mounted beside version
@@ -224,13 +247,9 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	defer log.Close()
 
 	var drop []string // prefix that gives up root's rights
-	attr := &syscall.SysProcAttr{
-		Setpgid:   true, // an interrupt at the terminal is ours to handle
-		Pdeathsig: syscall.SIGTERM,
-	}
-	if os.Geteuid() == 0 {
-		attr.Pdeathsig = syscall.SIGKILL
-		attr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
+	root := os.Geteuid() == 0
+	attr := isolate(root)
+	if root {
 		subids := ""
 		if i.Kind == PodmanRootless {
 			subids = i.path("subid")
@@ -248,8 +267,9 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 		i.service = nil
 		return err
 	}
-	if attr.Cloneflags != 0 {
-		i.wrap = append([]string{"nsenter", "--target=" + strconv.Itoa(i.service.Process.Pid), "--mount", "--pid", "--net", "--ipc", "--"}, drop...)
+	if root {
+		i.enter = []string{"nsenter", "--target=" + strconv.Itoa(i.service.Process.Pid), "--mount", "--pid", "--ipc"}
+		i.drop = drop
 	}
 	service := i.service
 	go func() { i.done <- service.Wait() }()
@@ -276,10 +296,28 @@ func (i *Instance) giveTo(name, subids string) ([]string, error) {
 	if err := os.WriteFile(subids, []byte(u.Uid+":1000000000:65536\n"), 0o644); err != nil {
 		return nil, err
 	}
-	err = filepath.WalkDir(i.dir, func(path string, _ os.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, uid, gid))
+	i.uid, i.gid = uid, gid
+	return []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}, i.Give(i.dir)
+}
+
+// MkdirTemp makes a directory for files of the instance's caller. It is removed
+// with the instance at the latest.
+func (i *Instance) MkdirTemp(pattern string) (string, error) {
+	dir, err := os.MkdirTemp(i.dir, pattern)
+	if err != nil {
+		return "", err
+	}
+	return dir, errors.Join(os.Chmod(dir, 0o755), i.Give(dir))
+}
+
+// Give hands a directory and everything in it to the engine's user.
+func (i *Instance) Give(dir string) error {
+	if i.uid == 0 {
+		return nil // the engine runs as this process's user
+	}
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, i.uid, i.gid))
 	})
-	return []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}, err
 }
 
 // environ gives cmd nothing of our environment but the search path: variables
@@ -340,15 +378,37 @@ func (i *Instance) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
-// run runs the engine's command line beside the service.
-func (i *Instance) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	argv := slices.Concat(i.wrap, []string{i.command}, args)
-	if i.Kind == Docker {
-		argv = slices.Concat(i.wrap, []string{i.command, "--host=unix://" + i.socket()}, args)
+// wrap prepares a program to run next to the service, as the engine's user and
+// in the service's namespaces: as root in its mount, PID and IPC namespaces and in those
+// that options of nsenter name.
+func (i *Instance) wrap(ctx context.Context, argv []string, namespaces ...string) *exec.Cmd {
+	if i.enter != nil {
+		argv = slices.Concat(i.enter, namespaces, []string{"--"}, i.drop, argv)
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdin = stdin
 	i.environ(cmd)
+	return cmd
+}
+
+// Command prepares a program that is no command of the engine's: one that uses
+// the engine through its socket. It runs as the engine's user, ends with the
+// instance, and reaches servers on this machine's loopback. When ctx is done its
+// whole process group is killed.
+func (i *Instance) Command(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := i.wrap(ctx, argv)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to handle
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+// run runs the engine's command line next to the service.
+func (i *Instance) run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	argv := slices.Concat([]string{i.command}, args)
+	if i.Kind == Docker {
+		argv = slices.Concat([]string{i.command, "--host=unix://" + i.Socket()}, args)
+	}
+	cmd := i.wrap(ctx, argv, "--net")
+	cmd.Stdin = stdin
 	out, err := output(ctx, cmd)
 	if err != nil {
 		if context.Cause(ctx) == nil { // which a caller may want to recognize
@@ -382,11 +442,7 @@ func (i *Instance) Load(ctx context.Context, archive io.Reader) (string, error) 
 func (i *Instance) Run(ctx context.Context, image string, args ...string) (string, error) {
 	ctx, cancel := limit(ctx, callLimit)
 	defer cancel()
-	argv := []string{"run", "--rm", "--pull=never", "--network=none"}
-	if i.Kind != PodmanRootless { // which has no cgroup to make one in
-		argv = append(argv, "--cgroup-parent=/"+filepath.Base(i.dir))
-	}
-	argv = slices.Concat(argv, []string{image}, args)
+	argv := slices.Concat([]string{"run", "--rm", "--pull=never", "--network=none", image}, args)
 	out, err := i.run(ctx, nil, argv...)
 	// dockerd waits 2 s for what an ended container has printed, and then drops it
 	// (moby, daemon/monitor.go, handleContainerExit): too short on a busy machine.
@@ -410,7 +466,10 @@ func (i *Instance) Close() error {
 
 // remove removes the folder, and what the kernel keeps in its name.
 func (i *Instance) remove() error {
-	err := removeCgroups(filepath.Base(i.dir))
+	var err error
+	if names, readErr := os.ReadFile(i.path(cgroupsName)); readErr == nil {
+		err = removeCgroups(strings.Split(string(names), "\n"))
+	}
 	if os.Geteuid() != 0 {
 		// Files in the store belong to subordinate ids, which only podman's own
 		// namespace may remove. There podman mounts its store on itself, and a
@@ -469,19 +528,33 @@ func (i *Instance) endPause() error {
 	return errors.Join(errs...)
 }
 
-// removeCgroups removes the empty cgroups that containers of the instance leave,
-// in the hierarchies of version 1 and in that of version 2.
-func removeCgroups(name string) error {
+// removeCgroups removes the empty cgroups that containers of the instance leave.
+func removeCgroups(names []string) error {
 	var errs []error
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+	for _, name := range names {
 		for _, below := range []string{"/*/*", "/*", ""} {
-			paths, _ := filepath.Glob(pattern + name + below) // the pattern is well formed
-			for _, path := range paths {
-				if info, err := os.Lstat(path); err == nil && info.IsDir() {
-					errs = append(errs, os.Remove(path))
+			for _, path := range cgroupPaths(name, below) {
+				// Another instance may be using podman's.
+				if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) {
+					errs = append(errs, err)
 				}
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// cgroupPaths lists the cgroups of that name at the top of the hierarchies of
+// version 1 and of that of version 2, or with a pattern those below them.
+func cgroupPaths(name, pattern string) []string {
+	var dirs []string
+	for _, top := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		paths, _ := filepath.Glob(top + name + pattern) // the pattern is well formed
+		for _, path := range paths {
+			if info, err := os.Lstat(path); err == nil && info.IsDir() {
+				dirs = append(dirs, path)
+			}
+		}
+	}
+	return dirs
 }
