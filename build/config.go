@@ -47,6 +47,7 @@ type Config struct {
 	Key          string   // path of the signing key; "" for unsigned
 	Passphrase   string   // path of the file with its passphrase
 	Engines      []string // that verify must use; nil for every one found
+	Runner       string   // gitlab-runner program whose jobs verify runs; empty for the one in PATH
 	Jobs         int
 	BenchRounds  int      // how often each way is measured
 	LoaderDir    string   // directory of loaders that were built ahead; "" to build them
@@ -88,6 +89,7 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		BenchRounds: e.positive("BENCH_ROUNDS", 3),
 		Formats:     e.subset("FORMATS", []string{"rpm", "deb"}),
 		Engines:     e.list("ENGINES"),
+		Runner:      e.text("GITLAB_RUNNER", ""),
 		LoaderDir:   e.text("LOADERS", ""),
 		Key:         e.file("GPG_KEY_PATH"),
 		Passphrase:  e.file("GPG_PASSPHRASE_PATH"),

@@ -3,12 +3,14 @@ package build
 import (
 	"context"
 
+	"pretag/build/verify"
+
 	"pretag/build/release"
 )
 
 // VerifyOnDisk is the part of Verify that needs no engine.
 func VerifyOnDisk(ctx context.Context, c Config, _ *UI) error {
-	report, err := c.onDisk(ctx)
+	report, err := verify.OnDisk(ctx, c.Out)
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,11 @@
 package verify
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,16 +20,17 @@ import (
 	"pretag/build/release"
 )
 
-// A Progress is told of each step as it ends, in a line for a person. Calls do not overlap.
+// A Progress is called with a line for a person when a step ends. Calls do not overlap.
 type Progress func(line string)
 
 // Engines loads every archive into every engine at hand, each engine with a
 // store of its own, all engines at once. The words of wanted name the engines
 // that must be there (see [engine.Find]); without them those that are
-// missing are in the result with the reason. An error says that the checks
-// could not be made; what they found is in the result. When it returns, also
-// because ctx was cancelled, nothing of the engines is left.
-func Engines(ctx context.Context, wanted []string, archives []release.Archive, progress Progress) ([]EngineResult, error) {
+// missing are in the result with the reason. With a runner it also runs jobs.
+// An error says that the checks could not be made; what they found is in the
+// result. When Engines returns, also because ctx was canceled, nothing of the
+// engines is left.
+func Engines(ctx context.Context, wanted []string, archives []release.Archive, runner *Runner, progress Progress) ([]EngineResult, error) {
 	found, absent, err := engine.Find(ctx, wanted)
 	if err != nil {
 		return nil, err
@@ -53,7 +52,7 @@ func Engines(ctx context.Context, wanted []string, archives []release.Archive, p
 	errs := make([]error, len(found))
 	var all sync.WaitGroup
 	for n, e := range found {
-		all.Go(func() { results[n], errs[n] = inEngine(ctx, e, images, say) })
+		all.Go(func() { results[n], errs[n] = inEngine(ctx, e, images, runner, say) })
 	}
 	all.Wait()
 	var ran []engine.Engine
@@ -82,6 +81,11 @@ type expected struct {
 	open   func() (io.ReadCloser, error)
 }
 
+// runsHere reports whether the image is for this machine.
+func (im expected) runsHere() bool {
+	return im.Config.OS == runtime.GOOS && im.Config.Architecture == runtime.GOARCH
+}
+
 // expect reads what the archives' configs say.
 func expect(ctx context.Context, archives []release.Archive) ([]expected, error) {
 	images := make([]expected, len(archives))
@@ -98,13 +102,14 @@ func expect(ctx context.Context, archives []release.Archive) ([]expected, error)
 	return images, nil
 }
 
-// An engineRun is an engine while it is being asked.
+// An engineRun is an engine while it is being checked.
 type engineRun struct {
 	*engine.Instance
 	result *EngineResult
+	jobs   *jobs // nil where no job is run
 }
 
-func inEngine(ctx context.Context, e engine.Engine, images []expected, say func(string, ...any)) (result EngineResult, err error) {
+func inEngine(ctx context.Context, e engine.Engine, images []expected, runner *Runner, say func(string, ...any)) (result EngineResult, err error) {
 	start := time.Now()
 	result = EngineResult{Kind: e.Kind, Version: e.Version}
 	instance, err := e.Start(ctx)
@@ -121,24 +126,65 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, say func(
 		return result, nil
 	}
 	result.Driver = instance.Driver
-	run := engineRun{instance, &result}
-	if err := run.controls(ctx); err != nil {
-		return result, fmt.Errorf("%s: %w", e.Kind, err)
+	run := engineRun{Instance: instance, result: &result}
+	if runner != nil {
+		if run.jobs, err = runner.install(instance); err != nil {
+			return result, fmt.Errorf("%s: %w", e.Kind, err)
+		}
 	}
+	defer func() {
+		result.sort(images)
+		result.Seconds = time.Since(start).Seconds()
+	}()
+	result.ProvedBy = provers(images)
 	for _, im := range images {
 		from := len(result.Results)
-		if err := run.helper(ctx, im); err != nil {
+		err := run.helper(ctx, im, result.ProvedBy[method(im.Archive)] == im.Helper)
+		if err == nil && run.jobs != nil {
+			err = run.jobsOf(ctx, im)
+		}
+		if err != nil {
 			return result, fmt.Errorf("%s: %s: %w", e.Kind, im.Helper, err)
 		}
 		say("%s: %s: %s", e.Kind, im.Helper, summarize(result.Results[from:]))
 	}
-	result.Seconds = time.Since(start).Seconds()
+	if run.jobs != nil {
+		if err := run.jobsLeft(ctx); err != nil {
+			return result, fmt.Errorf("%s: %w", e.Kind, err)
+		}
+	}
 	return result, nil
 }
 
-// worst is the status that stands for all.
+// sort brings the results of each helper together, in the order of images.
+func (e *EngineResult) sort(images []expected) {
+	place := map[string]int{}
+	for n, im := range images {
+		place[im.Helper] = n
+	}
+	slices.SortStableFunc(e.Results, func(a, b Result) int { return place[a.Subject] - place[b.Subject] })
+}
+
+// provers chooses, for each form of archive, the helper that is loaded in every
+// way: the one with the smallest archive. Ways differ by engine and by form, not
+// by image.
+func provers(images []expected) map[string]string {
+	smallest := map[string]expected{}
+	for _, im := range images {
+		if best, ok := smallest[method(im.Archive)]; !ok || im.Size < best.Size {
+			smallest[method(im.Archive)] = im
+		}
+	}
+	names := map[string]string{}
+	for form, im := range smallest {
+		names[form] = im.Helper
+	}
+	return names
+}
+
+// worst is the status that represents all.
 func worst(results []Result) Status {
-	for _, s := range []Status{Failed, Refused, Passed} {
+	for _, s := range []Status{Failed, Void, Refused, Passed} {
 		if slices.ContainsFunc(results, func(r Result) bool { return r.Status == s }) {
 			return s
 		}
@@ -154,8 +200,7 @@ type way struct {
 	repeat func(expected) string
 }
 
-// ways are all by which an archive reaches a store on a host. The last works
-// everywhere; after it come the checks of what is stored.
+// ways lists how an archive reaches a store on a host.
 func (run engineRun) ways() []way {
 	load := func(ctx context.Context, archive io.Reader, _ expected) error {
 		_, err := run.Load(ctx, archive)
@@ -168,7 +213,6 @@ func (run engineRun) ways() []way {
 		command, service, socket = "docker", "", "/var/run/docker.sock"
 	}
 	return []way{
-		{"load", load, func(im expected) string { return command + " load < " + im.Path }},
 		{
 			"runner",
 			func(ctx context.Context, archive io.Reader, im expected) error {
@@ -196,7 +240,23 @@ func (run engineRun) ways() []way {
 				return command + " load < " + im.Path
 			},
 		},
+		{"load", load, func(im expected) string { return command + " load < " + im.Path }},
 	}
+}
+
+// waysOf lists the ways in which an image is loaded: all of them for the one
+// that proves them, else one that works.
+func (run engineRun) waysOf(im expected, proves bool) []way {
+	all := run.ways()
+	switch {
+	case run.refuses(im.Archive) != "" && proves:
+		return []way{all[2], all[0], all[1]} // the last one is to leave the image in the store
+	case run.refuses(im.Archive) != "":
+		return all[1:2]
+	case proves:
+		return all
+	}
+	return all[2:]
 }
 
 func splitTag(repoTag string) (repository, tag string) {
@@ -204,25 +264,26 @@ func splitTag(repoTag string) (repository, tag string) {
 	return repoTag[:colon], repoTag[colon+1:]
 }
 
+// method is an archive's form: zstd, gzip or none.
 func method(f release.Archive) string {
 	m, _, _ := strings.Cut(f.Compression, ":")
 	return m
 }
 
-// refuses tells why the engine is known not to take the archive as it is.
+// refuses returns why the engine is known not to take the archive as it is.
 func (run engineRun) refuses(f release.Archive) string {
 	if run.Kind == engine.Docker && run.Before("23.0") && method(f) == "zstd" {
-		// moby/moby v23.0.0, pkg/archive/archive.go, is the first to know zstd.
-		return "Docker below 23.0 knows no zstd"
+		// moby/moby v23.0.0, pkg/archive/archive.go, is the first with zstd.
+		return "Docker below 23.0 does not know zstd"
 	}
 	return ""
 }
 
-// helper checks one archive in every way. An error means that there is no
-// going on; what is wrong with the image is in the results.
-func (run engineRun) helper(ctx context.Context, im expected) error {
+// helper checks one archive. An error is fatal; what is wrong with the image is
+// in the results. The image is then alone in the store, if it could be loaded.
+func (run engineRun) helper(ctx context.Context, im expected, proves bool) error {
 	var loaded bool // by the last way: each clears the store first
-	for _, w := range run.ways() {
+	for _, w := range run.waysOf(im, proves) {
 		r := Result{Subject: im.Helper, Check: w.name, Repeat: w.repeat(im)}
 		err := timed(&run.result.Results, r, func(r *Result) error {
 			loadErr, problems, err := run.load(ctx, w, im)
@@ -272,7 +333,7 @@ func (run engineRun) helper(ctx context.Context, im expected) error {
 	return nil
 }
 
-// timed has do fill in r, and keeps r. A check that could not be made has failed.
+// timed calls do to fill in r, and keeps r. A check that could not be made has failed.
 func timed(results *[]Result, r Result, do func(*Result) error) error {
 	start := time.Now()
 	err := do(&r)
@@ -285,7 +346,7 @@ func timed(results *[]Result, r Result, do func(*Result) error) error {
 }
 
 // load brings the image into the empty store and compares what is there then.
-// loadErr is the engine's refusal; err means that there is no going on.
+// loadErr is the engine's refusal; err is fatal.
 func (run engineRun) load(ctx context.Context, w way, im expected) (loadErr error, problems []string, err error) {
 	if err := run.Clear(ctx); err != nil {
 		return nil, nil, err
@@ -300,176 +361,4 @@ func (run engineRun) load(ctx context.Context, w way, im expected) (loadErr erro
 		return loadErr, nil, err
 	}
 	return nil, run.compare(ctx, im), nil
-}
-
-// empty tells what is left in the store that should be empty.
-func (run engineRun) empty(ctx context.Context) []string {
-	images, err := run.Images(ctx)
-	problems := lines(err)
-	for _, got := range images {
-		problems = append(problems, fmt.Sprintf("image %s %q is in the store after a refusal", got.ID, got.RepoTags))
-	}
-	return problems
-}
-
-// compare tells what is in the store that is not im, or not as im should be:
-// exactly one image with exactly one tag, and its config.
-func (run engineRun) compare(ctx context.Context, im expected) []string {
-	images, err := run.Images(ctx)
-	if err != nil {
-		return lines(err)
-	}
-	var problems []string
-	if len(images) != 1 {
-		problems = append(problems, fmt.Sprintf("%d images in the store, want 1", len(images)))
-	}
-	for _, got := range images {
-		slices.Sort(got.RepoTags)
-		if want := []string{im.RepoTag}; !slices.Equal(got.RepoTags, want) {
-			problems = append(problems, fmt.Sprintf("image %s is tagged %q, want %q", got.ID, got.RepoTags, want))
-		}
-	}
-	got, err := run.Inspect(ctx, im.RepoTag)
-	if err != nil {
-		return append(problems, lines(err)...)
-	}
-	return append(problems, run.differences(got, im)...)
-}
-
-// differences compares what the engine says of the image with the archive's config.
-func (run engineRun) differences(got engine.Image, im expected) []string {
-	var problems []string
-	differs := func(what string, got, want any) {
-		problems = append(problems, fmt.Sprintf("%s is %q, want %q", what, got, want))
-	}
-	if got.ID != im.ImageID && !run.ManifestIDs {
-		differs("image ID", got.ID, im.ImageID)
-	}
-	platform := v1.Platform{OS: got.Os, Architecture: got.Architecture, Variant: got.Variant}
-	want := v1.Platform{OS: im.Config.OS, Architecture: im.Config.Architecture, Variant: im.Config.Variant}
-	if got.Variant == "" {
-		want.Variant = "" // not every engine tells it; the image ID covers it
-	}
-	if platform.String() != want.String() {
-		differs("platform", platform, want)
-	}
-	diffIDs := make([]string, len(im.Config.RootFS.DiffIDs))
-	for n, id := range im.Config.RootFS.DiffIDs {
-		diffIDs[n] = id.String()
-	}
-	for _, list := range []struct {
-		what      string
-		got, want []string
-	}{
-		{"entrypoint", got.Config.Entrypoint, im.Config.Config.Entrypoint},
-		{"cmd", got.Config.Cmd, im.Config.Config.Cmd},
-		{"env", got.Config.Env, im.Config.Config.Env},
-		{"diff IDs", got.RootFS.Layers, diffIDs},
-	} {
-		if !slices.Equal(list.got, list.want) {
-			differs(list.what, list.got, list.want)
-		}
-	}
-	return problems
-}
-
-// lookup is what GitLab Runner below 17.9, and each later one too, does first:
-// it inspects repository:tag and uses what it finds (v15.8.0,
-// executors/docker/docker.go). No load comes right before it here.
-func (run engineRun) lookup(ctx context.Context, im expected, r *Result) {
-	got, err := run.Inspect(ctx, im.RepoTag)
-	if err != nil {
-		r.judge(lines(err))
-		return
-	}
-	r.Says = "finds " + im.RepoTag
-	r.judge(run.differences(got, im))
-}
-
-// stored has the engine give the image out again and computes its digests from
-// the bytes: what an engine says of an image is what the config said to it.
-func (run engineRun) stored(ctx context.Context, im expected, r *Result) {
-	r.judge(run.storedProblems(ctx, im))
-}
-
-func (run engineRun) storedProblems(ctx context.Context, im expected) []string {
-	var got stored
-	err := run.Export(ctx, im.RepoTag, func(body io.Reader) (err error) {
-		got, err = readExport(body)
-		return err
-	})
-	if err != nil {
-		return lines(err)
-	}
-	var problems []string
-	if got.ImageID != im.ImageID {
-		problems = append(problems, fmt.Sprintf("the stored config is %s, want %s", got.ImageID, im.ImageID))
-	}
-	if !slices.Equal(got.DiffIDs, im.DiffIDs) {
-		problems = append(problems, fmt.Sprintf("the stored layers are %q, want %q", got.DiffIDs, im.DiffIDs))
-	}
-	return problems
-}
-
-// container runs the image through its own entrypoint, as Runner does, and
-// wants to hear a word that stands nowhere else.
-func (run engineRun) container(ctx context.Context, im expected, r *Result) {
-	if host := runtime.GOOS + "/" + runtime.GOARCH; im.Config.OS+"/"+im.Config.Architecture != host {
-		r.Status, r.Says = Skipped, fmt.Sprintf("the image is for %s, this machine is %s", im.Platform, host)
-		return
-	}
-	got, err := run.Run(ctx, im.RepoTag, probe(im)...)
-	if err != nil {
-		r.judge(lines(err))
-		return
-	}
-	got, _, _ = strings.Cut(strings.TrimSpace(got), "\n")
-	r.Says = "prints " + got
-	switch {
-	case !hasShell(im) && got == "":
-		r.judge([]string{"prints nothing, want its version"})
-	case hasShell(im) && got != word(im):
-		r.judge([]string{fmt.Sprintf("prints %q, want %q", got, word(im))})
-	default:
-		r.judge(nil)
-	}
-}
-
-// probe is what the image is asked to do: to echo a word or, where it has no
-// shell to go through, to have its helper tell the version.
-func probe(im expected) []string {
-	if hasShell(im) {
-		return []string{"sh", "-c", "echo " + word(im)}
-	}
-	return []string{im.Config.Config.Cmd[0], "--version"}
-}
-
-// hasShell reports whether the image has a shell: all have but the flavor
-// concrete, whose command is the helper itself
-// (GitLab Runner v19.3.0, dockerfiles/runner-helper).
-func hasShell(im expected) bool {
-	cmd := im.Config.Config.Cmd
-	return len(cmd) == 0 || path.Base(cmd[0]) != "gitlab-runner-helper"
-}
-
-// shellWords spells arguments for a shell.
-func shellWords(args []string) string {
-	words := make([]string, len(args))
-	for i, arg := range args {
-		words[i] = arg
-		if strings.Contains(arg, " ") {
-			words[i] = "'" + arg + "'"
-		}
-	}
-	return strings.Join(words, " ")
-}
-
-// word names the image and no other.
-func word(im expected) string {
-	return im.Helper + "-" + strings.TrimPrefix(im.ImageID, "sha256:")[:12]
-}
-
-// inMemory is an archive that is no file.
-func inMemory(content []byte) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
 }

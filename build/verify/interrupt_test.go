@@ -1,3 +1,5 @@
+//go:build acceptance
+
 package verify
 
 import (
@@ -52,7 +54,7 @@ func child(dir string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	_, err = Engines(ctx, nil, archives, func(line string) { fmt.Println(line) })
+	_, err = Engines(ctx, nil, archives, nil, func(line string) { fmt.Println(line) })
 	return err
 }
 

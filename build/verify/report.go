@@ -5,28 +5,49 @@ import (
 	_ "embed" // of report.html
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
+	"pretag/build/engine"
 	"pretag/build/internal/atomicfile"
 )
 
-// folder is where the reports go, below OUT; it is no part of what is delivered.
-const folder = "verify"
+// Where the reports are below OUT. They are not part of what is delivered.
+const (
+	folder = "verify"
+	traces = "jobs" // below folder: the traces of jobs
 
-// Write writes report.json, junit.xml and report.html into verify/ below out,
-// and returns their paths.
-func (r Report) Write(out string) ([]string, error) {
+	// Page is the report for a person.
+	Page = folder + "/report.html"
+)
+
+// Write writes report.json, junit.xml, report.html and the traces of jobs into
+// verify/ below out. Traces of an earlier run are removed.
+func (r Report) Write(out string) error {
+	r.Totals = r.Count()
 	dir := filepath.Join(out, folder)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, traces)), os.MkdirAll(dir, 0o755)); err != nil {
+		return err
 	}
-	var paths []string
+	for n, e := range r.Engines {
+		r.Engines[n].Results = slices.Clone(e.Results)
+		for i := range r.Engines[n].Results {
+			if err := r.Engines[n].Results[i].writeTrace(dir, e.Kind); err != nil {
+				return err
+			}
+		}
+	}
 	for _, f := range []struct {
 		name   string
 		render func(io.Writer) error
@@ -35,13 +56,39 @@ func (r Report) Write(out string) ([]string, error) {
 		{"junit.xml", r.writeJUnit},
 		{"report.html", r.writeHTML},
 	} {
-		path := filepath.Join(dir, f.name)
-		if err := atomicfile.Write(path, func(w *os.File) error { return f.render(w) }); err != nil {
-			return paths, err
+		if err := atomicfile.Write(filepath.Join(dir, f.name), func(w *os.File) error { return f.render(w) }); err != nil {
+			return err
 		}
-		paths = append(paths, path)
 	}
-	return paths, nil
+	return nil
+}
+
+// writeTrace writes the log of a job, if r is one, and sets Trace to its path below dir.
+func (r *Result) writeTrace(dir string, kind engine.Kind) error {
+	if r.log == "" {
+		return nil
+	}
+	r.Trace = path.Join(traces, fmt.Sprintf("%s-%s-%s.txt", kind, r.Subject, r.Check))
+	file := filepath.Join(dir, filepath.FromSlash(r.Trace))
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return atomicfile.WriteBytes(file, []byte(printable(r.log)))
+}
+
+// printable keeps of a program's output what every reader can show: no escape
+// sequences, and valid UTF-8.
+func printable(s string) string {
+	s = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]").ReplaceAllString(s, "")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\r':
+			return '\n'
+		case r == '\n' || r == '\t' || unicode.IsPrint(r):
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(s, "?"))
 }
 
 func (r Report) writeJSON(w io.Writer) error {
@@ -51,8 +98,8 @@ func (r Report) writeJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// Table is what a person reads at the terminal: helpers by engines,
-// what the controls showed, and every problem with the command that repeats it.
+// Table is what a person reads at the terminal: helpers by engines, which image
+// proves which way to load, and every problem with the command that repeats it.
 func (r Report) Table() string {
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -68,16 +115,10 @@ func (r Report) Table() string {
 		}
 		fmt.Fprintln(t)
 	}
-	fmt.Fprint(t, "controls\t")
-	for _, e := range r.Engines {
-		fmt.Fprintf(t, "\t%s", e.controlsCell())
-	}
-	fmt.Fprintln(t)
 	t.Flush()
 	for _, word := range [][2]string{
-		{"pipe only", "takes the archive from zstd -dc, as the loader does it, and not as a file; ARCHIVE_COMPRESSION=gzip is for such engines"},
-		{"not run", "is loaded and compared, but not of this machine's architecture"},
-		{"fired", "archives that are wrong on purpose were found out"},
+		{"pipe only", "the engine takes the archive decompressed from a pipe, as the loader sends it, but not as a file; ARCHIVE_COMPRESSION=gzip is for such engines"},
+		{"not run", "loaded and compared, but the image is for another architecture"},
 	} {
 		if strings.Contains(b.String(), word[0]) {
 			fmt.Fprintf(&b, "%s: %s\n", word[0], word[1])
@@ -87,7 +128,11 @@ func (r Report) Table() string {
 		if e.NotChecked != "" {
 			fmt.Fprintf(&b, "%s: not checked: %s\n", e.Kind, e.NotChecked)
 		}
+		for _, proof := range e.Proofs() {
+			fmt.Fprintf(&b, "%s: %s\n", e.Kind, proof)
+		}
 	}
+	fmt.Fprintf(&b, "job: %s\n", r.Job)
 	for _, p := range r.Problems() {
 		fmt.Fprintf(&b, "\n%s: %s: %s FAILED\n", p.Place, p.Subject, p.Check)
 		for _, problem := range p.Problems {
@@ -123,7 +168,6 @@ func (r Report) Problems() []Problem {
 	}
 	add("on disk", r.Disk)
 	for _, e := range r.Engines {
-		add(string(e.Kind), e.Controls)
 		add(string(e.Kind), e.Results)
 	}
 	return problems
@@ -145,26 +189,37 @@ func (e EngineResult) Of(helper string) []Result { return about(e.Results, helpe
 // Cell is the engine's verdict on a helper, in a word or three.
 func (e EngineResult) Cell(helper string) string { return summarize(e.Of(helper)) }
 
-func (e EngineResult) controlsCell() string {
-	switch worst(e.Controls) {
-	case Skipped:
-		return string(Skipped)
-	case Failed:
-		return "FAILED"
+// Proofs says, for each form of archive, which image proves which ways to load it.
+func (e EngineResult) Proofs() []string {
+	var proofs []string
+	for _, form := range slices.Sorted(maps.Keys(e.ProvedBy)) {
+		helper := e.ProvedBy[form]
+		var ways []string
+		for _, r := range e.Of(helper) {
+			if slices.Contains([]string{"load", "runner", "pipe"}, r.Check) {
+				ways = append(ways, r.Check)
+			}
+		}
+		proofs = append(proofs, fmt.Sprintf("%s archives: %s proves %s", form, helper, strings.Join(ways, ", ")))
 	}
-	return "fired"
+	return proofs
 }
 
-// summarize tells of one archive's results in one place: ok, what failed, or how else it loads.
+// summarize is one archive's results in one place: ok, what failed, or how else it loads.
 func summarize(results []Result) string {
 	var failed []string
-	run := true
+	run, job := true, ""
 	for _, r := range results {
 		if r.Status == Failed {
 			failed = append(failed, r.Check)
 		}
-		if r.Check == "run" && r.Status == Skipped {
+		switch {
+		case r.Check == "run" && r.Status == Skipped:
 			run = false
+		case r.Check == jobCheck && r.Status == Passed:
+			job = ", job ok"
+		case r.Check == jobCheck && r.Status == Skipped:
+			job = ", no job"
 		}
 	}
 	var s string
@@ -175,13 +230,15 @@ func summarize(results []Result) string {
 		return "FAILED: " + strings.Join(failed, ", ")
 	case Refused:
 		s = "pipe only"
+	case Void:
+		return "job void"
 	case Passed:
 		s = "ok"
 	}
 	if !run {
 		s += ", not run"
 	}
-	return s
+	return s + job
 }
 
 // The JUnit form, as far as GitLab reads it (GitLab, doc/ci/testing/unit_test_reports.md).
@@ -239,7 +296,7 @@ func (r Report) writeJUnit(w io.Writer) error {
 	disk := junitSuite{Name: "on disk"}
 	var seconds float64
 	for _, result := range r.Disk {
-		disk.Cases = append(disk.Cases, result.junit(""))
+		disk.Cases = append(disk.Cases, result.junit())
 		seconds += result.Seconds
 	}
 	disk.Time = junitTime(seconds)
@@ -249,11 +306,8 @@ func (r Report) writeJUnit(w io.Writer) error {
 		if e.NotChecked != "" {
 			s.Cases = []junitCase{{Class: string(e.Kind), Name: "engine", Time: junitTime(0), Skipped: &junitMessage{Message: e.NotChecked}}}
 		}
-		for _, c := range e.Controls {
-			s.Cases = append(s.Cases, c.junit("control: "))
-		}
 		for _, c := range e.Results {
-			s.Cases = append(s.Cases, c.junit(""))
+			s.Cases = append(s.Cases, c.junit())
 		}
 		add(s)
 	}
@@ -269,8 +323,8 @@ func (r Report) writeJUnit(w io.Writer) error {
 	return err
 }
 
-func (r Result) junit(prefix string) junitCase {
-	c := junitCase{Class: prefix + r.Subject, Name: r.Check, Time: junitTime(r.Seconds), Output: r.Says}
+func (r Result) junit() junitCase {
+	c := junitCase{Class: r.Subject, Name: r.Check, Time: junitTime(r.Seconds), Output: r.Says}
 	switch r.Status {
 	case Failed:
 		text := strings.Join(r.Problems, "\n")
@@ -278,6 +332,11 @@ func (r Result) junit(prefix string) junitCase {
 			text += "\nrepeat: " + r.Repeat
 		}
 		c.Failure = &junitMessage{r.Problems[0], text}
+		if r.log != "" {
+			c.Output = printable(r.log)
+		}
+	case Void:
+		c.Failure = &junitMessage{Message: "void: " + r.Says}
 	case Skipped:
 		c.Skipped, c.Output = &junitMessage{Message: r.Says}, ""
 	case Refused:
@@ -305,9 +364,12 @@ func (r Report) writeHTML(w io.Writer) error {
 		"seconds": func(s float64) string { return fmt.Sprintf("%.1f s", s) },
 		"class":   func(s Status) string { return strings.ReplaceAll(string(s), " ", "-") },
 		"worst":   worst,
-		"checks":  checks,
-		"disk":    func(f string) []Result { return about(r.Disk, "helper-images/"+f) },
-		"cell":    summarize,
+		"void": func(results []Result) bool {
+			return slices.ContainsFunc(results, func(r Result) bool { return r.Status == Void })
+		},
+		"checks": checks,
+		"disk":   func(f string) []Result { return about(r.Disk, "helper-images/"+f) },
+		"cell":   summarize,
 	}).Parse(page)
 	if err != nil {
 		return err
@@ -328,16 +390,19 @@ func size(n int64) string {
 	return fmt.Sprintf("%d B", n)
 }
 
-// A checkText tells a person what a check is.
+// A checkText says what a check is.
 type checkText struct{ Name, Text string }
 
 func checks() []checkText {
 	return []checkText{
-		{"load", "podman load or docker load takes the archive as it is, and the store then holds exactly this image under exactly its tag"},
-		{"runner", "the same over the engine's API, step by step as GitLab Runner 17.9 and later loads it"},
-		{"pipe", "the same for the archive's plain tar through a pipe, as the loader brings it"},
-		{"lookup", "GitLab Runner's first look at the engine, all that versions below 17.9 need, finds the preloaded image"},
-		{"stored", "what the store gives out again has the image ID and the diff IDs, computed from its bytes"},
+		{"load", "podman load or docker load takes the archive as it is, and the store then holds exactly this image with exactly its tag"},
+		{"runner", "the same through the engine's API, step by step as GitLab Runner 17.9 and later load it"},
+		{"pipe", "the same for the decompressed archive from a pipe, as the loader sends it"},
+		{"lookup", "the engine finds the image by its tag: GitLab Runner's first look, and all that versions below 17.9 need"},
+		{"stored", "the store returns the image with the right image ID and diff IDs, computed from its bytes"},
 		{"run", "the image runs without a network, through its own entrypoint, and prints a word of its own"},
+		{jobCheck, "GitLab Runner runs a CI job with the image, which was in the store before"},
+		{jobControl, "the same job fails while neither the image nor its archive can be found"},
+		{jobFileCheck, "the same job succeeds when GitLab Runner finds the archive in its own directory and loads it"},
 	}
 }

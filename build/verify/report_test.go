@@ -4,30 +4,33 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
-	"image/png"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"pretag/build/engine"
 	"pretag/build/release"
-	"pretag/build/testutil"
 )
 
 // sample is a report in which everything that can happen has happened.
 func sample() Report {
-	r := Report{Version: "19.3.0"}
+	r := Report{Schema: reportSchema, Version: "19.3.0"}
 	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
 	passed := func(helper string) []Result {
 		var results []Result
 		for _, c := range checks() {
-			results = append(results, Result{Subject: helper, Check: c.Name, Status: Passed, Seconds: 0.25})
+			result := Result{Subject: helper, Check: c.Name, Status: Passed, Seconds: 0.25}
+			if strings.HasPrefix(c.Name, jobCheck) {
+				result.log = "\x1b[32;1mtrace of " + c.Name + "\x1b[0;m\n"
+			}
+			results = append(results, result)
 		}
 		return results
 	}
@@ -50,37 +53,47 @@ func sample() Report {
 		results := passed(helper)
 		for i := range results {
 			switch {
-			case n == 0 && i < 2:
+			case n == 0 && (results[i].Check == "load" || results[i].Check == "runner"):
 				results[i].Status, results[i].Says = Refused, "Docker below 23.0 knows no zstd: archive/tar: invalid tar header"
 			case n == 1 && results[i].Check == "run":
 				results[i].Status, results[i].Says = Skipped, "the image is for linux/arm/v7, this machine is linux/amd64"
 			case n == 2 && results[i].Check == "runner":
 				results[i].judge([]string{`image ` + digest + ` is tagged ["a:b" "a:latest"], want ["a:b"]`})
 				results[i].Repeat = "curl --unix-socket /var/run/docker.sock -T out/helper-images/" + f.Name + " http://engine/images/load"
+			case n == 2 && results[i].Check == jobControl:
+				results[i].judge([]string{"the runner reports success without the image"})
+			case n == 2 && results[i].Check == jobCheck:
+				results[i].Status, results[i].Says = Void, "the same job succeeds without the image"
 			}
 		}
 		docker.Results = append(docker.Results, results...)
 	}
-	rootful.Controls = []Result{{Subject: "bare root filesystem", Check: "import", Status: Passed, Says: "it becomes a:latest"}, {Subject: "two tags", Check: "runner", Status: Passed, Says: "reported: <invalid> & 'odd' reference"}}
+	rootful.ProvedBy = map[string]string{"zstd": "alpine-arm"}
+	docker.ProvedBy = map[string]string{"zstd": "alpine-arm"}
+	r.Job.Version = "19.3.0"
 	r.Engines = []EngineResult{rootful, {Kind: engine.PodmanRootless, NotChecked: "newuidmap is not installed"}, docker}
 	return r
 }
 
 func TestTable(t *testing.T) {
 	want := `HELPER              ON DISK  PODMAN-ROOTFUL 4.3.1  PODMAN-ROOTLESS  DOCKER 20.10.24+DFSG1
-alpine-x86_64       ok       ok                    not checked      pipe only
-alpine-arm          ok       ok                    not checked      ok, not run
-ubuntu-x86_64-pwsh  ok       ok                    not checked      FAILED: runner
-controls                     fired                 not checked      not checked
-pipe only: takes the archive from zstd -dc, as the loader does it, and not as a file; ARCHIVE_COMPRESSION=gzip is for such engines
-not run: is loaded and compared, but not of this machine's architecture
-fired: archives that are wrong on purpose were found out
+alpine-x86_64       ok       ok, job ok            not checked      pipe only, job ok
+alpine-arm          ok       ok, job ok            not checked      ok, not run, job ok
+ubuntu-x86_64-pwsh  ok       ok, job ok            not checked      FAILED: runner, job-control
+pipe only: the engine takes the archive decompressed from a pipe, as the loader sends it, but not as a file; ARCHIVE_COMPRESSION=gzip is for such engines
+not run: loaded and compared, but the image is for another architecture
+podman-rootful: zstd archives: alpine-arm proves load, runner, pipe
 podman-rootless: not checked: newuidmap is not installed
+docker: zstd archives: alpine-arm proves load, runner, pipe
+job: run by GitLab Runner 19.3.0
 
 docker: ubuntu-x86_64-pwsh: runner FAILED
   image sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef is tagged ["a:b" "a:latest"], want ["a:b"]
   repeat: curl --unix-socket /var/run/docker.sock -T out/helper-images/prebuilt-ubuntu-x86_64-pwsh.docker.tar.zst http://engine/images/load
-37 passed, 1 failed, 2 refused as expected, 1 not checked; 2 engines, 1 not checked
+
+docker: ubuntu-x86_64-pwsh: job-control FAILED
+  the runner reports success without the image
+51 passed, 2 failed, 1 void, 2 refused as expected, 1 not checked; 2 engines, 1 not checked
 `
 	if diff := cmp.Diff(want, sample().Table()); diff != "" {
 		t.Error(diff)
@@ -118,6 +131,9 @@ func TestSummaryCountsEngines(t *testing.T) {
 		"0 passed, 0 failed; 0 engines": nil,
 		"0 passed, 0 failed; 1 engine":  {one},
 		"0 passed, 0 failed; 2 engines": {one, one},
+		"1 passed, 1 failed, 1 void, 1 refused as expected, 1 not checked; 1 engine, 1 not checked": {
+			{Results: []Result{{Status: Passed}, {Status: Failed}, {Status: Void}, {Status: Refused}, {Status: Skipped}}}, {NotChecked: "why"},
+		},
 	} {
 		if got := (Report{Engines: engines}).Summary(); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -125,19 +141,18 @@ func TestSummaryCountsEngines(t *testing.T) {
 	}
 }
 
+// All is there again in report.json, and the traces of jobs are next to it.
 func TestWrite(t *testing.T) {
 	out := t.TempDir()
-	paths, err := sample().Write(out)
-	if err != nil {
+	stale := filepath.Join(out, "verify", "jobs", "stale.txt")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(stale), 0o755), os.WriteFile(stale, nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"report.json", "junit.xml", "report.html"}
-	for n, path := range paths {
-		if path != filepath.Join(out, "verify", want[n]) {
-			t.Errorf("path %s, want %s", path, want[n])
-		}
+	r := sample()
+	if err := r.Write(out); err != nil {
+		t.Fatal(err)
 	}
-	content, err := os.ReadFile(paths[0])
+	content, err := os.ReadFile(filepath.Join(out, "verify", "report.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,8 +160,19 @@ func TestWrite(t *testing.T) {
 	if err := json.Unmarshal(content, &read); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(sample(), read); diff != "" {
+	r.Totals = r.Count()
+	if diff := cmp.Diff(r, read, cmpopts.IgnoreUnexported(Result{})); diff != "" {
 		t.Errorf("report.json: %s", diff)
+	}
+	if want := (Totals{Passed: 51, Refused: 2, Failed: 2, Void: 1, NotChecked: 1, Engines: 2, EnginesNotChecked: 1}); read.Totals != want {
+		t.Errorf("totals are %+v, want %+v", read.Totals, want)
+	}
+	trace, err := os.ReadFile(filepath.Join(out, "verify", "jobs", "docker-alpine-arm-job-file.txt"))
+	if err != nil || string(trace) != "trace of job-file\n" {
+		t.Errorf("trace is %q, %v", trace, err)
+	}
+	if _, err := os.Stat(stale); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a trace of an earlier run is left: %v", err)
 	}
 }
 
@@ -159,138 +185,72 @@ func TestJUnit(t *testing.T) {
 	if err := xml.Unmarshal(b.Bytes(), &suites); err != nil {
 		t.Fatal(err)
 	}
-	if suites.Tests != 42 || suites.Failures != 1 || suites.Skipped != 2 {
-		t.Errorf("%d tests, %d failures, %d skipped; want 42, 1, 2", suites.Tests, suites.Failures, suites.Skipped)
+	if suites.Tests != 58 || suites.Failures != 3 || suites.Skipped != 2 {
+		t.Errorf("%d tests, %d failures, %d skipped; want 58, 3, 2", suites.Tests, suites.Failures, suites.Skipped)
 	}
 	var names []string
 	for _, s := range suites.Suites {
 		names = append(names, fmt.Sprintf("%s %d", s.Name, len(s.Cases)))
 	}
-	if diff := cmp.Diff([]string{"on disk 3", "podman-rootful 4.3.1 20", "podman-rootless 1", "docker 20.10.24+dfsg1 18"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"on disk 3", "podman-rootful 4.3.1 27", "podman-rootless 1", "docker 20.10.24+dfsg1 27"}, names); diff != "" {
 		t.Error(diff)
 	}
-	failure := suites.Suites[3].Cases[13]
+	failure := suites.Suites[3].Cases[19]
 	if failure.Class != "ubuntu-x86_64-pwsh" || failure.Name != "runner" || failure.Failure == nil ||
 		!strings.Contains(failure.Failure.Text, "want [\"a:b\"]\nrepeat: curl") {
 		t.Errorf("failure is %+v", failure)
+	}
+	control := suites.Suites[3].Cases[25]
+	if control.Name != jobControl || control.Failure == nil || control.Output != "trace of job-control\n" {
+		t.Errorf("a failed job is %+v, want its trace", control)
+	}
+	if void := suites.Suites[3].Cases[24]; void.Failure == nil || void.Failure.Message != "void: the same job succeeds without the image" {
+		t.Errorf("a void job is %+v", void)
 	}
 	if skipped := suites.Suites[2].Cases[0]; skipped.Skipped == nil || skipped.Skipped.Message != "newuidmap is not installed" {
 		t.Errorf("absent engine is %+v", skipped)
 	}
 }
 
+// The page needs nothing but the traces that it links to.
 func TestHTMLNeedsNothingElse(t *testing.T) {
-	var b bytes.Buffer
-	if err := sample().writeHTML(&b); err != nil {
+	out := t.TempDir()
+	if err := sample().Write(out); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"ZgotmplZ", "<script", "<link", "src=", "url(", "@import", "href=", "<no value>"} {
-		if strings.Contains(b.String(), bad) {
+	content, err := os.ReadFile(filepath.Join(out, Page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(content)
+	for _, bad := range []string{"ZgotmplZ", "<script", "<link", "src=", "url(", "@import", "<no value>"} {
+		if strings.Contains(page, bad) {
 			t.Errorf("the page has %q", bad)
 		}
 	}
+	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1)
+	for _, link := range links {
+		if _, err := os.Stat(filepath.Join(out, "verify", link[1])); err != nil || !strings.HasPrefix(link[1], "jobs/") {
+			t.Errorf("link to %s: %v", link[1], err)
+		}
+	}
+	if len(links) != 3*3*2+1 { // jobs of three helpers in two engines, and the failed one once more
+		t.Errorf("%d links", len(links))
+	}
 	for _, want := range []string{
-		"newuidmap is not installed", "FAILED: runner", "pipe only", "To see it again", "http://engine/images/load",
-		"&lt;invalid&gt; &amp;", "sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "it becomes a:latest",
+		"newuidmap is not installed", "FAILED: runner, job-control", "pipe only", "To reproduce it", "http://engine/images/load",
+		"sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "zstd archives: alpine-arm proves load, runner, pipe", "run by GitLab Runner 19.3.0",
+		`class="void"`,
 	} {
-		if !strings.Contains(b.String(), want) {
+		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
 }
 
-// TestHTMLInABrowser renders the page at desk and phone width, light and dark,
-// and looks: nothing wider than the screen, and colours as the scheme asks. With
-// KEEP_SHOTS set to a new folder the pictures are kept there, for a person to look at.
-func TestHTMLInABrowser(t *testing.T) {
-	chromium := testutil.Tool(t, "chromium")
-	dir := t.TempDir()
-	paths, err := sample().Write(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, err := os.ReadFile(paths[2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The page tells the frame around it what it measures. A window cannot be
-	// made as narrow as a phone, a frame can.
-	probe := `<script>addEventListener("load", () => parent.postMessage([
-		innerWidth, document.documentElement.scrollWidth, document.querySelectorAll("#matrix tbody tr").length,
-		getComputedStyle(document.body).backgroundColor
-	].join(" "), "*"))</script></body>`
-	probed := filepath.Join(dir, "probed.html")
-	if err := os.WriteFile(probed, []byte(strings.Replace(string(page), "</body>", probe, 1)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, width := range []int{1280, 390} {
-		for scheme, background := range map[string]string{"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 29)"} {
-			t.Run(fmt.Sprintf("%d-%s", width, scheme), func(t *testing.T) {
-				frame := filepath.Join(dir, "frame.html")
-				body := fmt.Sprintf(`<body style="margin:0">
-					<script>addEventListener("message", e => document.body.setAttribute("data-probe", e.data))</script>
-					<iframe src="file://%s" style="border:0;width:%dpx;height:2400px"></iframe>`, probed, width)
-				if err := os.WriteFile(frame, []byte(body), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				chrome := func(arg ...string) string {
-					return browse(t, chromium, append(arg,
-						fmt.Sprintf("--window-size=%d,2400", max(width, 500)),
-						"--blink-settings=preferredColorScheme="+map[string]string{"dark": "0", "light": "1"}[scheme],
-						"file://"+frame)...)
-				}
-				got := regexp.MustCompile(`data-probe="([^"]*)"`).FindStringSubmatch(chrome("--dump-dom", "--virtual-time-budget=2000"))
-				if want := fmt.Sprintf("%d %d 3 %s", width, width, background); len(got) != 2 || got[1] != want {
-					t.Errorf("width, needed width, helpers, background: got %q, want %q", got, want)
-				}
-				shot := filepath.Join(dir, fmt.Sprintf("%d-%s.png", width, scheme))
-				chrome("--screenshot=" + shot)
-				assertDrawn(t, shot, width)
-			})
-		}
-	}
-	if keep, ok := os.LookupEnv("KEEP_SHOTS"); ok {
-		if err := os.CopyFS(keep, os.DirFS(dir)); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func browse(t *testing.T, chromium string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), chromium, append([]string{
-		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--allow-file-access-from-files", "--user-data-dir=" + t.TempDir(),
-	}, args...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, stderr.String())
-	}
-	return string(out)
-}
-
-// assertDrawn wants a picture that is not of one colour.
-func assertDrawn(t *testing.T, path string, width int) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	picture, err := png.Decode(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	colours := map[any]bool{}
-	for y := 0; y < picture.Bounds().Dy(); y += 3 {
-		for x := range width {
-			colours[picture.At(x, y)] = true
-		}
-	}
-	if len(colours) < 20 {
-		t.Errorf("%d colours in the picture", len(colours))
+// What a job prints is shown as text.
+func TestPrintable(t *testing.T) {
+	if got, want := printable("\x1b[32;1mgreen\x1b[0;m\r\x1b]0;title\a\xff\tend\n"), "green\n]0;title?\tend\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -1,6 +1,7 @@
-// Package verify proves that what was built is what it claims: on disk, file by
-// file, and in every container engine at hand, loaded the way GitLab Runner
-// loads it. It reports what it saw and changes nothing of what it checks.
+// Package verify proves that what was built is what it claims to be: on disk,
+// file by file; in every container engine at hand, loaded the way GitLab Runner
+// loads it; and, with a gitlab-runner program, by running CI jobs. It reports
+// what it saw and changes nothing of what it checks.
 package verify
 
 import (
@@ -19,23 +20,27 @@ type Status string
 // The ways for a check to end.
 const (
 	Passed  Status = "passed"
-	Refused Status = "refused"     // the engine said no, as it was expected to
+	Refused Status = "refused"     // the engine refused the archive, as this version of it is known to
 	Failed  Status = "failed"      // see the problems
-	Skipped Status = "not checked" // what it says tells why; never counted as passed
+	Void    Status = "void"        // passed, but its control passed too: it proves nothing
+	Skipped Status = "not checked" // Says has the reason; never counted as passed
 )
 
 // A Result is one check of one thing.
 type Result struct {
-	Subject  string   `json:"subject"` // a helper, a file below OUT, a control
+	Subject  string   `json:"subject"` // a helper or a file below OUT
 	Check    string   `json:"check"`
 	Status   Status   `json:"status"`
 	Says     string   `json:"says,omitempty"`     // what was seen
 	Problems []string `json:"problems,omitempty"` // got and want
 	Repeat   string   `json:"repeat,omitempty"`   // shell command that shows it again
+	Trace    string   `json:"trace,omitempty"`    // of a job: file next to the report
 	Seconds  float64  `json:"seconds"`
+
+	log string // content of Trace
 }
 
-// judge settles the status by the problems.
+// judge sets the status: failed if there are problems.
 func (r *Result) judge(problems []string) {
 	r.Status, r.Problems = Passed, problems
 	if len(problems) > 0 {
@@ -49,19 +54,51 @@ type EngineResult struct {
 	Version    string      `json:"version,omitempty"`
 	Driver     string      `json:"driver,omitempty"`     // of its image store
 	NotChecked string      `json:"notChecked,omitempty"` // why, where it did not run
-	Controls   []Result    `json:"controls,omitempty"`   // checks of the checks
 	Results    []Result    `json:"results,omitempty"`    // helper by helper
-	Seconds    float64     `json:"seconds"`
+	// ProvedBy names, by form of archive, the helper that was loaded in every way. The
+	// others were loaded in one.
+	ProvedBy map[string]string `json:"provedBy,omitempty"`
+	Seconds  float64           `json:"seconds"`
 }
 
-// A Report is everything that was found. But for the seconds, equal deliveries
-// on equal machines give equal reports.
+// reportSchema is raised when a field of report.json changes its meaning or is removed.
+const reportSchema = 1
+
+// A Report is everything that was found. Apart from seconds and traces, equal
+// deliveries on equal machines give equal reports.
 type Report struct {
+	Schema   int               `json:"schema"`
 	Version  string            `json:"runnerVersion"`
+	Totals   Totals            `json:"totals"`
+	Job      JobRunner         `json:"job"`
 	Archives []release.Archive `json:"archives"`
 	Packages []release.Package `json:"packages"`
 	Disk     []Result          `json:"disk"`
 	Engines  []EngineResult    `json:"engines"`
+}
+
+// Totals counts the checks by their status.
+type Totals struct {
+	Passed            int `json:"passed"`
+	Refused           int `json:"refused"`
+	Failed            int `json:"failed"`
+	Void              int `json:"void"`
+	NotChecked        int `json:"notChecked"`
+	Engines           int `json:"engines"`           // that ran
+	EnginesNotChecked int `json:"enginesNotChecked"` // that did not
+}
+
+// A JobRunner is the GitLab Runner that ran the jobs.
+type JobRunner struct {
+	Version    string `json:"version,omitempty"`
+	NotChecked string `json:"notChecked,omitempty"` // why there is none
+}
+
+func (j JobRunner) String() string {
+	if j.Version == "" {
+		return "not checked: " + j.NotChecked
+	}
+	return "run by GitLab Runner " + j.Version
 }
 
 // Sound lists the archives whose check on disk passed. Only of those do the
@@ -86,38 +123,43 @@ func (r Report) Err() error {
 	return errors.Join(errs...)
 }
 
-// Summary counts the checks, in a sentence.
-func (r Report) Summary() string {
-	count := map[Status]int{}
-	add := func(results []Result) {
-		for _, result := range results {
-			count[result.Status]++
-		}
-	}
-	add(r.Disk)
-	var engines, absent int
+// Count returns the totals of the report.
+func (r Report) Count() Totals {
+	var t Totals
+	count := map[Status]*int{Passed: &t.Passed, Refused: &t.Refused, Failed: &t.Failed, Void: &t.Void, Skipped: &t.NotChecked}
+	all := [][]Result{r.Disk}
 	for _, e := range r.Engines {
-		add(e.Controls)
-		add(e.Results)
+		all = append(all, e.Results)
 		if e.NotChecked == "" {
-			engines++
+			t.Engines++
 		} else {
-			absent++
+			t.EnginesNotChecked++
 		}
 	}
-	s := fmt.Sprintf("%d passed, %d failed", count[Passed], count[Failed])
-	if n := count[Refused]; n > 0 {
-		s += fmt.Sprintf(", %d refused as expected", n)
+	for _, result := range slices.Concat(all...) {
+		*count[result.Status]++
 	}
-	if n := count[Skipped]; n > 0 {
-		s += fmt.Sprintf(", %d not checked", n)
+	return t
+}
+
+// Summary is the totals in a sentence.
+func (r Report) Summary() string {
+	t := r.Count()
+	s := fmt.Sprintf("%d passed, %d failed", t.Passed, t.Failed)
+	for _, also := range []struct {
+		n    int
+		what string
+	}{{t.Void, "void"}, {t.Refused, "refused as expected"}, {t.NotChecked, "not checked"}} {
+		if also.n > 0 {
+			s += fmt.Sprintf(", %d %s", also.n, also.what)
+		}
 	}
-	s += fmt.Sprintf("; %d engine", engines)
-	if engines != 1 {
+	s += fmt.Sprintf("; %d engine", t.Engines)
+	if t.Engines != 1 {
 		s += "s"
 	}
-	if absent > 0 {
-		s += fmt.Sprintf(", %d not checked", absent)
+	if t.EnginesNotChecked > 0 {
+		s += fmt.Sprintf(", %d not checked", t.EnginesNotChecked)
 	}
 	return s
 }
