@@ -29,7 +29,7 @@ func TestImports(t *testing.T) {
 		"tarball":    "catalogue",
 		"testutil":   "catalogue",
 		"unpack":     "catalogue linuxpkg/pkgread",
-		"verify":     "archive catalogue engine linuxpkg/pkgread linuxpkg provenance sbom sign tarball",
+		"verify":     "archive catalogue engine linuxpkg/pkgread linuxpkg provenance sbom sign tarball verify/job",
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Deps " "}}`, "./...").Output()
 	if err != nil {
