@@ -1,96 +1,107 @@
-// Package build is the line from helper tarballs to packages: archives, then
-// packages, then verify. It reads the configuration, calls the stages in their
-// order and tells the user; what a stage does stands in the stage's package.
+// Package build runs the line from helper tarballs to packages: fetch, archives,
+// packages, verify. It reads the configuration, calls the stages in their order,
+// and reports to the user. Each stage does its work in a package of its own.
 package build
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 
+	"pretag/build/archive"
+	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
-	"pretag/build/internal/dirlock"
+	"pretag/build/linuxpkg"
 	"pretag/build/release"
+	"pretag/build/sbom"
 )
 
-// format counts the changes of what archives hold. Raise it with each change
-// that gives other bytes for the same input.
-const format = 1
-
-// tool names what decides an archive's bytes beside input and settings: this
-// project's format, Go, and what compresses.
-func (c Config) tool() string {
-	tool := fmt.Sprintf("pretag/%d %s", format, runtime.Version())
-	if program := c.Compression.Program(); program != "" {
-		tool += " " + program
+// Archives makes the archive of each selected helper from its tarball.
+func Archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) {
+	unlock, err := c.lock()
+	if err != nil {
+		return nil, err
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
-			if module.Path == "github.com/klauspost/compress" {
-				tool += " compress/" + module.Version
-			}
-		}
-	}
-	return tool
+	defer unlock()
+	return archives(ctx, c, ui)
 }
 
-// lockOut locks a directory that is written into.
-func lockOut(dir string) (unlock func(), err error) { return dirlock.Lock([]string{dir}, nil) }
-
-// lock locks what a build writes into and reads from. OUT/helper-images is locked
-// by itself, because it may be the HELPER_IMAGES that pull and unpack write into.
-func (c Config) lock() (unlock func(), err error) {
-	return dirlock.Lock([]string{c.Out, filepath.Join(c.Out, release.ArchivesDir)}, []string{c.Inputs})
+// archives is Archives for a caller that holds the lock.
+func archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) {
+	if err := cleanUp(c.Out); err != nil {
+		return nil, err
+	}
+	progress := ui.Progress(len(c.Helpers))
+	options := c.archiveOptions()
+	options.Progress = progress.At
+	options.Done = func(o archive.Outcome) { progress.Done(o.Helper.String(), outcome(o)) }
+	result, err := archive.Build(ctx, options)
+	progress.Close()
+	for _, warning := range result.Warnings {
+		ui.Warn("%s", warning)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ui.Table(archiveTable(result.Outcomes))
+	return result.Archives(), nil
 }
 
-// Clean removes the folder that everything is written to: not where OUT is a
-// mistake, the folder of the tarballs or one that the project lies in.
-func Clean(c Config) error {
-	if _, err := os.Stat(c.Out); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	unlock, err := lockOut(c.Out)
+// Package makes the archives, their SBOMs and packages, and the files that
+// describe all of these: provenance.json, manifest.json and SHA256SUMS. An archive
+// that another machine made needs no tarball here, only its record.
+func Package(ctx context.Context, c Config, ui *UI) error {
+	unlock, err := c.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	folder, err := resolve(c.Out) // OUT may be a link to where there is room
+	signer, err := c.signer(ui)
 	if err != nil {
 		return err
 	}
-	project, err := resolve(".")
+	archives, err := archives(ctx, c, ui)
 	if err != nil {
 		return err
 	}
-	if project == folder || strings.HasPrefix(project, strings.TrimSuffix(folder, "/")+"/") {
-		return fmt.Errorf("clean: OUT=%s holds the project: nothing removed", c.Out)
-	}
-	if inputs, err := resolve(c.Inputs); err == nil && inputs == folder {
-		return fmt.Errorf("clean: OUT=%s is HELPER_IMAGES too: nothing removed", c.Out)
-	}
-	return errors.Join(os.RemoveAll(folder), os.RemoveAll(c.Out))
-}
-
-// resolve is the absolute path of a file, without links.
-func resolve(path string) (string, error) {
-	path, err := filepath.Abs(path)
+	documents, err := sboms(ctx, archives, filepath.Join(c.Out, release.SBOMDir))
 	if err != nil {
-		return "", err
+		return err
 	}
-	return filepath.EvalSymlinks(path)
+	result, err := linuxpkg.Build(ctx, c.packageOptions(documents, signer), archives)
+	for _, warning := range result.Warnings {
+		ui.Warn("%s", warning)
+	}
+	if err != nil {
+		return err
+	}
+	delivered, err := c.describe(archives, result.Packages, documents, signer)
+	if err != nil {
+		return err
+	}
+	ui.Table(packageTable(result.Packages))
+	return warnOfOthers(c.Out, delivered, ui)
 }
 
-// cleanUp removes what a killed run left unfinished in OUT: not in the folders of
-// other targets, which may be at work there.
-func (c Config) cleanUp() error {
-	var errs []error
-	for _, folder := range []string{".", release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, "verify", loaderDir} {
-		errs = append(errs, atomicfile.Clean(filepath.Join(c.Out, folder)))
+// sboms writes the SBOM and the license texts of each archive.
+func sboms(ctx context.Context, archives []release.Archive, dir string) (map[string][]linuxpkg.Document, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
 	}
-	return errors.Join(errs...)
+	documents := map[string][]linuxpkg.Document{}
+	for _, f := range archives {
+		bill := filepath.Join(dir, sbom.Name(f.Name))
+		document, err := sbom.Write(ctx, bill, f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Helper, err)
+		}
+		licences := filepath.Join(dir, strings.TrimSuffix(f.Name, catalogue.Suffix)+".licences.txt")
+		if err := atomicfile.WriteBytes(licences, document.Licences()); err != nil {
+			return nil, err
+		}
+		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bill}, {Kind: linuxpkg.Licences, Path: licences}}
+	}
+	return documents, nil
 }

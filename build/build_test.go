@@ -26,6 +26,7 @@ import (
 	"pretag/build"
 	"pretag/build/archive"
 	"pretag/build/catalogue"
+	"pretag/build/inspect"
 	"pretag/build/internal/filestamp"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/release"
@@ -404,7 +405,7 @@ func TestPackageMergedFolders(t *testing.T) {
 		t.Error(err)
 	}
 	err := merged.run(t, build.Package, all, "RUNNER_VERSION=19.4.0")
-	for _, want := range []string{"alpine-arm64: ", "RepoTag is " + build.DefaultRepository + ":arm64-v19.3.0, want " + build.DefaultRepository + ":arm64-v19.4.0", "there is no tarball to make it anew"} {
+	for _, want := range []string{"alpine-arm64: ", "RepoTag is " + build.DefaultRepository + ":arm64-v19.3.0, want " + build.DefaultRepository + ":arm64-v19.4.0", "there is no tarball from which to make it again"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that holds %q", err, want)
 		}
@@ -606,7 +607,7 @@ func TestArchivesRefusesWhatIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := b.run(t, archives, "HELPERS=alpine-arm,alpine-x86_64")
-	want := "alpine-x86_64: " + folder + ": not a file\nalpine-arm: " + link + ": a link that leads nowhere"
+	want := "alpine-x86_64: " + folder + ": not a regular file\nalpine-arm: " + link + ": the target of this symbolic link does not exist"
 	if err == nil || err.Error() != want {
 		t.Errorf("error\n%v\nwant\n%s", err, want)
 	}
@@ -617,21 +618,21 @@ func TestInspect(t *testing.T) {
 	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
 		t.Fatal(err)
 	}
-	inspect := func(asJSON bool, path string) error {
+	run := func(asJSON bool, path string) error {
 		return b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
 			return build.Inspect(ctx, c, path, asJSON, ui)
 		})
 	}
-	for path, want := range map[string]string{"-json": "the file comes first: inspect FILE -json", b.path("in"): "inspect " + b.path("in") + ": a folder, want a file"} {
-		if err := inspect(false, path); err == nil || !strings.Contains(err.Error(), want) {
+	for path, want := range map[string]string{"-json": "the file comes first: inspect FILE -json", b.path("in"): "inspect " + b.path("in") + ": is a directory, want a file"} {
+		if err := run(false, path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that holds %q", err, want)
 		}
 	}
 	path := b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst")
-	if err := inspect(true, path); err != nil {
+	if err := run(true, path); err != nil {
 		t.Fatal(err)
 	}
-	var got build.Inspection
+	var got inspect.Findings
 	if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -639,7 +640,7 @@ func TestInspect(t *testing.T) {
 	if got.Helper != "alpine-x86_64" || got.Layout != "docker-archive" || got.ImageID != f.ImageID || got.SHA256 != f.SHA256 || got.RepoTags[0] != f.RepoTag {
 		t.Errorf("%+v", got)
 	}
-	if err := inspect(false, b.path("in", "alpine-x86_64.tar")); err != nil || !strings.Contains(b.out.String(), "layout       rootfs\n") {
+	if err := run(false, b.path("in", "alpine-x86_64.tar")); err != nil || !strings.Contains(b.out.String(), "layout       rootfs\n") {
 		t.Errorf("%v\n%s", err, &b.out)
 	}
 	// an archive that is whole, but not the one of its record and its name
@@ -647,7 +648,7 @@ func TestInspect(t *testing.T) {
 	if err := os.Rename(other.Path, path); err != nil {
 		t.Fatal(err)
 	}
-	err := inspect(false, path)
+	err := run(false, path)
 	if err == nil {
 		t.Error("no error")
 	}
@@ -724,7 +725,7 @@ func TestVerifyHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Archives[0].RepoTag = ""
-	if err := build.WriteManifest(b.path("out"), m); err != nil {
+	if err := build.WriteManifest(build.Config{Out: b.path("out")}, m); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(b.path("out", "helper-images", "stray\x1b[31m"), nil, 0o644); err != nil {
@@ -903,7 +904,6 @@ func TestInspectBadPackage(t *testing.T) {
 	deb := b.path("deb", "x.deb")
 	if err := errors.Join(
 		os.WriteFile(f.Path+release.InfoSuffix, []byte("source=x\n"), 0o644),
-		os.WriteFile(b.path("provenance.json"), []byte("{}"), 0o644), // somebody else's
 		os.Mkdir(filepath.Dir(deb), 0o755),
 	); err != nil {
 		t.Fatal(err)
@@ -912,10 +912,10 @@ func TestInspectBadPackage(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	err := b.inspect(t, deb)
-	if err == nil || !strings.Contains(err.Error(), ": 3 problems") {
+	if err == nil || !strings.Contains(err.Error(), ": 2 problems") {
 		t.Errorf("error %v", err)
 	}
-	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 17825792 bytes, at most 16777216", "provenance.json: "} {
+	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 17825792 bytes, at most 16777216"} {
 		if !strings.Contains(b.out.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, &b.out)
 		}

@@ -23,6 +23,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/engine"
+	"pretag/build/internal/text"
 	"pretag/build/loaders"
 )
 
@@ -177,7 +178,7 @@ func (c *Config) readHelpers(e *env, need Need, known bool) {
 		c.Helpers, err = c.Catalogue.Select(words, c.Version)
 	}
 	if err != nil {
-		for _, err := range unjoin(err) {
+		for _, err := range text.Errors(err) {
 			e.reject("HELPERS=%w", err)
 		}
 	}
@@ -282,12 +283,4 @@ func (e *env) file(variable string) string {
 		e.reject("%s=%q: not a file", variable, path)
 	}
 	return filepath.Clean(path)
-}
-
-// unjoin is what errors.Join joined.
-func unjoin(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	return []error{err}
 }

@@ -23,7 +23,7 @@ func CompareTrees(a, b string) (same int, differences []string, err error) {
 }
 
 // WriteManifest writes manifest.json and SHA256SUMS without a signature.
-func WriteManifest(out string, m release.Manifest) error {
-	_, err := Config{Out: out}.writeManifest(m, nil, nil)
+func WriteManifest(c Config, m release.Manifest) error {
+	_, err := c.describe(m.Archives, m.Packages, nil, nil)
 	return err
 }

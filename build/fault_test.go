@@ -222,7 +222,7 @@ func TestTemporaryFolder(t *testing.T) {
 func TestFolders(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
-	p.fails(t, "archives", []string{p.folder("none") + " is not there: no tarball for 1 of 1 helpers"}, "HELPER_IMAGES="+p.folder("none"), "HELPERS=ubuntu-arm")
+	p.fails(t, "archives", []string{p.folder("none") + " does not exist: no tarball for 1 of 1 helpers"}, "HELPER_IMAGES="+p.folder("none"), "HELPERS=ubuntu-arm")
 	p.fails(t, "archives", []string{"not a directory"}, "OUT="+filepath.Join(p.path, "out"))
 	p.fails(t, "archives", []string{"in/ubuntu-arm.tar: not a tar file"}, "HELPERS=ubuntu-arm", "HELPER_IMAGES="+p.htmlFor(t, "ubuntu-arm"))
 	remount := p.mount(t, "out", "size=2m")

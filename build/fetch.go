@@ -3,17 +3,14 @@ package build
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"pretag/build/catalogue"
+	"pretag/build/internal/text"
 	"pretag/build/registry"
-	"pretag/build/release"
 	"pretag/build/unpack"
 )
 
@@ -31,12 +28,12 @@ func Pull(ctx context.Context, c Config, ui *UI) error {
 			Helper: h.String(), Tag: h.Tag(c.Version), Path: filepath.Join(c.Inputs, h.String()+".tar"), Platform: h.Platform,
 		})
 	}
-	meter := ui.Meter()
-	images, err := registry.Pull(ctx, registry.Options{Repository: c.Repository, Jobs: c.Jobs, Progress: meter.At}, requests)
-	meter.Close()
+	progress := ui.Progress(len(c.Helpers))
+	images, err := registry.Pull(ctx, registry.Options{Repository: c.Repository, Jobs: c.Jobs, Progress: progress.At}, requests)
+	progress.Close()
 	rows := [][]string{{"HELPER", "FILE", "SIZE", "DIGEST", ""}}
 	for _, image := range images {
-		rows = append(rows, []string{image.Helper, image.Path, Bytes(image.Origin.Size), image.Origin.Digest, keptWord(!image.Fetched)})
+		rows = append(rows, []string{image.Helper, image.Path, text.Bytes(image.Origin.Size), image.Origin.Digest, keptWord(!image.Fetched)})
 	}
 	if len(images) > 0 {
 		ui.Table(rows)
@@ -52,15 +49,15 @@ func Unpack(ctx context.Context, c Config, file string, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	meter := ui.Meter()
-	found, err := unpack.Unpack(ctx, file, unpack.Options{Catalogue: c.Catalogue, Folder: c.Inputs, Progress: meter.At})
-	meter.Close()
+	progress := ui.Progress(len(c.Helpers))
+	found, err := unpack.Unpack(ctx, file, unpack.Options{Catalogue: c.Catalogue, Folder: c.Inputs, Progress: progress.At})
+	progress.Close()
 	if err != nil {
 		return err
 	}
 	rows := [][]string{{"HELPER", "FILE", "SIZE", "SHA256", ""}}
 	for _, t := range found.Tarballs {
-		rows = append(rows, []string{t.Helper.String(), t.Path, Bytes(t.Origin.Size), t.Origin.SHA256, keptWord(t.Kept)})
+		rows = append(rows, []string{t.Helper.String(), t.Path, text.Bytes(t.Origin.Size), t.Origin.SHA256, keptWord(t.Kept)})
 	}
 	ui.Table(rows)
 	for _, unknown := range found.Unknown {
@@ -77,20 +74,20 @@ func (c Config) settings(found unpack.Package) string {
 	if version == "0.0.0~"+catalogue.Latest { // as linuxpkg spells it
 		version = catalogue.Latest
 	}
-	text := "RUNNER_VERSION=" + version
+	line := "RUNNER_VERSION=" + version
 	v, err := catalogue.ParseVersion(version, "")
 	if err == nil && v.Revision() != "" && found.Revision != "" && found.Revision != v.Revision() { // a patched Runner's
-		text += " RUNNER_REVISION=" + found.Revision
+		line += " RUNNER_REVISION=" + found.Revision
 	}
 	if err != nil { // below 16.8.0, and not a released version
-		text += " RUNNER_REVISION=" + cmp.Or(found.Revision, "<first 8 digits of the commit>")
+		line += " RUNNER_REVISION=" + cmp.Or(found.Revision, "<first 8 digits of the commit>")
 		v, err = catalogue.ParseVersion(version, cmp.Or(found.Revision, "00000000"))
 	}
 	if err != nil { // the package's word, fit for no shell
-		text = "RUNNER_VERSION=<version of GitLab Runner>"
+		line = "RUNNER_VERSION=<version of GitLab Runner>"
 	}
 	if regexp.MustCompile(`^[1-9][0-9]*$`).MatchString(found.Release) {
-		text += " PACKAGES_ITERATION=" + found.Release
+		line += " PACKAGES_ITERATION=" + found.Release
 	}
 	var names, usual []string
 	for _, t := range found.Tarballs {
@@ -102,9 +99,9 @@ func (c Config) settings(found unpack.Package) string {
 	slices.Sort(names)
 	slices.Sort(usual)
 	if err != nil || !slices.Equal(names, usual) {
-		text += " HELPERS=" + strings.Join(names, ",")
+		line += " HELPERS=" + strings.Join(names, ",")
 	}
-	return text
+	return line
 }
 
 func keptWord(kept bool) string {
@@ -112,37 +109,4 @@ func keptWord(kept bool) string {
 		return "was there"
 	}
 	return ""
-}
-
-// inputSource says where the input came from, where its side file speaks of
-// these bytes.
-func inputSource(path string, in release.Input) (string, error) {
-	o, err := release.ReadOrigin(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", nil
-	case err != nil:
-		return "", err
-	case o.SHA256 != in.SHA256:
-		return "", nil
-	case o.Digest != "" && o.Digest != in.Digest:
-		return "", fmt.Errorf("%s: digest is %s, %s%s says %s", path, in.Digest, path, release.OriginSuffix, o.Digest)
-	}
-	return o.Source, nil
-}
-
-// pulledFor reports a tarball that was pulled for another version of Runner: its
-// archive would bear a tag that belongs to another image.
-func (c Config) pulledFor(in input) error {
-	o, err := release.ReadOrigin(in.path)
-	reference, _, _ := strings.Cut(o.Source, "@")
-	if err != nil || o.Size != in.size || !strings.Contains(reference, "/") { // another's, or a package's file name
-		return nil
-	}
-	tag := reference[strings.LastIndex(reference, ":")+1:]
-	standIn, _ := c.Catalogue.Lookup(in.helper.StandIn(c.Version))
-	if want := in.helper.Tag(c.Version); tag != want && tag != standIn.Tag(c.Version) {
-		return fmt.Errorf("%s: was pulled as %s, want %s: remove it and pull again", in.path, tag, want)
-	}
-	return nil
 }

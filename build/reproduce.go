@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"pretag/build/archive"
 	"pretag/build/release"
 )
 
@@ -152,15 +153,9 @@ func reachable(dir string) bool {
 
 // copyInputs copies the tarballs, what lies beside them, and the catalogue.
 func (c Config) copyInputs(b rebuild, catalogue string, reverse bool, mode fs.FileMode, year int) error {
-	inputs, _, err := c.inputs()
+	files, err := archive.Inputs(c.archiveOptions())
 	if err != nil {
 		return err
-	}
-	var files []string
-	for _, in := range inputs {
-		if in.path != "" {
-			files = append(files, in.path)
-		}
 	}
 	if catalogue != "" {
 		files = append(files, catalogue)

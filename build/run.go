@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"pretag/build/internal/text"
 )
 
 // A Stage is what a target does.
@@ -44,8 +46,8 @@ func Run(ctx context.Context, getenv func(string) string, need Need, stage Stage
 	if interrupted := (Interrupted{}); errors.As(context.Cause(ctx), &interrupted) {
 		return interrupted
 	}
-	if err != nil && visible(err.Error()) != err.Error() {
-		return errors.New(visible(err.Error()))
+	if err != nil && text.Visible(err.Error()) != err.Error() {
+		return errors.New(text.Visible(err.Error()))
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,8 +29,7 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 	if report.Schema == 0 {
 		return err // nothing was checked
 	}
-	_, tableErr := io.WriteString(ui.Out, visible(report.Table()))
-	if err := errors.Join(err, tableErr); err != nil {
+	if err := errors.Join(err, ui.Print(report.Table())); err != nil {
 		return err
 	}
 	ui.Say("report: %s", filepath.Join(c.Out, verify.Page))

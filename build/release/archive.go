@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -154,4 +155,19 @@ func ParseInfo(r io.Reader) (Archive, error) {
 		}
 	}
 	return f, nil
+}
+
+// ReadArchive reads the record of the archive at path.
+func ReadArchive(path string) (Archive, error) {
+	f, err := os.Open(path + InfoSuffix)
+	if err != nil {
+		return Archive{}, err
+	}
+	defer f.Close()
+	archive, err := ParseInfo(f)
+	if err != nil {
+		return Archive{}, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	archive.Path = path
+	return archive, nil
 }

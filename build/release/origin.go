@@ -101,3 +101,30 @@ func (o Origin) Describes(tarball string) (bool, error) {
 	sum, err := SHA256File(tarball)
 	return sum == o.SHA256, err
 }
+
+// Tag returns the tag of the reference that the tarball was pulled as, or "" if
+// it was not pulled.
+func (o Origin) Tag() string {
+	reference, _, _ := strings.Cut(o.Source, "@")
+	if !strings.Contains(reference, "/") { // a package's file name
+		return ""
+	}
+	return reference[strings.LastIndexByte(reference, ':')+1:]
+}
+
+// SourceOf returns where tarball came from, or "" if it has no record or if the
+// record describes other bytes than in.
+func SourceOf(tarball string, in Input) (string, error) {
+	o, err := ReadOrigin(tarball)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case o.SHA256 != in.SHA256:
+		return "", nil
+	case o.Digest != "" && o.Digest != in.Digest:
+		return "", fmt.Errorf("%s: digest is %s, %s%s says %s", tarball, in.Digest, tarball, OriginSuffix, o.Digest)
+	}
+	return o.Source, nil
+}

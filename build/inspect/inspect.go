@@ -1,0 +1,326 @@
+// Package inspect reports what an archive, a helper tarball, an rpm or a deb
+// holds, and what is wrong with it. Relations, scripts and file lists of packages
+// are left to rpm -qip and dpkg -I.
+package inspect
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"pretag/build/archive"
+	"pretag/build/catalogue"
+	"pretag/build/internal/contextio"
+	"pretag/build/internal/platform"
+	"pretag/build/internal/text"
+	"pretag/build/linuxpkg/pkgread"
+	"pretag/build/release"
+	"pretag/build/sbom"
+	"pretag/build/sign"
+	"pretag/build/tarball"
+)
+
+// Findings are what a file holds, and its problems.
+type Findings struct {
+	File        string        `json:"file"`
+	Helper      string        `json:"helper,omitempty"` // by the file's name
+	Layout      string        `json:"layout"`           // rootfs, oci-archive, docker-archive, rpm, deb
+	Size        int64         `json:"size"`             // bytes
+	SHA256      string        `json:"sha256"`
+	Compression string        `json:"compression,omitempty"`
+	RepoTags    []string      `json:"repoTags,omitempty"`
+	Platform    string        `json:"platform,omitempty"`
+	ImageID     string        `json:"imageID,omitempty"`
+	Digest      string        `json:"digest,omitempty"` // of the manifest of an oci-archive
+	Base        string        `json:"base,omitempty"`   // the base image, if the image or its config names it
+	Source      string        `json:"source,omitempty"` // where the tarball came from, by its record
+	DiffIDs     []string      `json:"diffIDs,omitempty"`
+	Unpacked    int64         `json:"unpackedSize,omitempty"` // sum of the uncompressed layers, bytes
+	Config      *v1.Config    `json:"config,omitempty"`
+	Package     *Package      `json:"package,omitempty"`  // if the file is an rpm or a deb
+	Contents    *sbom.Summary `json:"contents,omitempty"` // of the image
+	Problems    []string      `json:"problems"`
+}
+
+// A Package is what an rpm or a deb is, and the archives in it.
+type Package struct {
+	Name       string      `json:"name"`
+	Version    string      `json:"version"` // version-release
+	Arch       string      `json:"arch"`
+	Signatures []Signature `json:"signatures,omitempty"`
+	Archives   []*Findings `json:"archives"`
+}
+
+// A Signature is a signature in a package. It has not been checked.
+type Signature struct {
+	Place string `json:"place"` // rpm: header, header and payload; deb: _gpgorigin, ...
+	KeyID string `json:"keyID"` // as the signature says
+}
+
+// File reads the file to its end. If its name is that of a helper's tarball or
+// archive, the content must fit the helper.
+func File(ctx context.Context, file string, c *catalogue.Catalogue) (*Findings, error) {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("inspect %s: is a directory, want a file", file)
+	}
+	p, err := pkgread.Open(ctx, file)
+	if err == nil {
+		defer p.Close()
+		return inspectPackage(ctx, c, file, p)
+	}
+	if !errors.Is(err, pkgread.ErrFormat) {
+		return nil, err
+	}
+	found, h := newFindings(c, file)
+	img, err := tarball.Open(file, h.Platform, os.TempDir(), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	found.Layout, found.Compression = string(img.Layout), string(img.Compression)
+	found.RepoTags, found.Digest = img.RepoTags, img.Digest
+	if img.Layout == tarball.DockerArchive && built(file) {
+		return found, found.readArchive(ctx, h)
+	}
+	if err := found.readTarball(ctx, img, h); err != nil {
+		found.problem(err)
+	}
+	if found.Size, found.SHA256, err = img.Sum(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	found.Source, err = release.SourceOf(file, release.Input{SHA256: found.SHA256, Digest: found.Digest})
+	found.problem(err)
+	return found, nil
+}
+
+// newFindings returns empty findings, and the helper whose tarball or archive has
+// the file's base name, or the zero Helper.
+func newFindings(c *catalogue.Catalogue, file string) (*Findings, catalogue.Helper) {
+	found := &Findings{File: file, Problems: []string{}}
+	for _, h := range c.Helpers() {
+		if slices.Contains(h.Inputs(), filepath.Base(file)) {
+			found.Helper = h.String()
+			return found, h
+		}
+	}
+	return found, catalogue.Helper{}
+}
+
+// built reports whether a docker-archive was written by a build. One with a record
+// of its origin is an input.
+func built(file string) bool {
+	o, _ := release.ReadOrigin(file) // an unreadable record is reported later
+	return strings.HasSuffix(file, catalogue.Suffix) && o.Source == ""
+}
+
+func (f *Findings) problem(err error) {
+	if err == nil {
+		return
+	}
+	for _, err := range text.Errors(err) {
+		f.Problems = append(f.Problems, strings.TrimPrefix(err.Error(), f.File+": "))
+	}
+}
+
+// readTarball reads the layers and the config of an input.
+func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalogue.Helper) error {
+	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
+	for _, layer := range img.Layers {
+		spec.Layers = append(spec.Layers, archive.Opener(layer))
+	}
+	diffIDs, size, err := archive.Examine(ctx, spec)
+	if err != nil {
+		return err
+	}
+	f.Unpacked = size
+	for _, diffID := range diffIDs {
+		f.DiffIDs = append(f.DiffIDs, diffID.String())
+	}
+	if img.Config == nil {
+		return nil
+	}
+	var config v1.ConfigFile
+	if err := json.Unmarshal(img.Config, &config); err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	f.Config, f.ImageID = &config.Config, tarball.ID(img.Config)
+	f.Base = cmp.Or(base(img.Annotations), base(config.Config.Labels))
+	f.Platform = platform.Of(&config).String()
+	if f.Helper == "" {
+		return nil
+	}
+	_, err = tarball.Keep(img.Config, h, diffIDs)
+	return err
+}
+
+// base returns the base image that annotations or labels name
+// (image-spec v1.1.1, annotations.md).
+func base(annotations map[string]string) string {
+	const prefix = "org.opencontainers.image.base."
+	name, digest := annotations[prefix+"name"], annotations[prefix+"digest"]
+	if name != "" && digest != "" {
+		return name + "@" + digest
+	}
+	return name + digest
+}
+
+// readArchive reads a docker-archive that a build wrote as engines do, and
+// compares it with its record.
+func (f *Findings) readArchive(ctx context.Context, h catalogue.Helper) error {
+	c, err := archive.Read(f.File)
+	if err != nil {
+		return err
+	}
+	f.setArchive(c, h)
+	record, err := release.ReadArchive(f.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		f.problem(err)
+		return nil
+	}
+	f.problem(archive.Compare(c, record))
+	f.Source = record.Input.Source
+	document, err := sbom.Of(ctx, record)
+	if err != nil {
+		f.problem(err)
+		return nil
+	}
+	summary := document.Summary()
+	f.Contents = &summary
+	return nil
+}
+
+// setArchive fills f from what was read of a docker-archive. h is the zero Helper
+// if the file's name is not that of a helper.
+func (f *Findings) setArchive(c *archive.Contents, h catalogue.Helper) {
+	f.Size, f.SHA256, f.Compression = c.Size, c.SHA256, c.Compression()
+	f.RepoTags, f.ImageID, f.DiffIDs, f.Unpacked = c.RepoTags, c.ImageID, c.DiffIDs, c.UnpackedSize
+	f.Platform, f.Config, f.Base = c.Platform.String(), &c.Config.Config, base(c.Config.Config.Labels)
+	f.Problems = append(f.Problems, c.Problems...)
+	if f.Helper != "" && f.ImageID != "" && !platform.Same(c.Platform, h.Platform) {
+		f.problem(fmt.Errorf("image is for %s, want %s", c.Platform, h.Platform))
+	}
+}
+
+// inspectPackage reads an rpm or a deb, and the archives in it.
+func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p *pkgread.Reader) (*Findings, error) {
+	found := &Findings{File: file, Layout: p.Format, Compression: p.Compression, Problems: []string{}}
+	var err error
+	if found.Size, found.SHA256, err = p.Sum(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	found.Package = &Package{Name: p.Name, Version: strings.TrimSuffix(p.Version+"-"+p.Release, "-"), Arch: p.Arch, Archives: []*Findings{}}
+	for _, signature := range p.Signatures {
+		keyID, err := sign.Issuer(signature.Data)
+		found.problem(err)
+		found.Package.Signatures = append(found.Package.Signatures, Signature{signature.Place, keyID})
+	}
+	contents := packageContents{read: map[string]*archive.Contents{}, records: map[string]*release.Archive{}, documents: map[string]*sbom.Summary{}}
+	for entry, err := range p.Contents() {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			found.problem(err)
+			break
+		}
+		if entry.Mode.IsRegular() && !entry.Hard {
+			if err := contents.add(ctx, entry); err != nil {
+				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
+			}
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	for _, path := range contents.archives {
+		inner := contents.findings(c, path)
+		for _, problem := range inner.Problems {
+			found.problem(fmt.Errorf("%s: %s", path, problem))
+		}
+		found.Package.Archives = append(found.Package.Archives, inner)
+	}
+	return found, nil
+}
+
+// packageContents is what a package holds of archives.
+type packageContents struct {
+	archives  []string                     // paths of those that could be read
+	read      map[string]*archive.Contents // by the archive's path
+	records   map[string]*release.Archive  // by the archive's path; nil if one cannot be read
+	documents map[string]*sbom.Summary     // by base name
+}
+
+// add reads one file of a package, if it is an archive or describes one.
+func (p *packageContents) add(ctx context.Context, entry pkgread.Entry) error {
+	switch base := filepath.Base(entry.Path); {
+	case strings.HasSuffix(base, catalogue.Suffix):
+		contents, err := archive.ReadFrom(contextio.NewReader(ctx, entry.Body))
+		if err != nil {
+			return err
+		}
+		p.archives = append(p.archives, entry.Path)
+		p.read[entry.Path] = contents
+	case strings.HasSuffix(base, catalogue.Suffix+release.InfoSuffix):
+		path := strings.TrimSuffix(entry.Path, release.InfoSuffix)
+		p.records[path] = nil
+		f, err := release.ParseInfo(entry.Body)
+		if err != nil {
+			return err
+		}
+		p.records[path] = &f
+	case strings.HasSuffix(base, sbom.Suffix):
+		summary, err := summarize(entry)
+		if err != nil {
+			return err
+		}
+		p.documents[base] = summary
+	}
+	return nil
+}
+
+// findings compares the archive at path with its record in the package.
+func (p *packageContents) findings(c *catalogue.Catalogue, path string) *Findings {
+	found, h := newFindings(c, path)
+	found.Layout = string(tarball.DockerArchive)
+	found.setArchive(p.read[path], h)
+	found.Contents = p.documents[sbom.Name(filepath.Base(path))]
+	if record, exists := p.records[path]; !exists {
+		found.problem(errors.New("has no record next to it"))
+	} else if record != nil {
+		found.problem(archive.Compare(p.read[path], *record))
+	}
+	return found
+}
+
+// maxDocument is the largest SBOM, in bytes, that is read.
+const maxDocument = 16 << 20
+
+// summarize reads an SBOM in a package.
+func summarize(entry pkgread.Entry) (*sbom.Summary, error) {
+	if entry.Size > maxDocument {
+		return nil, fmt.Errorf("%d bytes, at most %d", entry.Size, maxDocument)
+	}
+	data, err := io.ReadAll(entry.Body)
+	if err != nil {
+		return nil, err
+	}
+	document, err := sbom.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	summary := document.Summary()
+	return &summary, nil
+}

@@ -1,0 +1,93 @@
+package build
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"pretag/build/archive"
+	"pretag/build/linuxpkg"
+	"pretag/build/sign"
+	"pretag/packaging"
+)
+
+// archiveOptions returns the settings of the archives stage.
+func (c Config) archiveOptions() archive.Options {
+	return archive.Options{
+		Helpers:     c.Helpers,
+		Catalogue:   c.Catalogue,
+		Version:     c.Version,
+		Inputs:      c.Inputs,
+		Out:         c.Out,
+		Repository:  c.Repository,
+		Compression: c.Compression,
+		Time:        c.Time,
+		Jobs:        c.Jobs,
+	}
+}
+
+// packageOptions returns the settings of the packages stage. signer may be nil.
+func (c Config) packageOptions(documents map[string][]linuxpkg.Document, signer *sign.Signer) linuxpkg.Options {
+	options := linuxpkg.Options{
+		Files:      packaging.Files,
+		Formats:    c.Formats,
+		Layout:     c.Layout,
+		Version:    c.Version,
+		Release:    c.Release,
+		MTime:      c.Time,
+		Out:        c.Out,
+		Temp:       c.Out, // the next run removes what a killed one left there
+		Helpers:    c.Helpers,
+		Maintainer: c.Maintainer,
+		Vendor:     c.Vendor,
+		Homepage:   c.Homepage,
+		Documents:  documents,
+	}
+	if signer != nil {
+		options.Sign = signer.Sign
+	}
+	return options
+}
+
+// signer returns what signs the packages and sums, or nil if no key is given.
+func (c Config) signer(ui *UI) (*sign.Signer, error) {
+	if c.Key == "" {
+		ui.Say("unsigned: GPG_KEY_PATH is not set")
+		return nil, nil
+	}
+	// The clock decides only whether the key has expired.
+	signer, err := sign.Load(c.Key, c.Passphrase, c.Time, time.Now())
+	if err == nil {
+		ui.Say("signed by key %s", signer.KeyID())
+	}
+	return signer, err
+}
+
+// parameters returns the variables that decide what is built, without paths. A
+// custom catalogue is represented by its digest.
+func (c Config) parameters() map[string]string {
+	var helpers []string
+	for _, h := range c.Helpers {
+		helpers = append(helpers, h.String())
+	}
+	parameters := map[string]string{
+		"RUNNER_VERSION":      c.Version.String(),
+		"PACKAGES_ITERATION":  strconv.Itoa(c.Release),
+		"HELPERS":             strings.Join(helpers, ","),
+		"IMAGE_REPOSITORY":    c.Repository,
+		"ARCHIVE_COMPRESSION": c.Compression.String(),
+		"FORMATS":             strings.Join(c.Formats, ","),
+		"PACKAGE_LAYOUT":      c.Layout,
+		"PACKAGE_MAINTAINER":  c.Maintainer,
+		"PACKAGE_VENDOR":      c.Vendor,
+		"PACKAGE_HOMEPAGE":    c.Homepage,
+		"SOURCE_DATE_EPOCH":   strconv.FormatInt(c.Time.Unix(), 10),
+	}
+	if revision := c.Version.Revision(); revision != "" {
+		parameters["RUNNER_REVISION"] = revision
+	}
+	if c.OwnCatalogue != "" {
+		parameters["CATALOGUE"] = "sha256:" + c.OwnCatalogue
+	}
+	return parameters
+}
