@@ -8,8 +8,7 @@ import (
 	"pretag/build/catalogue"
 )
 
-// A name that either format or a registry would not take is refused here, not
-// when everything has been built.
+// A name that rpm, deb or a registry does not allow is rejected before anything is built.
 func TestRefusesBadNames(t *testing.T) {
 	long := strings.Repeat("a", 41)
 	for _, flavor := range []string{"", "a_b", "A", "a~b", "a+b", ".a", "-a", "..", "a b", "a/b", "a\\nb", "a:b", "é", long} {
@@ -43,7 +42,7 @@ func TestRefusesBadVersions(t *testing.T) {
 	}
 }
 
-// The longest names that are accepted are names.
+// The longest names that Parse and ParseVersion accept are valid tags and file names.
 func TestLongestNames(t *testing.T) {
 	flavor, arch := strings.Repeat("f", 40), strings.Repeat("a", 40)
 	c, err := catalogue.Parse("c.yaml", []byte("arches: {"+arch+": {platform: linux/amd64}}\nflavors: [{name: "+flavor+", pwsh: ["+arch+"]}]"))
@@ -56,9 +55,9 @@ func TestLongestNames(t *testing.T) {
 	}
 	h := c.Helpers()[0]
 	if tag := h.Tag(v); !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`).MatchString(tag) { // OCI distribution-spec v1.1
-		t.Errorf("tag %s of %d", tag, len(tag))
+		t.Errorf("tag %s has %d characters", tag, len(tag))
 	}
 	if name := "gitlab-runner-helper-images-" + h.PackageSuffix() + "_" + v.String() + "-1048576_ppc64el.deb"; len(name) > 240 {
-		t.Errorf("a file name of %d", len(name))
+		t.Errorf("file name has %d characters: %s", len(name), name)
 	}
 }

@@ -27,20 +27,20 @@ func TestDecodeRefuses(t *testing.T) {
 		bomb += name + ": &" + name + " [" + strings.Repeat("*"+before+",", 9) + "]\n"
 	}
 	for name, row := range map[string]struct{ text, want string }{
-		"empty":           {"", "empty"},
-		"comment alone":   {"# nothing\n", "empty"},
-		"unknown":         {"name: a\nnaem: b\n", "line 2: field naem not found; the nearest key is name"},
-		"unknown, below":  {"rows:\n  - share: a\n", "line 2: field share not found; the nearest key is shared"},
-		"unknown, itself": {"self: {rwos: []}", "line 1: field rwos not found; the nearest key is rows"},
-		"twice":           {"name: a\nname: b\n", `line 2: mapping key "name" already defined at line 1`},
-		"two documents":   {"name: a\n---\nname: b\n", "more than one YAML document"},
-		"wrong type":      {"name: [a]\n", "line 1: cannot unmarshal"},
-		"anchors":         {"named:\n  " + strings.ReplaceAll(bomb, "\n", "\n  "), "excessive aliasing"},
-		"depth":           {"named: {a: " + strings.Repeat("[", 20_000), "exceeded max depth"},
-		"no YAML":         {"name: \"a\n", "yaml: "},
-		"tab":             {"name:\n\t- a\n", "yaml: line 2"},
-		"NUL":             {"name: \x00\n", "control characters are not allowed"},
-		"no UTF-8":        {"name: \xff\n", "yaml: "},
+		"empty":              {"", "empty"},
+		"only a comment":     {"# nothing\n", "empty"},
+		"unknown":            {"name: a\nnaem: b\n", "line 2: field naem not found; the nearest key is name"},
+		"unknown, nested":    {"rows:\n  - share: a\n", "line 2: field share not found; the nearest key is shared"},
+		"unknown, recursive": {"self: {rwos: []}", "line 1: field rwos not found; the nearest key is rows"},
+		"twice":              {"name: a\nname: b\n", `line 2: mapping key "name" already defined at line 1`},
+		"two documents":      {"name: a\n---\nname: b\n", "more than one YAML document"},
+		"wrong type":         {"name: [a]\n", "line 1: cannot unmarshal"},
+		"anchors":            {"named:\n  " + strings.ReplaceAll(bomb, "\n", "\n  "), "excessive aliasing"},
+		"depth":              {"named: {a: " + strings.Repeat("[", 20_000), "exceeded max depth"},
+		"not YAML":           {"name: \"a\n", "yaml: "},
+		"tab":                {"name:\n\t- a\n", "yaml: line 2"},
+		"NUL":                {"name: \x00\n", "control characters are not allowed"},
+		"not UTF-8":          {"name: \xff\n", "yaml: "},
 	} {
 		err := strictyaml.Decode([]byte(row.text), new(sample))
 		if err == nil || !strings.Contains(err.Error(), row.want) {

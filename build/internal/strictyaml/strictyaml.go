@@ -1,5 +1,5 @@
-// Package strictyaml reads YAML that people write: what is not understood is an
-// error that says where it stands and what may have been meant.
+// Package strictyaml reads YAML that people write. An unknown key is an error
+// that shows its line and the nearest known key.
 package strictyaml
 
 import (
@@ -15,8 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Decode reads the one document of data into v, a pointer. An unknown key is an
-// error with its line and the nearest key that there is.
+// Decode decodes data, which must be exactly one document, into v, a pointer.
 func Decode(data []byte, v any) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
@@ -41,9 +40,11 @@ func Decode(data []byte, v any) error {
 	return nil
 }
 
-// unknownField is how yaml v3.0.4 (decode.go, mappingStruct) says it.
+// unknownField matches the error for an unknown key (go.yaml.in/yaml/v3 v3.0.4,
+// decode.go, mappingStruct).
 var unknownField = regexp.MustCompile(`^(.*field (\S+) not found) in type ((?s).*)$`)
 
+// suggest replaces the Go type in the error for an unknown key by the nearest key.
 func suggest(text string, known map[string][]string) string {
 	field := unknownField.FindStringSubmatch(text)
 	if field == nil || len(known[field[3]]) == 0 {
@@ -53,7 +54,7 @@ func suggest(text string, known map[string][]string) string {
 	return field[1] + "; the nearest key is " + nearest
 }
 
-// keys notes the keys of each struct type that t leads to, by the type's name.
+// keys adds to known the keys of each struct type that t contains, by the type's name.
 func keys(t reflect.Type, known map[string][]string) {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
@@ -63,7 +64,7 @@ func keys(t reflect.Type, known map[string][]string) {
 			return
 		}
 		own := map[string]bool{}
-		known[t.String()] = nil // may lead to itself
+		known[t.String()] = nil // ends the recursion if t contains itself
 		for _, field := range reflect.VisibleFields(t) {
 			name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			if !field.IsExported() || name == "-" {
@@ -87,7 +88,8 @@ func keys(t reflect.Type, known map[string][]string) {
 	}
 }
 
-// distance is how many letters must be added, removed or changed (Levenshtein).
+// distance returns the Levenshtein distance: how many letters must be added,
+// removed or changed.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
