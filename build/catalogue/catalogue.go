@@ -121,7 +121,7 @@ func (h Helper) RegistryTags(v Version) []RegistryTag {
 	first := RegistryTag{Tag: h.Tag(v)}
 	flavor, word := h.Flavor, v.tagWord()
 	var reasons []string
-	if v.numbered && v.number.String() == revisionTagsOnly {
+	if v.String() == revisionTagsOnly {
 		word, _ = KnownRevision(revisionTagsOnly)
 		reasons = append(reasons, "only tags with the git revision")
 	}
