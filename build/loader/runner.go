@@ -1,0 +1,282 @@
+package loader
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"pretag/build/catalogue"
+)
+
+// repository is where GitLab Runner takes its helper image from, in every version
+// (GitLab Runner v19.3.0, helpers/container/helperimage/info.go).
+const repository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+
+// An installation is the GitLab Runner of this host and what its configuration asks for.
+type installation struct {
+	installed bool
+	version   string // as it reports it
+	revision  string
+	runners   []runner
+	wants     []string // references, each once
+	doubts    []string // why wants may not be all
+}
+
+// A runner is one [[runners]] with a Docker executor.
+type runner struct {
+	Name   string `json:"name"`
+	Config string `json:"config"` // path of its config.toml
+	Host   string `json:"host"`   // of the engine; "" for the default
+	Image  string `json:"image"`  // the reference that it asks for; "" if that is unknown
+	Reason string `json:"reason"` // why it is unknown what the engine has
+	State  string `json:"state"`
+
+	remote bool // the engine is on a machine that the executor makes
+	target string
+}
+
+// runnerConfig is the part of config.toml that decides. GitLab Runner decodes it
+// with the same library into fields of the same names, so key case, dotted keys
+// and inline tables have the same meaning (GitLab Runner v19.3.0, common/config.go).
+type runnerConfig struct {
+	Runners []struct {
+		Name         string          `toml:"name"`
+		Executor     string          `toml:"executor"`
+		Shell        string          `toml:"shell"`
+		Environment  []string        `toml:"environment"`
+		FeatureFlags map[string]bool `toml:"feature_flags"`
+		Docker       struct {
+			Host              string `toml:"host"`
+			HelperImage       string `toml:"helper_image"`
+			HelperImageFlavor string `toml:"helper_image_flavor"`
+		} `toml:"docker"`
+	} `toml:"runners"`
+}
+
+// imageForm is what an engine may be asked for, short names included.
+var imageForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$`)
+
+// versionLine matches what gitlab-runner --version prints.
+var versionLine = regexp.MustCompile(`(?m)^(Version|Git revision): +(.*?) *$`)
+
+// installation finds out which images the installed GitLab Runner will ask for.
+// The version is asked for only if it matters.
+func (r *run) installation(ctx context.Context, version bool) (installation, error) {
+	var in installation
+	if program := r.find("gitlab-runner"); version && program != "" {
+		in.installed = true
+		out, err := r.do(ctx, call{program: program, args: []string{"--version"}, env: r.ownEnv(), limit: r.askLimit})
+		if ctx.Err() != nil {
+			return in, context.Cause(ctx)
+		}
+		for _, match := range versionLine.FindAllStringSubmatch(string(out), -1) {
+			if match[1] == "Version" {
+				in.version = visible(match[2])
+			} else {
+				in.revision = visible(match[2])
+			}
+		}
+		switch {
+		case err != nil:
+			in.doubts = append(in.doubts, fmt.Sprintf("gitlab-runner --version: %s", err))
+		case in.version == "":
+			in.doubts = append(in.doubts, "gitlab-runner --version names no version")
+		}
+	}
+	for _, path := range r.runnerConfig {
+		in.read(path, r.machine())
+	}
+	if !in.installed || in.version == "" {
+		return in, nil
+	}
+	if in.word() == "" {
+		in.doubts = append(in.doubts, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.version))
+	}
+	return in, nil
+}
+
+// read adds the runners of one config.toml. A file that is not there holds none.
+func (in *installation) read(path, machine string) {
+	data, err := readSmall(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var config runnerConfig
+	if err == nil {
+		err = toml.Unmarshal(data, &config)
+	}
+	if err != nil {
+		in.doubts = append(in.doubts, fmt.Sprintf("%s is not understood: %s", path, strings.TrimPrefix(err.Error(), path+": ")))
+		return
+	}
+	version := catalogue.InstalledVersion(in.version, in.revision)
+	for i, section := range config.Runners {
+		// docker-windows has other images.
+		if !strings.HasPrefix(section.Executor, "docker") || section.Executor == "docker-windows" {
+			continue
+		}
+		r := runner{
+			Name: cmp.Or(section.Name, fmt.Sprintf("#%d", i+1)), Config: path, Host: section.Docker.Host,
+			remote: section.Executor != "docker" && section.Executor != "docker-ssh",
+		}
+		switch image, flavor := section.Docker.HelperImage, section.Docker.HelperImageFlavor; {
+		case image != "":
+			image = strings.NewReplacer(
+				"${CI_RUNNER_VERSION}", in.version, "$CI_RUNNER_VERSION", in.version,
+				"${CI_RUNNER_REVISION}", in.revision, "$CI_RUNNER_REVISION", in.revision,
+			).Replace(image)
+			if strings.Contains(image, "$") {
+				r.doubt("helper_image = %q depends on the job's variables", section.Docker.HelperImage)
+				break
+			}
+			if !imageForm.MatchString(image) {
+				r.doubt("helper_image = %q is not an image", section.Docker.HelperImage)
+				break
+			}
+			r.Image = image
+		case strings.Contains(flavor, "$"):
+			r.doubt("helper_image_flavor = %q depends on the job's variables", flavor)
+		default:
+			tag := version.Lookup(catalogue.Request{
+				Flavor: flavor, Arch: machine, Shell: section.Shell, Concrete: isOn("FF_CONCRETE", section.FeatureFlags, section.Environment),
+			}).Tag
+			if tag != "" {
+				r.Image = repository + ":" + tag
+			}
+		}
+		in.runners = append(in.runners, r)
+	}
+}
+
+func (r *runner) doubt(format string, args ...any) {
+	r.Reason = fmt.Sprintf(format, args...)
+}
+
+// isOn reports whether a feature flag is on: the runner's feature_flags win over
+// its environment (GitLab Runner v19.3.0, common/build.go, IsFeatureFlagOn).
+func isOn(flag string, flags map[string]bool, environment []string) bool {
+	if on, set := flags[flag]; set {
+		return on
+	}
+	on := false
+	for _, entry := range environment {
+		if value, ok := strings.CutPrefix(entry, flag+"="); ok {
+			on = slices.Contains([]string{"1", "t", "T", "true", "TRUE", "True"}, value) // strconv.ParseBool
+		}
+	}
+	return on
+}
+
+// execStart matches the line of a systemd unit that starts a program.
+var execStart = regexp.MustCompile(`(?m)^ExecStart *= *[-@:+!|]*(.*)$`)
+
+// discoverConfigs returns the paths of config.toml that the services of GitLab
+// Runner name by --config, besides the default one.
+func (r *run) discoverConfigs() []string {
+	const fallback = "/etc/gitlab-runner/config.toml"
+	var configs []string
+	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+		for _, pattern := range []string{"*.service", "*.service.d/*.conf"} {
+			files, _ := filepath.Glob(filepath.Join(r.path(dir), pattern)) // the pattern is valid
+			for _, file := range files {
+				text, err := readSmall(file, maxConfig)
+				if err != nil {
+					continue // a masked unit links to /dev/null
+				}
+				for _, match := range execStart.FindAllStringSubmatch(strings.ReplaceAll(string(text), "\\\n", " "), -1) {
+					for _, config := range configArguments(match[1]) {
+						if !slices.Contains(configs, config) {
+							configs = append(configs, config)
+						}
+					}
+				}
+			}
+		}
+	}
+	if _, err := os.Stat(r.path(fallback)); len(configs) == 0 || err == nil && !slices.Contains(configs, fallback) {
+		configs = append(configs, r.path(fallback))
+	}
+	return configs
+}
+
+// configArguments returns what a command line of gitlab-runner names by --config.
+func configArguments(line string) []string {
+	var configs []string
+	words := strings.Fields(line)
+	for i := range words {
+		words[i] = strings.Trim(words[i], `"'`)
+	}
+	if len(words) == 0 || !strings.HasPrefix(filepath.Base(words[0]), "gitlab-runner") || strings.HasPrefix(filepath.Base(words[0]), "gitlab-runner-helper") {
+		return nil
+	}
+	for i, word := range words {
+		name, value, joined := strings.Cut(word, "=")
+		if name != "--config" && name != "-c" && name != "-config" {
+			continue
+		}
+		if !joined && i+1 < len(words) {
+			value = words[i+1]
+		}
+		if filepath.IsAbs(value) {
+			configs = append(configs, value)
+		}
+	}
+	return configs
+}
+
+// complete fills wants in: what the runners ask for, or the default image where
+// no runner says otherwise.
+func (r *run) complete(in *installation) {
+	if !in.installed || in.version == "" {
+		return
+	}
+	version := catalogue.InstalledVersion(in.version, in.revision)
+	if len(in.runners) == 0 && len(in.doubts) == 0 {
+		if tag := version.Lookup(catalogue.Request{Arch: r.machine()}).Tag; tag != "" {
+			in.wants = []string{repository + ":" + tag}
+		}
+	}
+	for _, each := range in.runners {
+		if each.Image != "" && !slices.Contains(in.wants, each.Image) {
+			in.wants = append(in.wants, each.Image)
+		}
+		if each.Image == "" && each.Reason != "" {
+			in.doubts = append(in.doubts, fmt.Sprintf("runner %q: %s", each.Name, each.Reason))
+		}
+	}
+}
+
+// word returns the part of a tag that changes with the version, "" if it is not known.
+func (in *installation) word() string {
+	if in.version == "" {
+		return ""
+	}
+	tag := catalogue.InstalledVersion(in.version, in.revision).Lookup(catalogue.Request{Flavor: "x", Arch: "y"}).Tag
+	return strings.TrimPrefix(tag, "x-y-")
+}
+
+// keeps returns why prune must keep the image that has the tag, "" if it need not.
+func (in *installation) keeps(reference string) string {
+	tag := reference[strings.LastIndexByte(reference, ':')+1:]
+	word := in.word()
+	switch {
+	case slices.Contains(in.wants, reference):
+		return "the installed GitLab Runner asks for it"
+	case len(in.doubts) == 0:
+		return ""
+	case word == "":
+		return in.doubts[0]
+	case strings.HasSuffix(tag, "-"+word) || strings.HasSuffix(tag, "-"+word+"-pwsh"):
+		return "the installed GitLab Runner may ask for it: " + in.doubts[0]
+	}
+	return ""
+}
