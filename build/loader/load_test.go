@@ -1,3 +1,5 @@
+//go:build acceptance
+
 package loader_test
 
 import (
@@ -379,24 +381,6 @@ func TestCompressions(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestShells runs the script in every shell that may be /bin/sh.
-func TestShells(t *testing.T) {
-	for _, shell := range []string{"dash", "bash --posix", "busybox ash"} {
-		t.Run(shell, func(t *testing.T) {
-			testutil.Tool(t, strings.Fields(shell)[0])
-			e := podman(t)
-			h := newHost(t, e.settings...)
-			h.shell = shell
-			h.install("19.3.0", hostHelper())
-			h.want(allPresent, []string{"loaded"}, "load")
-			h.want(allPresent, []string{"present"}, "status")
-			h.want(allPresent, []string{"ok"}, "verify")
-			h.install("19.4.0", hostHelper())
-			h.want(allPresent, []string{"removed"}, "prune")
-		})
-	}
 }
 
 // TestNoEngine is a host that has neither.

@@ -125,6 +125,7 @@ type run struct {
 	// Limits of a call to an engine, and of waiting for another loader.
 	askLimit, loadLimit, lockLimit time.Duration
 	root                           string // prefix of system files; "" but in tests
+	uid                            int
 
 	result   int      // the exit status so far
 	work     string   // directory of this run, "" if there is none yet
@@ -137,7 +138,7 @@ type run struct {
 }
 
 func newRun(p Process) *run {
-	return &run{Process: p, askLimit: time.Minute, loadLimit: 2 * time.Minute, lockLimit: 4 * time.Minute, verdicts: map[string]error{}}
+	return &run{Process: p, uid: os.Geteuid(), askLimit: time.Minute, loadLimit: 2 * time.Minute, lockLimit: 4 * time.Minute, verdicts: map[string]error{}}
 }
 
 func (r *run) main(ctx context.Context) int {

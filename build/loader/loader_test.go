@@ -1,3 +1,5 @@
+//go:build acceptance
+
 package loader_test
 
 import (
@@ -11,23 +13,45 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"pretag/build/loaders"
 	"pretag/build/testutil"
 )
 
-// loader is the command under test.
-const loader = "../../packaging/root/usr/bin/gitlab-runner-helper-images"
+// loader is the path of the program under test.
+var loader string
+
+// TestMain builds the program, as packages carry it.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "loader-test-")
+	if err != nil {
+		panic(err)
+	}
+	paths, err := loaders.Build(context.Background(), loaders.Options{Source: "../..", Out: dir, GoArches: []string{runtime.GOARCH}, Environ: os.Environ()})
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // other users run it too
+	}
+	if err != nil {
+		panic(err)
+	}
+	loader = paths[runtime.GOARCH]
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
+}
 
 // Exit statuses, as gitlab-runner-helper-images(8) has them.
 const (
 	allPresent    = 0
 	engineRefused = 1
-	wrongUsage    = 64
 	damaged       = 65
 	noArchive     = 66
 	noUser        = 67
@@ -37,7 +61,6 @@ const (
 	tryAgain      = 75
 	foreignImage  = 76
 	noPermission  = 77
-	wrongConfig   = 78
 )
 
 // A host is a machine as far as the loader sees one: archives, state and
@@ -47,7 +70,6 @@ type host struct {
 	archives string
 	settings []string // lines of helper-images.conf
 	env      []string
-	shell    string // "" is the script's own
 	loader   string
 }
 
@@ -92,9 +114,6 @@ func (h *host) command(args ...string) *exec.Cmd {
 		h.tb.Fatal(err)
 	}
 	args = append([]string{h.loader}, append(args, "--config", conf)...)
-	if h.shell != "" {
-		args = append(strings.Fields(h.shell), args...)
-	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = h.env
 	return cmd

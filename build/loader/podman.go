@@ -361,7 +361,7 @@ var (
 	boltDriver = regexp.MustCompile(`graph-driver-name([a-z-]{3,20}?)graph-root`)
 	// The columns of a row follow each other (podman v5.4.2, libpod/sqlite_state_internal.go:
 	// GraphRoot, RunRoot, GraphDriver, VolumeDir).
-	sqliteDriver = regexp.MustCompile(`(?:/containers|/run)(overlay|vfs|btrfs|zfs|aufs|devicemapper)/[^\x00]{1,4096}/volumes`)
+	sqliteDriver = regexp.MustCompile(`(?:/containers|/run)(overlay|vfs|btrfs|zfs|aufs|devicemapper)/[^\x00]{1,1000}/volumes`)
 )
 
 // databaseDrivers returns the storage drivers that libpod's database may name.

@@ -25,7 +25,6 @@ func (r *run) prune(ctx context.Context) error {
 }
 
 func (r *run) pruneTargets(ctx context.Context, in installation, p plan) error {
-	r.complete(&in)
 	return r.each(ctx, p, func(ctx context.Context, t *target) error {
 		images, err := r.journal("images")
 		if err != nil {

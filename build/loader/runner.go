@@ -95,12 +95,7 @@ func (r *run) installation(ctx context.Context, version bool) (installation, err
 	for _, path := range r.runnerConfig {
 		in.read(path, r.machine())
 	}
-	if !in.installed || in.version == "" {
-		return in, nil
-	}
-	if in.word() == "" {
-		in.doubts = append(in.doubts, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.version))
-	}
+	in.complete(r.machine())
 	return in, nil
 }
 
@@ -235,13 +230,16 @@ func configArguments(line string) []string {
 
 // complete fills wants in: what the runners ask for, or the default image where
 // no runner says otherwise.
-func (r *run) complete(in *installation) {
+func (in *installation) complete(machine string) {
 	if !in.installed || in.version == "" {
 		return
 	}
+	if in.word() == "" {
+		in.doubts = append(in.doubts, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.version))
+	}
 	version := catalogue.InstalledVersion(in.version, in.revision)
 	if len(in.runners) == 0 && len(in.doubts) == 0 {
-		if tag := version.Lookup(catalogue.Request{Arch: r.machine()}).Tag; tag != "" {
+		if tag := version.Lookup(catalogue.Request{Arch: machine}).Tag; tag != "" {
 			in.wants = []string{repository + ":" + tag}
 		}
 	}

@@ -41,7 +41,6 @@ func (r *run) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.complete(&in)
 	p := r.plan(ctx, in)
 	chosen := r.chosen()
 	rows := []row{}

@@ -29,10 +29,9 @@ type account struct {
 
 // identify finds out who runs this process.
 func (r *run) identify(ctx context.Context) error {
-	uid := os.Geteuid()
-	me, ok := r.lookup(ctx, strconv.Itoa(uid))
+	me, ok := r.lookup(ctx, strconv.Itoa(r.uid))
 	if !ok { // a container need not know its user
-		me = account{name: cmp.Or(r.getenv("USER"), strconv.Itoa(uid)), uid: uint32(uid), gid: uint32(os.Getegid())}
+		me = account{name: cmp.Or(r.getenv("USER"), strconv.Itoa(r.uid)), uid: uint32(r.uid), gid: uint32(os.Getegid())}
 	}
 	me.home = cmp.Or(r.getenv("HOME"), me.home) // systemd sets none, and engines want one
 	r.me = me
