@@ -66,7 +66,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	documents, err := sboms(ctx, archives, filepath.Join(c.Out, release.SBOMDir))
+	documents, err := sboms(ctx, archives, filepath.Join(c.Out, release.SBOMDir), ui)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,9 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	return warnOfOthers(c.Out, delivered, ui)
 }
 
-// sboms writes the SBOM and the license texts of each archive.
-func sboms(ctx context.Context, archives []release.Archive, dir string) (map[string][]linuxpkg.Document, error) {
+// sboms writes the SBOM and the license texts of each archive, and warns of SBOMs that
+// may lack packages.
+func sboms(ctx context.Context, archives []release.Archive, dir string, ui *UI) (map[string][]linuxpkg.Document, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -97,8 +98,11 @@ func sboms(ctx context.Context, archives []release.Archive, dir string) (map[str
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Helper, err)
 		}
+		for _, warning := range document.Summary().Warnings {
+			ui.Warn("%s: the SBOM may be incomplete: %s", f.Helper, warning)
+		}
 		licences := filepath.Join(dir, strings.TrimSuffix(f.Name, catalogue.Suffix)+".licences.txt")
-		if err := atomicfile.WriteBytes(licences, document.Licences()); err != nil {
+		if err := atomicfile.WriteBytes(licences, document.Licenses()); err != nil {
 			return nil, err
 		}
 		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bill}, {Kind: linuxpkg.Licences, Path: licences}}

@@ -305,13 +305,10 @@ func (p *packageContents) findings(c *catalogue.Catalogue, path string) *Finding
 	return found
 }
 
-// maxDocument is the largest SBOM, in bytes, that is read.
-const maxDocument = 16 << 20
-
 // summarize reads an SBOM in a package.
 func summarize(entry pkgread.Entry) (*sbom.Summary, error) {
-	if entry.Size > maxDocument {
-		return nil, fmt.Errorf("%d bytes, at most %d", entry.Size, maxDocument)
+	if entry.Size > sbom.MaxDocument {
+		return nil, fmt.Errorf("%d bytes, at most %d", entry.Size, sbom.MaxDocument)
 	}
 	data, err := io.ReadAll(entry.Body)
 	if err != nil {

@@ -51,8 +51,8 @@ func TestDebianLicences(t *testing.T) {
 		}
 	}
 	names := map[string]bool{}
-	for _, l := range d.ExtractedLicenses {
-		names[l.Name] = true
+	for _, l := range d.OtherLicenses {
+		names[l.LicenseName] = true
 	}
 	if !names["GPL-2+ with OpenSSL exception"] || !names["Artistic"] {
 		t.Errorf("LicenseRefs of %v", names)
@@ -126,7 +126,7 @@ License: Zlib
 	if diff := cmp.Diff([]string{"/usr/bin/other"}, d.Summary().Unpackaged); diff != "" {
 		t.Error(diff)
 	}
-	if !slices.Equal(d.Summary().Licences, []string{"GPL-2.0-or-later", "ISC AND Zlib"}) || d.Summary().Unlicensed != 1 {
+	if !slices.Equal(d.Summary().Licenses, []string{"GPL-2.0-or-later", "ISC AND Zlib"}) || d.Summary().Unlicensed != 1 {
 		t.Errorf("%+v", d.Summary())
 	}
 }

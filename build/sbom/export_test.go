@@ -1,4 +1,15 @@
 package sbom
 
-// Headers takes the packages' headers out of an rpm database.
-func Headers(db, wal []byte) ([][]byte, error) { return rpmHeaders(db, wal) }
+import "context"
+
+// Headers returns the packages' headers in an rpm database.
+func Headers(ctx context.Context, db, wal []byte) ([][]byte, error) { return rpmHeaders(ctx, db, wal) }
+
+// GoVersion returns the version of a Go toolchain.
+func GoVersion(s string) string { return goVersion(s) }
+
+// Expressions returns both readings of a license field.
+func Expressions(words string) [2]string {
+	l := newLicenses()
+	return [2]string{l.expression(words), l.debian(words)}
+}

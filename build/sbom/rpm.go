@@ -1,8 +1,11 @@
 package sbom
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"pretag/build/internal/rpmheader"
 )
@@ -14,60 +17,60 @@ const (
 	tagSource                                 = 1044
 )
 
-// parseRPM reads the packages of an rpm database.
-func parseRPM(database string, db, wal []byte, l *licences, files *lister) ([]software, error) {
-	blobs, err := rpmHeaders(db, wal)
-	if err != nil {
-		return nil, err
-	}
-	var all []software
-	for n, blob := range blobs {
-		s, words, err := rpmPackage(blob, files)
+// rpm reads an rpm database and its write-ahead log, which may be empty.
+func (l *licenses) rpm(ctx context.Context, db, wal []byte) iter.Seq2[software, error] {
+	return func(yield func(software, error) bool) {
+		headers, err := rpmHeaders(ctx, db, wal)
 		if err != nil {
-			return nil, fmt.Errorf("header %d: %w", n+1, err)
+			yield(software{}, err)
+			return
 		}
-		if s.name == "gpg-pubkey" { // a key that rpm was given to trust
-			continue
+		for n, header := range headers {
+			if ctx.Err() != nil {
+				yield(software{}, context.Cause(ctx))
+				return
+			}
+			s, err := l.rpmPackage(header)
+			if err != nil {
+				yield(s, fmt.Errorf("header %d: %w", n+1, err))
+				return
+			}
+			if s.name == "gpg-pubkey" { // a key that rpm was told to trust
+				continue
+			}
+			if !yield(s, nil) {
+				return
+			}
 		}
-		s.license, s.database = l.expression(words), database
-		all = append(all, s)
 	}
-	return all, nil
 }
 
-func rpmPackage(blob []byte, files *lister) (s software, license string, err error) {
-	h, err := rpmheader.Parse(blob)
+func (l *licenses) rpmPackage(header []byte) (software, error) {
+	h, err := rpmheader.Parse(header)
 	if err != nil {
-		return s, "", err
+		return software{}, err
 	}
-	s.kind = "rpm"
-	var release string
+	s := software{kind: "rpm"}
+	var release, words string
 	var errs []error
 	for tag, at := range map[uint32]*string{
 		tagName: &s.name, tagVersion: &s.version, tagRelease: &release, tagArch: &s.arch,
-		tagVendor: &s.supplier, tagLicense: &license, tagURL: &s.homepage, tagSource: &s.source,
+		tagVendor: &s.supplier, tagLicense: &words, tagURL: &s.homepage, tagSource: &s.source,
 	} {
 		*at, err = h.String(tag)
 		errs = append(errs, err)
 	}
-	epoch, err := h.Ints(tagEpoch)
-	errs = append(errs, err)
-	paths, err := h.Paths()
-	errs = append(errs, err)
+	epoch, err1 := h.Ints(tagEpoch)
+	paths, err2 := h.Paths()
+	if err := errors.Join(append(errs, err1, err2)...); err != nil {
+		return software{}, err
+	}
 	if s.name == "" || s.version == "" {
-		errs = append(errs, errors.New("no name or no version"))
+		return software{}, errors.New("no package name or version")
 	}
-	if err := errors.Join(errs...); err != nil {
-		return s, "", err
-	}
-	s.version += "-" + release
-	if len(epoch) > 0 {
+	if s.version += "-" + release; len(epoch) > 0 {
 		s.epoch = fmt.Sprint(epoch[0])
 	}
-	for _, path := range paths {
-		if err := files.add(&s, "", path); err != nil {
-			return s, "", err
-		}
-	}
-	return s, license, nil
+	s.license, s.files = l.expression(words), slices.Values(paths)
+	return s, nil
 }

@@ -2,83 +2,95 @@ package sbom
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 )
 
-// rpmHeaders takes the packages' headers out of an rpm database in one of rpm's
-// three forms, told apart by content. wal is what stands in the file beside an
-// SQLite database that was not closed.
-func rpmHeaders(db, wal []byte) ([][]byte, error) {
-	switch r := (pages{db: db, taken: new(int64)}); {
-	case len(db) == 0:
+// rpmHeaders returns the packages' headers in an rpm database: SQLite, as rpm writes
+// it since 4.16 (UBI 9), or Berkeley DB (UBI 8). wal is the write-ahead log next to an
+// SQLite database that was not closed. An empty database has no headers.
+func rpmHeaders(ctx context.Context, db, wal []byte) ([][]byte, error) {
+	p := pages{ctx: ctx, db: db}
+	if len(db) == 0 {
 		return nil, nil
-	case bytes.HasPrefix(db, []byte("SQLite format 3\x00")):
-		if len(wal) > 0 {
-			var err error
-			if r.db, err = replay(db, wal); err != nil {
-				return nil, err
-			}
+	}
+	if !bytes.HasPrefix(db, []byte("SQLite format 3\x00")) {
+		return p.berkeley()
+	}
+	if len(wal) > 0 {
+		var err error
+		if p.db, err = replay(ctx, db, wal); err != nil {
+			return nil, fmt.Errorf("write-ahead log: %w", err)
 		}
-		return r.sqlite()
-	case bytes.HasPrefix(db, []byte("RpmP")):
-		return r.ndb()
-	default:
-		return r.bdb()
 	}
+	return p.sqlite()
 }
 
-// pages reads a database without trusting a number in it.
+// pages reads a database and trusts no number in it. Every page is read once, so that
+// the time is bounded by the size.
 type pages struct {
-	db    []byte
-	size  int64  // of a page
-	taken *int64 // bytes of all values so far
+	ctx  context.Context
+	db   []byte
+	size int64 // of a page, bytes
+	left int64 // pages that were not read yet
 }
 
-// take counts a value of n bytes. No two share any in a database that is whole.
-func (p pages) take(n int64) error {
-	if n < 0 || n > int64(len(p.db))-*p.taken {
-		return fmt.Errorf("a value of %d bytes behind %d, of %d in all", n, *p.taken, len(p.db))
+func (p *pages) begin(size int64) error {
+	if size < 512 || size > 64<<10 || size&(size-1) != 0 { // SQLite 1.3.2; Berkeley DB 5.3, src/dbinc/db_int.in
+		return fmt.Errorf("page size %d", size)
 	}
-	*p.taken += n
+	p.size, p.left = size, int64(len(p.db))/size
 	return nil
 }
 
-// at is n bytes from offset.
-func (p pages) at(offset, n int64) ([]byte, error) {
-	if offset < 0 || n < 0 || offset > int64(len(p.db)) || n > int64(len(p.db))-offset {
-		return nil, fmt.Errorf("%d bytes at offset %d of %d", n, offset, len(p.db))
+// page returns a page by its number from 0.
+func (p *pages) page(number int64) ([]byte, error) {
+	if p.ctx.Err() != nil {
+		return nil, context.Cause(p.ctx)
 	}
-	return p.db[offset : offset+n], nil
+	if number < 0 || number >= int64(len(p.db))/p.size {
+		return nil, fmt.Errorf("no page %d in a database of %d bytes", number, len(p.db))
+	}
+	if p.left--; p.left < 0 {
+		return nil, errors.New("pages are linked more than once")
+	}
+	return p.db[number*p.size:][:p.size], nil
 }
 
-// sqlite reads the second column of the table Packages, which is
+// sqlite returns the second column of the table Packages, which is
 // (hnum INTEGER PRIMARY KEY, blob BLOB): rpm 4.18, lib/backend/sqlite.c. The
-// file format is SQLite's (sqlite.org/fileformat2.html, the numbers are its sections).
-func (p pages) sqlite() ([][]byte, error) {
-	header, err := p.at(0, 100)
-	if err != nil {
+// numbers below are sections of SQLite's file format (sqlite.org/fileformat2.html).
+func (p *pages) sqlite() ([][]byte, error) {
+	if len(p.db) < 100 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	size := int64(binary.BigEndian.Uint16(p.db[16:])) // 1.3.2
+	if size == 1 {
+		size = 65536
+	}
+	if err := p.begin(size); err != nil {
 		return nil, err
 	}
-	p.size = int64(binary.BigEndian.Uint16(header[16:])) // 1.3.2
-	if p.size == 1 {
-		p.size = 65536
+	if pages := int64(binary.BigEndian.Uint32(p.db[28:])); pages*size > int64(len(p.db)) {
+		return nil, fmt.Errorf("%d bytes, want %d pages of %d", len(p.db), pages, size)
 	}
-	if p.size < 512 {
-		return nil, fmt.Errorf("page size %d", p.size)
+	usable := size - int64(p.db[20])
+	if usable < 480 { // 1.3.4
+		return nil, fmt.Errorf("%d usable bytes in a page", usable)
 	}
-	if pages := int64(binary.BigEndian.Uint32(header[28:])); pages*p.size > int64(len(p.db)) {
-		return nil, fmt.Errorf("%d bytes, want %d pages of %d", len(p.db), pages, p.size)
-	}
-	usable := p.size - int64(header[20])
-	root := int64(0)
-	left := 2 * (int64(len(p.db))/p.size + 1)                      // pages; a bound for what damaged links can lead to
-	err = p.table(1, usable, &left, func(columns [][]byte) error { // 2.6: type, name, tbl_name, rootpage, sql
-		if len(columns) >= 4 && string(columns[0]) == "table" && string(columns[1]) == "Packages" {
+	roots := map[string]int64{}
+	err := p.table(1, usable, 0, func(columns [][]byte) error { // 2.6: type, name, tbl_name, rootpage, sql
+		if len(columns) >= 4 && string(columns[0]) == "table" {
+			root := int64(0)
 			for _, b := range columns[3] {
 				root = root<<8 | int64(b)
+			}
+			if name := string(columns[1]); name == "Packages" || name == "Name" {
+				roots[name] = root
 			}
 		}
 		return nil
@@ -86,27 +98,35 @@ func (p pages) sqlite() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if root == 0 {
+	if roots["Packages"] == 0 {
 		return nil, errors.New("no table Packages")
 	}
-	var blobs [][]byte
-	err = p.table(root, usable, &left, func(columns [][]byte) error {
+	var headers [][]byte
+	err = p.table(roots["Packages"], usable, 0, func(columns [][]byte) error {
 		if len(columns) < 2 {
-			return fmt.Errorf("a row of %d columns, want 2", len(columns))
+			return fmt.Errorf("row of %d columns, want 2", len(columns))
 		}
-		blobs = append(blobs, columns[1])
+		headers = append(headers, columns[1])
 		return nil
 	})
-	return blobs, err
+	if err != nil || roots["Name"] == 0 {
+		return headers, err
+	}
+	names := 0 // rpm's index has a row for each package: it shows that some were lost
+	err = p.table(roots["Name"], usable, 0, func([][]byte) error { names++; return nil })
+	if err == nil && names > len(headers) {
+		err = fmt.Errorf("table Packages has %d rows, want %d as table Name", len(headers), names)
+	}
+	return headers, err
 }
 
-// table visits the rows of the table whose b-tree has its root on the page (1.6).
-func (p pages) table(number, usable int64, left *int64, row func([][]byte) error) error {
-	if *left--; *left < 0 {
-		return errors.New("pages link to each other in a circle")
+// table calls row for the rows of the b-tree whose root is that page, numbered from 1 (1.6).
+func (p *pages) table(number, usable, depth int64, row func([][]byte) error) error {
+	const maxDepth = 20 // SQLite 3.40, src/btreeInt.h: BTCURSOR_MAX_DEPTH
+	if depth == maxDepth {
+		return fmt.Errorf("tree of more than %d levels", maxDepth)
 	}
-	start := (number - 1) * p.size
-	page, err := p.at(start, p.size)
+	page, err := p.page(number - 1)
 	if err != nil {
 		return err
 	}
@@ -119,40 +139,42 @@ func (p pages) table(number, usable int64, left *int64, row func([][]byte) error
 	if kind == 5 { // interior: children, the rightmost in the header
 		pointers += 4
 	} else if kind != 13 {
-		return fmt.Errorf("page %d: kind %d is no table", number, kind)
+		return fmt.Errorf("page %d has kind %d, want a page of a table", number, kind)
 	}
-	if pointers+2*cells > p.size {
+	if pointers+2*cells > usable {
 		return fmt.Errorf("page %d: %d cells", number, cells)
 	}
+	taken := int64(0)
 	for i := range cells {
 		offset := int64(binary.BigEndian.Uint16(page[pointers+2*i:]))
-		if offset+4 > p.size {
-			return fmt.Errorf("page %d: a cell at %d", number, offset)
+		if offset+4 > usable {
+			return fmt.Errorf("page %d: cell at offset %d", number, offset)
 		}
-		cell := page[offset:]
 		if kind == 5 {
-			err = p.table(int64(binary.BigEndian.Uint32(cell)), usable, left, row)
+			err = p.table(int64(binary.BigEndian.Uint32(page[offset:])), usable, depth+1, row)
 		} else {
-			err = p.cell(cell, usable, row)
+			var n int64
+			n, err = p.cell(page[offset:usable], usable, row)
+			if taken += n; err == nil && taken > usable {
+				err = errors.New("cells overlap")
+			}
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("page %d: %w", number, err)
 		}
 	}
 	if kind == 5 {
-		return p.table(int64(binary.BigEndian.Uint32(page[header+8:])), usable, left, row)
+		return p.table(int64(binary.BigEndian.Uint32(page[header+8:])), usable, depth+1, row)
 	}
 	return nil
 }
 
-// cell reads one row, with what of it stands on overflow pages (1.6, 1.7).
-func (p pages) cell(cell []byte, usable int64, row func([][]byte) error) error {
+// cell reads one row, with what overflow pages have of it (1.6, 1.7). It returns how
+// many bytes of the cell it took.
+func (p *pages) cell(cell []byte, usable int64, row func([][]byte) error) (taken int64, err error) {
 	size, n := varint(cell)
 	_, m := varint(cell[n:]) // the row's number
-	cell = cell[n+m:]
-	if err := p.take(size); err != nil {
-		return err
-	}
+	taken = int64(n + m)
 	local := size
 	if most := usable - 35; size > most {
 		least := (usable-12)*32/255 - 23
@@ -160,30 +182,31 @@ func (p pages) cell(cell []byte, usable int64, row func([][]byte) error) error {
 			local = least
 		}
 	}
-	if local < 0 || local > int64(len(cell)) {
-		return io.ErrUnexpectedEOF
+	if size < 0 || size > int64(len(p.db)) || local > int64(len(cell))-taken {
+		return 0, io.ErrUnexpectedEOF
 	}
-	payload := bytes.Clone(cell[:local])
-	for rest := cell[local:]; int64(len(payload)) < size; {
+	payload, rest := bytes.Clone(cell[taken:][:local]), cell[taken+local:]
+	for int64(len(payload)) < size {
 		if len(rest) < 4 {
-			return io.ErrUnexpectedEOF
+			return 0, io.ErrUnexpectedEOF
 		}
-		page, err := p.at((int64(binary.BigEndian.Uint32(rest))-1)*p.size, p.size)
+		page, err := p.page(int64(binary.BigEndian.Uint32(rest)) - 1)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		payload = append(payload, page[4:min(usable, 4+size-int64(len(payload)))]...)
 		rest = page
 	}
 	columns, err := record(payload)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return row(columns)
+	return taken + local, row(columns)
 }
 
 // record takes a row apart (2.1).
 func record(payload []byte) ([][]byte, error) {
+	const maxColumns = 8 // rpm's tables have up to 3, the schema has 5
 	size, n := varint(payload)
 	if size < int64(n) || size > int64(len(payload)) {
 		return nil, io.ErrUnexpectedEOF
@@ -191,6 +214,9 @@ func record(payload []byte) ([][]byte, error) {
 	header, body := payload[n:size], payload[size:]
 	var columns [][]byte
 	for len(header) > 0 {
+		if len(columns) == maxColumns {
+			return nil, fmt.Errorf("row of more than %d columns", maxColumns)
+		}
 		kind, n := varint(header)
 		header = header[n:]
 		var width int64
@@ -208,7 +234,7 @@ func record(payload []byte) ([][]byte, error) {
 	return columns, nil
 }
 
-// varint is a number of one to nine bytes, and how many they are (1.6).
+// varint reads a number of one to nine bytes, and returns how many they are (1.6).
 func varint(b []byte) (value int64, n int) {
 	for n < len(b) {
 		c := b[n]
@@ -222,78 +248,44 @@ func varint(b []byte) (value int64, n int) {
 	return value, n
 }
 
-// replay returns the database with the changes of the write-ahead log, up to
-// the last that was committed (4.1 to 4.4).
-func replay(db, wal []byte) ([]byte, error) {
+// replay returns the database with the changes of the write-ahead log, up to the last
+// one that was committed (4.1 to 4.4).
+func replay(ctx context.Context, db, wal []byte) ([]byte, error) {
 	const headerSize, frameHeader = 32, 24
 	if len(wal) < headerSize || binary.BigEndian.Uint32(wal)&^1 != 0x377f0682 {
-		return nil, errors.New("what stands beside the database is no write-ahead log")
+		return nil, errors.New("no header")
 	}
 	size, salt, rest := int(binary.BigEndian.Uint32(wal[8:])), wal[16:24], wal[headerSize:]
 	if size < 512 || size > 65536 {
-		return nil, fmt.Errorf("write-ahead log: page size %d", size)
+		return nil, fmt.Errorf("page size %d", size)
 	}
-	changed := map[int64][]byte{} // not committed yet
-	db = bytes.Clone(db)
+	type frame struct {
+		page int
+		data []byte
+	}
+	var frames []frame
+	committed, pages := 0, len(db)/size
 	for len(rest) >= frameHeader+size && bytes.Equal(rest[8:16], salt) {
-		changed[int64(binary.BigEndian.Uint32(rest))-1] = rest[frameHeader:][:size]
-		if pages := int64(binary.BigEndian.Uint32(rest[4:])); pages > 0 { // a commit, and the database's size after it
-			total := pages * int64(size)
-			if total > int64(len(db)+len(wal)) {
-				return nil, fmt.Errorf("write-ahead log: %d pages", pages)
-			}
-			db = append(db, make([]byte, max(0, total-int64(len(db))))...)[:total]
-			for page, data := range changed {
-				if page < 0 || page >= pages {
-					return nil, fmt.Errorf("write-ahead log: page %d of %d", page+1, pages)
-				}
-				copy(db[page*int64(size):], data)
-			}
-			clear(changed)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		frames = append(frames, frame{int(binary.BigEndian.Uint32(rest)) - 1, rest[frameHeader:][:size]})
+		if n := int(binary.BigEndian.Uint32(rest[4:])); n > 0 { // a commit, and the pages of the database after it
+			committed, pages = len(frames), n
 		}
 		rest = rest[frameHeader+size:]
 	}
-	return db, nil
-}
-
-// ndb reads SUSE's form: slots that point to blobs (rpm 4.18, lib/backend/ndb/rpmpkg.c).
-func (p pages) ndb() ([][]byte, error) {
-	header, err := p.at(0, 32)
-	if err != nil {
-		return nil, err
+	if pages*size > len(db)+len(wal) {
+		return nil, fmt.Errorf("%d pages", pages)
 	}
-	word := func(b []byte, i int) uint32 { return binary.LittleEndian.Uint32(b[4*i:]) }
-	if v := word(header, 1); v != 0 {
-		return nil, fmt.Errorf("ndb version %d, want 0", v)
+	changed := make([]byte, pages*size)
+	copy(changed, db)
+	for _, f := range frames[:committed] {
+		if f.page >= 0 && f.page < pages { // later commits may have cut the others off
+			copy(changed[f.page*size:], f.data)
+		}
 	}
-	slots, err := p.at(0, int64(word(header, 3))*4096)
-	if err != nil {
-		return nil, err
-	}
-	var blobs [][]byte
-	for at := 32; at < len(slots); at += 16 {
-		slot := slots[at : at+16]
-		if string(slot[:4]) != "Slot" {
-			return nil, fmt.Errorf("no slot at offset %d", at)
-		}
-		if word(slot, 1) == 0 { // free
-			continue
-		}
-		offset := int64(word(slot, 2)) * 16
-		block, err := p.at(offset, int64(word(slot, 3))*16)
-		if err != nil {
-			return nil, err
-		}
-		if len(block) < 16 || string(block[:4]) != "BlbS" || word(block, 1) != word(slot, 1) || int64(word(block, 3)) > int64(len(block)-16) {
-			return nil, fmt.Errorf("no blob of package %d at offset %d", word(slot, 1), offset)
-		}
-		blob := block[16:][:word(block, 3)]
-		if err := p.take(int64(len(blob))); err != nil {
-			return nil, err
-		}
-		blobs = append(blobs, blob)
-	}
-	return blobs, nil
+	return changed, nil
 }
 
 // Kinds of pages and items of a Berkeley DB (5.3, src/dbinc/db_page.h).
@@ -307,85 +299,107 @@ const (
 	bdbPageHeader   = 26
 )
 
-// bdb reads the form of rpm up to 4.15: a hash of package numbers, whose values
-// are the headers (rpm 4.15, lib/backend/db3.c).
-func (p pages) bdb() ([][]byte, error) {
-	meta, err := p.at(0, 512)
-	if err != nil {
-		return nil, err
+// berkeley reads the form of rpm up to 4.15: a hash of package numbers, whose values
+// are the headers (rpm 4.15, lib/backend/db3.c; rpm 4.18, lib/backend/bdb_ro.c).
+func (p *pages) berkeley() ([][]byte, error) {
+	if len(p.db) < 512 {
+		return nil, io.ErrUnexpectedEOF
 	}
+	meta := p.db[:512]
 	var order binary.ByteOrder = binary.LittleEndian
 	if order.Uint32(meta[12:]) != bdbMagic {
 		order = binary.BigEndian
 	}
 	if order.Uint32(meta[12:]) != bdbMagic {
-		return nil, errors.New("neither SQLite, ndb nor Berkeley DB")
+		return nil, errors.New("neither an SQLite database nor a hash of Berkeley DB")
 	}
-	if p.size = int64(order.Uint32(meta[20:])); p.size < 512 || p.size > 64<<10 { // of 512 to 64 KiB, src/dbinc/db_int.in
-		return nil, fmt.Errorf("page size %d", p.size)
+	if err := p.begin(int64(order.Uint32(meta[20:]))); err != nil {
+		return nil, err
 	}
 	if last := int64(order.Uint32(meta[32:])); (last+1)*p.size > int64(len(p.db)) {
 		return nil, fmt.Errorf("%d bytes, want %d pages of %d", len(p.db), last+1, p.size)
 	}
-	var blobs [][]byte
-	for start := p.size; start < int64(len(p.db)); start += p.size {
-		page, err := p.at(start, p.size)
-		if err != nil {
-			return nil, err
-		}
-		if page[25] != bdbHash && page[25] != bdbHashUnsorted {
-			continue
-		}
-		// keys and values by turns; items grow down from the page's end
-		end := p.size
-		for i := range int64(order.Uint16(page[20:])) {
-			if bdbPageHeader+2*i+2 > p.size {
-				return nil, fmt.Errorf("page %d: too many items", start/p.size)
-			}
-			offset := int64(order.Uint16(page[bdbPageHeader+2*i:]))
-			if offset >= end {
-				return nil, fmt.Errorf("page %d: item %d at %d", start/p.size, i, offset)
-			}
-			item := page[offset:end]
-			end = offset
-			if i%2 == 0 {
-				continue
-			}
-			blob, err := p.bdbValue(order, item)
+	var headers [][]byte
+	last := int64(order.Uint32(meta[72:]))
+	for bucket := int64(0); bucket <= last; bucket++ {
+		spares := order.Uint32(meta[96+4*bits.Len32(uint32(bucket)):])
+		for number := bucket + int64(spares); ; {
+			page, err := p.bdbPage(order, number, bdbHash, bdbHashUnsorted)
 			if err != nil {
-				return nil, fmt.Errorf("page %d: item %d: %w", start/p.size, i, err)
+				return nil, fmt.Errorf("bucket %d: %w", bucket, err)
 			}
-			if len(blob) > 4 { // 4: the next package's number
-				blobs = append(blobs, blob)
+			found, err := p.bdbValues(order, page)
+			if err != nil {
+				return nil, fmt.Errorf("page %d: %w", number, err)
+			}
+			headers = append(headers, found...)
+			if number = int64(order.Uint32(page[16:])); number == 0 {
+				break
 			}
 		}
 	}
-	return blobs, nil
+	return headers, nil
 }
 
-func (p pages) bdbValue(order binary.ByteOrder, item []byte) ([]byte, error) {
+// bdbPage returns a page, which must have that number and one of the kinds.
+func (p *pages) bdbPage(order binary.ByteOrder, number int64, kinds ...byte) ([]byte, error) {
+	page, err := p.page(number)
+	if err != nil {
+		return nil, err
+	}
+	if got := int64(order.Uint32(page[8:])); got != number || bytes.IndexByte(kinds, page[25]) < 0 {
+		return nil, fmt.Errorf("page %d has number %d and kind %d, want kind %d", number, got, page[25], kinds[0])
+	}
+	return page, nil
+}
+
+// bdbValues returns the headers on a hash page: keys and values by turns, growing
+// down from the end of the page.
+func (p *pages) bdbValues(order binary.ByteOrder, page []byte) (headers [][]byte, err error) {
+	end := p.size
+	for i := range int64(order.Uint16(page[20:])) {
+		if bdbPageHeader+2*i+2 > p.size {
+			return nil, errors.New("too many items")
+		}
+		offset := int64(order.Uint16(page[bdbPageHeader+2*i:]))
+		if offset >= end {
+			return nil, fmt.Errorf("item %d at offset %d overlaps the one before it", i, offset)
+		}
+		item := page[offset:end]
+		if end = offset; i%2 == 0 {
+			continue
+		}
+		value, err := p.bdbValue(order, item)
+		if err != nil {
+			return nil, fmt.Errorf("item %d: %w", i, err)
+		}
+		if len(value) > 4 { // 4: the next package's number
+			headers = append(headers, value)
+		}
+	}
+	return headers, nil
+}
+
+func (p *pages) bdbValue(order binary.ByteOrder, item []byte) ([]byte, error) {
 	if item[0] == bdbKeyData {
 		return item[1:], nil
 	}
 	if item[0] != bdbOffPage || len(item) < 12 {
-		return nil, fmt.Errorf("an item of kind %d", item[0])
+		return nil, fmt.Errorf("kind %d", item[0])
 	}
+	var value []byte
 	number, size := int64(order.Uint32(item[4:])), int64(order.Uint32(item[8:]))
-	if err := p.take(size); err != nil {
-		return nil, err
-	}
-	var blob []byte
-	for int64(len(blob)) < size {
-		page, err := p.at(number*p.size, p.size)
+	for int64(len(value)) < size {
+		page, err := p.bdbPage(order, number, bdbOverflow)
 		if err != nil {
 			return nil, err
 		}
 		used := bdbPageHeader + int64(order.Uint16(page[22:]))
-		if page[25] != bdbOverflow || used > p.size || used == bdbPageHeader {
-			return nil, fmt.Errorf("page %d is no overflow page", number)
+		if used > p.size || used-bdbPageHeader > size-int64(len(value)) {
+			return nil, fmt.Errorf("overflow page %d of %d bytes", number, used)
 		}
-		blob = append(blob, page[bdbPageHeader:used]...)
+		value = append(value, page[bdbPageHeader:used]...)
 		number = int64(order.Uint32(page[16:]))
 	}
-	return blob[:size], nil
+	return value, nil
 }

@@ -3,7 +3,6 @@ package sbom_test
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/binary"
 	"io"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	spdxjson "github.com/spdx/tools-golang/json"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 	"github.com/spdx/tools-golang/spdxlib"
 	"github.com/spdx/tools-golang/tagvalue"
 
@@ -46,7 +46,7 @@ func pack(t testing.TB, layers ...[]byte) release.Archive {
 	return f
 }
 
-// document describes the archive and has SPDX's own tools judge that: they read
+// document describes the archive and has SPDX's own tools check that: they read
 // it as JSON, resolve its relationships, and take it back from the tag-value
 // form, whose reader refuses what the specification does not allow.
 func document(t testing.TB, f release.Archive) *sbom.Document {
@@ -86,7 +86,11 @@ func document(t testing.TB, f release.Archive) *sbom.Document {
 	t.Logf("%s: %d bytes, %s; SPDX tools: valid %s", f.Name, len(data), d.Summary(), foreign.SPDXVersion)
 
 	parsed, err := sbom.Parse(data)
-	if diff := cmp.Diff(d, parsed); err != nil || diff != "" {
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := parsed.JSON()
+	if diff := cmp.Diff(string(data), string(second)); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 	if err := sbom.Check(t.Context(), path, f); err != nil {
@@ -99,9 +103,9 @@ func document(t testing.TB, f release.Archive) *sbom.Document {
 func rows(d *sbom.Document, kind string) []string {
 	var all []string
 	for _, p := range d.Packages {
-		for _, ref := range p.ExternalRefs {
+		for _, ref := range p.PackageExternalReferences {
 			if strings.HasPrefix(ref.Locator, "pkg:"+kind+"/") {
-				all = append(all, ref.Locator+" "+p.LicenseDeclared)
+				all = append(all, ref.Locator+" "+p.PackageLicenseDeclared)
 			}
 		}
 	}
@@ -109,8 +113,8 @@ func rows(d *sbom.Document, kind string) []string {
 }
 
 func has(d *sbom.Document, from, how, to string) bool {
-	return slices.ContainsFunc(d.Relationships, func(r sbom.Relationship) bool {
-		return strings.HasPrefix(r.From, from) && r.Type == how && strings.HasPrefix(r.To, to)
+	return slices.ContainsFunc(d.Relationships, func(r *spdx.Relationship) bool {
+		return strings.HasPrefix("SPDXRef-"+string(r.RefA.ElementRefID), from) && r.Relationship == how && strings.HasPrefix("SPDXRef-"+string(r.RefB.ElementRefID), to)
 	})
 }
 
@@ -198,7 +202,7 @@ func TestAlpine(t *testing.T) {
 	}) || !slices.ContainsFunc(modules, func(row string) bool { return strings.HasPrefix(row, "pkg:golang/stdlib@1.") }) {
 		t.Errorf("modules of the helper binary: %q", modules)
 	}
-	for _, r := range []sbom.Relationship{
+	for _, r := range [][3]string{
 		{"SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-Image"},
 		{"SPDXRef-Image", "CONTAINS", "SPDXRef-apk-busybox"},
 		{"SPDXRef-Image", "CONTAINS", "SPDXRef-File-gitlab-runner-helper"},
@@ -207,7 +211,7 @@ func TestAlpine(t *testing.T) {
 		{"SPDXRef-File-gitlab-runner-helper", "GENERATED_FROM", "SPDXRef-golang-mvdan.cc-gofumpt"},
 		{"SPDXRef-File-gitlab-runner-helper", "STATIC_LINK", "SPDXRef-golang-stdlib"},
 	} {
-		if !has(d, r.From, r.Type, r.To) {
+		if !has(d, r[0], r[1], r[2]) {
 			t.Errorf("no %v", r)
 		}
 	}
@@ -218,7 +222,7 @@ func TestAlpine(t *testing.T) {
 	if summary.System != "alpine 3.21.2" || summary.Packages["apk"] != 3 {
 		t.Errorf("%+v", summary)
 	}
-	overview := string(d.Licences())
+	overview := string(d.Licenses())
 	for _, want := range []string{"apk     busybox", "  GPL-2.0-only\n", "Apache-2.0 AND custom thing\n", "file    /entrypoint"} {
 		if !strings.Contains(overview, want) {
 			t.Errorf("no %q in\n%s", want, overview)
@@ -279,8 +283,8 @@ func TestLayers(t *testing.T) {
 			d := document(t, pack(t, lower, testutil.Tar(t, row.upper...)))
 			got := ""
 			for _, p := range d.Packages {
-				if p.Name == "busybox" {
-					got = p.Version
+				if p.PackageName == "busybox" {
+					got = p.PackageVersion
 				}
 			}
 			unpackaged := slices.DeleteFunc(d.Summary().Unpackaged, func(name string) bool { return name == "/bin/busybox" })
@@ -326,68 +330,4 @@ func TestCheck(t *testing.T) {
 
 func linkTo(name, target string) tar.Header {
 	return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target}
-}
-
-// What a database claims costs no memory that it does not have itself.
-func TestRefusesFloods(t *testing.T) {
-	const database = "lib/apk/db/installed"
-	for want, text := range map[string]string{
-		database + ": dddd":                            "P:a\nV:1\nF:" + strings.Repeat("d", 5000) + "\nR:x\n",
-		database + ": paths of more than 268435456 by": "P:a\nV:1\nF:" + strings.Repeat("d", 4000) + strings.Repeat("\nR:x", 70_000) + "\n",
-	} {
-		_, err := sbom.Of(t.Context(), pack(t, testutil.Tar(t, testutil.File(database, text))))
-		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 500 {
-			t.Errorf("error %.300v, want one that holds %q", err, want)
-		}
-	}
-}
-
-// Databases in which many packages are the same bytes.
-func TestRefusesSharedBytes(t *testing.T) {
-	big, little := binary.BigEndian, binary.LittleEndian
-
-	sqlite := make([]byte, 1024) // two pages: the schema, and the rows
-	copy(sqlite, "SQLite format 3\x00\x02\x00")
-	big.PutUint32(sqlite[28:], 2)
-	schema := "\x1c\x01\x06\x17\x1d\x1d\x01\x0dtablePackagesPackages\x02"
-	copy(sqlite[100:], "\x0d\x00\x00\x00\x01\x00\x00\x00\x01\x90") // a leaf with one cell, at 400
-	copy(sqlite[400:], schema)
-	copy(sqlite[512:], "\x0d\x00\x00\x00\x09") // a leaf with 9 cells, all at 205
-	for n := range 9 {
-		big.PutUint16(sqlite[512+8+2*n:], 205)
-	}
-	copy(sqlite[512+205:], "\x82\x30\x01\x04\x00\x84\x64") // 304 bytes, of them a blob of 300
-
-	ndb := make([]byte, 8192)
-	copy(ndb, "RpmP")
-	little.PutUint32(ndb[12:], 1)
-	for at := 32; at < 4096; at += 16 {
-		copy(ndb[at:], "Slot")
-		for i, word := range []uint32{7, 256, 256} { // package 7: 4 KiB from 4 KiB on
-			little.PutUint32(ndb[at+4+4*i:], word)
-		}
-	}
-	copy(ndb[4096:], "BlbS\x07\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x00\x00") // 3584 bytes
-
-	bdb := make([]byte, 3*512) // description, hash, overflow
-	little.PutUint32(bdb[12:], 0x061561)
-	little.PutUint32(bdb[20:], 512)
-	little.PutUint32(bdb[32:], 2)
-	hash, overflow := bdb[512:1024], bdb[1024:]
-	hash[25], overflow[25] = 13, 7
-	little.PutUint16(hash[20:], 20)
-	for n := range 20 { // a key and a value by turns, each value the overflow page
-		at := 512 - 12*(n+1)
-		little.PutUint16(hash[26+2*n:], uint16(at))
-		hash[at] = 3
-		little.PutUint32(hash[at+4:], 2)
-		little.PutUint32(hash[at+8:], 400)
-	}
-	little.PutUint16(overflow[22:], 400)
-
-	for name, db := range map[string][]byte{"sqlite": sqlite, "ndb": ndb, "bdb": bdb} {
-		if blobs, err := sbom.Headers(db, nil); err == nil || !strings.Contains(err.Error(), "in all") {
-			t.Errorf("%s: %d packages, error %v", name, len(blobs), err)
-		}
-	}
 }
