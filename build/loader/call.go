@@ -26,6 +26,9 @@ func (r *run) searchPath() string {
 	if own == "" {
 		own = "/usr/bin:/bin"
 	}
+	if r.root != "" {
+		return own
+	}
 	return own + ":" + programDirs
 }
 

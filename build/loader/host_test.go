@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,11 +35,14 @@ func newFakeHost(t *testing.T) *fakeHost {
 		}
 	}
 	h.settings = []string{"ARCHIVES=" + h.path("archives"), "STATE=" + h.path("state"), "RUNNER_CONFIG=" + h.path("config.toml")}
-	h.environ = []string{"PATH=" + h.path("bin") + ":/usr/bin:/bin", "HOME=" + h.dir}
-	// The host's own programs must not answer.
-	for _, program := range []string{"podman", "docker", "gitlab-runner", "getsubids"} {
-		h.program(program, "exit 127")
-		if err := os.Chmod(h.path("bin/"+program), 0o644); err != nil {
+	// The host's own engines must not answer.
+	h.environ = []string{"PATH=" + h.path("bin"), "HOME=" + h.dir}
+	for _, program := range []string{"sh", "sed", "tr", "cat", "mv", "rm", "head", "yes", "sleep", "ls", "grep", "cut", "mkdir", "id", "getent", "kill", "readlink"} {
+		path, err := exec.LookPath(program)
+		if err == nil {
+			err = os.Symlink(path, h.path("bin/"+program))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,6 +54,11 @@ func (h *fakeHost) path(name string) string { return filepath.Join(h.dir, name) 
 func (h *fakeHost) write(name, text string) {
 	h.t.Helper()
 	path := h.path(name)
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		if err := os.Remove(path); err != nil {
+			h.t.Fatal(err)
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		h.t.Fatal(err)
 	}
@@ -158,17 +167,7 @@ func (h *fakeHost) run(args ...string) (stdout, stderr string, status int) {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		args = append(args, "--config", h.path("helper-images.conf"))
 	}
-	var out, err bytes.Buffer
-	r := newRun(Process{Args: args, Environ: h.environ, Stdout: &out, Stderr: &err})
-	r.root, r.uid = h.dir, h.uid
-	if h.limit != 0 {
-		r.askLimit, r.loadLimit, r.lockLimit = h.limit, h.limit, h.limit
-	}
-	status = r.main(h.t.Context())
-	if r.locked != nil {
-		r.locked.Close()
-	}
-	return out.String(), err.String(), status
+	return h.runBare(args...)
 }
 
 // want runs the loader and checks its exit status and that its output holds each text.
@@ -189,3 +188,19 @@ func (h *fakeHost) want(status int, texts []string, args ...string) string {
 
 // digest returns the SHA-256 of a text in hex.
 func digest(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+
+// runBare runs the loader with these arguments alone.
+func (h *fakeHost) runBare(args ...string) (stdout, stderr string, status int) {
+	h.t.Helper()
+	var out, err bytes.Buffer
+	r := newRun(Process{Args: args, Environ: h.environ, Stdout: &out, Stderr: &err})
+	r.root, r.uid = h.dir, h.uid
+	if h.limit != 0 {
+		r.askLimit, r.loadLimit, r.lockLimit = h.limit, h.limit, h.limit
+	}
+	status = r.main(h.t.Context())
+	if r.locked != nil {
+		r.locked.Close()
+	}
+	return out.String(), err.String(), status
+}

@@ -23,6 +23,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -112,7 +113,22 @@ func Main(p Process) int {
 		}
 	}()
 	syscall.Umask(0o022)
+	closeOnExec()
 	return newRun(p).main(ctx)
+}
+
+// closeOnExec keeps descriptors that this process was started with from the
+// programs that it runs. Go's own are closed anyway.
+func closeOnExec() {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return // no /proc, as in some chroots
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
 }
 
 // A run is one run of a command.

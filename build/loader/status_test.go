@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -93,7 +94,7 @@ func TestStatusAdvises(t *testing.T) {
 			"[[runners]]\n  executor = \"docker\"\n  [runners.docker]\n    helper_image = \"example.com/helper:1\"\n"
 		h.runner("19.3.0", "9cbf0074", config)
 		h.want(tryAgain, []string{
-			"\nNo archive here has " + repository + ":concrete-" + arch + "-v19.3.0: install its package.\n",
+			"\nNo archive here has " + repository + ":concrete-" + arch + "-v19.3.0: install its package, gitlab-runner-helper-images-concrete-" + runtime.GOARCH + " of version 19.3.0\n",
 			"\nNo package has example.com/helper:1: config.toml asks for it with helper_image.\n",
 			"\nTo load " + hostHelper() + ": gitlab-runner-helper-images load\n",
 		}, "status")
