@@ -23,6 +23,7 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/engine"
+	"pretag/build/fetch"
 	"pretag/build/internal/text"
 	"pretag/build/loaders"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	Inputs       string // folder of the input tarballs
 	Out          string // folder of everything written
 	Repository   string
+	PlainHTTP    []string          // registries, as host or host:port, that pull asks over http
+	Credentials  fetch.Credentials // for registries
 	Compression  archive.Compression
 	Formats      []string // "rpm", "deb"
 	Layout       string   // "split", "single"
@@ -91,6 +94,7 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		Formats:     e.subset("FORMATS", []string{"rpm", "deb"}),
 		Engines:     e.list("ENGINES"),
 		Runner:      e.text("GITLAB_RUNNER", ""),
+		PlainHTTP:   e.list("PLAIN_HTTP"),
 		LoaderDir:   e.text("LOADERS", ""),
 		Key:         e.file("GPG_KEY_PATH"),
 		Passphrase:  e.file("GPG_PASSPHRASE_PATH"),
@@ -98,6 +102,12 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 	for _, name := range loaders.Variables() {
 		if value := getenv(name); value != "" {
 			c.GoEnviron = append(c.GoEnviron, name+"="+value)
+		}
+	}
+	c.Credentials = fetch.CredentialsFrom(getenv)
+	for _, host := range c.PlainHTTP {
+		if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
+			e.reject("PLAIN_HTTP=%q: want a registry's host, with its port if it has one, such as registry.example.com:5000", host)
 		}
 	}
 	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")

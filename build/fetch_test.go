@@ -7,7 +7,6 @@ import (
 	"log"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,9 +18,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/goreleaser/nfpm/v2"
+	"github.com/goreleaser/nfpm/v2/files"
 
 	"pretag/build/testutil"
-	"pretag/build/unpack"
 )
 
 func fetchConfig(t *testing.T, variables map[string]string) Config {
@@ -38,27 +38,21 @@ func fetchConfig(t *testing.T, variables map[string]string) Config {
 
 // From an old package to pre-tagged archives, with what unpack says.
 func TestUnpackThenArchives(t *testing.T) {
-	program := testutil.Tool(t, "dpkg-deb")
-	folder := t.TempDir()
-	for name, data := range map[string][]byte{
-		"DEBIAN/control": []byte("Package: gitlab-runner\nVersion: 15.8.0-3\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n"),
-		"usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": testutil.Rootfs(t, "arm"),
-		"usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        testutil.Rootfs(t, "unknown"),
+	dir, deb := t.TempDir(), filepath.Join(t.TempDir(), "old.deb")
+	var contents files.Contents
+	for destination, data := range map[string][]byte{
+		"/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": testutil.Rootfs(t, "arm"),
+		"/usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        testutil.Rootfs(t, "unknown"),
 
-		"usr/bin/gitlab-runner": []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 "),
+		"/usr/bin/gitlab-runner": []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 "),
 	} {
-		file := filepath.Join(folder, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		source := filepath.Join(dir, filepath.Base(destination))
+		if err := os.WriteFile(source, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		contents = append(contents, &files.Content{Source: source, Destination: destination})
 	}
-	deb := filepath.Join(t.TempDir(), "old.deb")
-	if output, err := exec.Command(program, "--root-owner-group", "-b", folder, deb).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
+	makePackage(t, "deb", deb, &nfpm.Info{Name: "gitlab-runner", Version: "15.8.0", Release: "3", Overridables: nfpm.Overridables{Contents: contents}})
 
 	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "15.8.0", "RUNNER_REVISION": "12335144", "HELPERS": "alpine-arm"})
 	var out, course bytes.Buffer
@@ -79,36 +73,6 @@ func TestUnpackThenArchives(t *testing.T) {
 	}
 	if len(files) != 1 || !strings.HasPrefix(files[0].Input.Source, "old.deb@sha256:") || files[0].RepoTag != DefaultRepository+":arm-12335144" {
 		t.Errorf("got %+v", files)
-	}
-}
-
-// What unpack offers for copying is a command, whatever the package calls itself.
-func TestSettings(t *testing.T) {
-	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.3.0"})
-	var tarballs []unpack.Tarball
-	for _, h := range c.Catalogue.Default(c.Version) {
-		tarballs = append(tarballs, unpack.Tarball{Helper: h})
-	}
-	for _, row := range []struct {
-		found unpack.Package
-		want  string
-	}{
-		{unpack.Package{Version: "19.3.0", Release: "2"}, "RUNNER_VERSION=19.3.0 PACKAGES_ITERATION=2"},
-		{unpack.Package{Version: "19.4.0~beta.7.g0123abc", Release: "1; x"}, "RUNNER_VERSION=19.4.0~beta.7.g0123abc"},
-		{unpack.Package{Version: "0.0.0~latest"}, "RUNNER_VERSION=latest"},
-		{unpack.Package{Version: "16.7.0", Revision: "12335144"}, "RUNNER_VERSION=16.7.0 RUNNER_REVISION=12335144"},
-		{unpack.Package{Version: "16.7.0", Revision: "102c81ba"}, "RUNNER_VERSION=16.7.0"},
-		{unpack.Package{Version: "16.7.0"}, "RUNNER_VERSION=16.7.0"},
-		{unpack.Package{Version: "16.7.9", Revision: "12335144"}, "RUNNER_VERSION=16.7.9 RUNNER_REVISION=12335144"},
-		{unpack.Package{Version: "16.7.9"}, "RUNNER_VERSION=16.7.9 RUNNER_REVISION=<first 8 digits of the commit>"},
-		{unpack.Package{Version: "1;rm -rf ~", Revision: "12335144"}, "RUNNER_VERSION=<version of GitLab Runner>"},
-		{unpack.Package{Version: "15.7.0"}, "RUNNER_VERSION=<version of GitLab Runner>"},
-	} {
-		row.found.Tarballs = tarballs
-		got := c.settings(row.found)
-		if got, _, _ := strings.Cut(got, " HELPERS="); got != row.want {
-			t.Errorf("%+q: %s, want %s", row.found.Version, got, row.want)
-		}
 	}
 }
 

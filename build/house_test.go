@@ -22,13 +22,11 @@ func TestImports(t *testing.T) {
 		"loader":     "catalogue",
 		"loaders":    "",
 		"provenance": "",
-		"registry":   "catalogue",
 		"release":    "",
 		"sbom":       "archive catalogue tarball",
 		"sign":       "",
 		"tarball":    "catalogue",
 		"testutil":   "catalogue",
-		"unpack":     "catalogue linuxpkg/pkgread",
 		"verify":     "archive catalogue engine linuxpkg/pkgread linuxpkg provenance sbom sign tarball verify/job",
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Deps " "}}`, "./...").Output()

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -43,14 +44,20 @@ func runnersOwn(t *testing.T, layout []string, version, file string) (helpers []
 		add("/usr/bin/gitlab-runner", []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION="+revision+" "))
 	}
 	format := layout[3]
+	makePackage(t, format, file, &nfpm.Info{Name: layout[2], Version: version, Release: "1", Overridables: nfpm.Overridables{Contents: contents}})
+	slices.Sort(helpers)
+	return helpers
+}
+
+// makePackage writes a package for every architecture to file.
+func makePackage(t *testing.T, format, file string, info *nfpm.Info) {
+	t.Helper()
 	packager, err := nfpm.Get(format)
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := nfpm.WithDefaults(&nfpm.Info{
-		Name: layout[2], Arch: "all", Version: version, Release: "1", Maintainer: "GitLab Inc. <support@gitlab.com>",
-		MTime: testutil.Created(), Overridables: nfpm.Overridables{Contents: contents},
-	})
+	info.Arch, info.Maintainer, info.MTime = "all", "GitLab Inc. <support@gitlab.com>", testutil.Created()
+	info = nfpm.WithDefaults(info)
 	if err := nfpm.PrepareForPackager(info, format); err != nil {
 		t.Fatal(err)
 	}
@@ -58,14 +65,9 @@ func runnersOwn(t *testing.T, layout []string, version, file string) (helpers []
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := packager.Package(info, f); err != nil {
+	if err := errors.Join(packager.Package(info, f), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(helpers)
-	return helpers
 }
 
 // layout returns the row of packages.tsv for the package that carries the helper
