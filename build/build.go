@@ -70,7 +70,11 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	result, err := linuxpkg.Build(ctx, c.packageOptions(documents, signer), archives)
+	options := c.packageOptions(documents, signer)
+	if options.Loaders, err = c.loaders(ctx, c.hostArches(), ui); err != nil {
+		return err
+	}
+	result, err := linuxpkg.Build(ctx, options, archives)
 	for _, warning := range result.Warnings {
 		ui.Warn("%s", warning)
 	}

@@ -77,6 +77,7 @@ func (b *bench) run(t *testing.T, stage func(context.Context, build.Config, *bui
 	if err != nil {
 		return err
 	}
+	c.LoaderArches = []string{} // none: building them takes long
 	return stage(context.Background(), c, &build.UI{Out: &b.out, Err: &b.err})
 }
 
@@ -702,7 +703,7 @@ func TestAccountsAreChecked(t *testing.T) {
 	if want := `"CATALOGUE": "sha256:` + sum + `"`; err != nil || !bytes.Contains(provenance, []byte(want)) {
 		t.Errorf("provenance.json lacks %s (%v)", want, err)
 	}
-	if err := os.WriteFile(b.path("out", "provenance.json"), bytes.Replace(provenance, []byte("alpine-amd64"), []byte("alpine-amd46"), 1), 0o644); err != nil {
+	if err := os.WriteFile(b.path("out", "provenance.json"), bytes.Replace(provenance, []byte("_amd64.deb"), []byte("_amd46.deb"), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	err = b.run(t, build.VerifyOnDisk)

@@ -25,6 +25,7 @@ import (
 	"pretag/build/engine"
 	"pretag/build/fetch"
 	"pretag/build/internal/text"
+	"pretag/build/linuxpkg"
 	"pretag/build/loaders"
 )
 
@@ -32,7 +33,7 @@ import (
 // and checked once.
 type Config struct {
 	Version      catalogue.Version
-	Release      int // of the packages
+	Release      string // of the packages
 	Catalogue    *catalogue.Catalogue
 	OwnCatalogue string // sha256, in hex, of a catalogue of one's own; "" for the one built in
 	Helpers      []catalogue.Helper
@@ -54,6 +55,7 @@ type Config struct {
 	Runner       string   // gitlab-runner program whose jobs verify runs; empty for the one in PATH
 	Jobs         int
 	BenchRounds  int      // how often each way is measured
+	LoaderArches []string // Go's words; nil for all that hosts of the packages need
 	LoaderDir    string   // directory of loaders that were built ahead; "" to build them
 	GoEnviron    []string // NAME=value of what building a loader takes from the environment
 }
@@ -71,7 +73,7 @@ const (
 const (
 	defaultInputs     = "helper-images"
 	DefaultOut        = "out"
-	defaultMaintainer = "pretag <pretag@localhost>"
+	defaultMaintainer = "pretag <pretag@example.org>" // reserved (RFC 2606); linters reject localhost
 	defaultVendor     = "pretag"
 	defaultHomepage   = "https://docs.gitlab.com/runner/configuration/advanced-configuration/#helper-image"
 	DefaultRepository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
@@ -85,10 +87,10 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		Inputs:      e.text("HELPER_IMAGES", defaultInputs),
 		Out:         e.text("OUT", DefaultOut),
 		Repository:  e.text("IMAGE_REPOSITORY", DefaultRepository),
-		Maintainer:  e.text("PACKAGE_MAINTAINER", defaultMaintainer),
+		Maintainer:  e.text("PACKAGE_MAINTAINER", e.debian()),
 		Vendor:      e.text("PACKAGE_VENDOR", defaultVendor),
 		Homepage:    e.text("PACKAGE_HOMEPAGE", defaultHomepage),
-		Release:     e.positive("PACKAGES_ITERATION", 1),
+		Release:     e.text("PACKAGES_ITERATION", "1"),
 		Jobs:        e.positive("JOBS", runtime.NumCPU()),
 		BenchRounds: e.positive("BENCH_ROUNDS", 3),
 		Formats:     e.subset("FORMATS", []string{"rpm", "deb"}),
@@ -109,6 +111,9 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
 			e.reject("PLAIN_HTTP=%q: want a registry's host, with its port if it has one, such as registry.example.com:5000", host)
 		}
+	}
+	if _, err := linuxpkg.ParseIteration(c.Release); err != nil {
+		e.reject("PACKAGES_ITERATION=%w", err)
 	}
 	c.Layout = e.oneOf("PACKAGE_LAYOUT", "split", "single")
 	known := c.readVersion(&e, need)
@@ -237,6 +242,18 @@ func (e *env) text(variable, otherwise string) string {
 		return s
 	}
 	return otherwise
+}
+
+// debian returns the maintainer that Debian's tools take (devscripts 2.23, debchange(1)).
+func (e *env) debian() string {
+	name, email := e.getenv("DEBFULLNAME"), e.getenv("DEBEMAIL")
+	switch {
+	case name != "" && email != "":
+		return name + " <" + email + ">"
+	case strings.Contains(email, "<"):
+		return email
+	}
+	return defaultMaintainer
 }
 
 // list splits at commas; spaces around an item and empty items do not count.

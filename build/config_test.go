@@ -29,7 +29,7 @@ func TestFromEnvDefaults(t *testing.T) {
 	}
 	got := []any{c.Version.String(), c.Release, len(c.Helpers), c.Inputs, c.Out, c.Repository, c.Compression.String(), c.Formats, c.Layout, c.Time.Equal(time.Unix(1_700_000_000, 0)), c.Key, c.Engines}
 	want := []any{
-		"19.3.0", 1, 12, "helper-images", "out", "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper",
+		"19.3.0", "1", 12, "helper-images", "out", "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper",
 		"zstd:best",
 		[]string{"rpm", "deb"},
 		"split", true, "", []string(nil),
@@ -39,6 +39,26 @@ func TestFromEnvDefaults(t *testing.T) {
 	}
 	if _, err := build.FromEnv(env(), build.Folders); err != nil {
 		t.Errorf("a target that needs no version: %v", err)
+	}
+}
+
+// TestFromEnvMaintainer: the maintainer is the one that Debian's tools take, unless
+// PACKAGE_MAINTAINER names one.
+func TestFromEnvMaintainer(t *testing.T) {
+	for _, row := range []struct {
+		pairs []string
+		want  string
+	}{
+		{nil, "pretag <pretag@example.org>"},
+		{[]string{"DEBFULLNAME=Pat", "DEBEMAIL=pat@example.com"}, "Pat <pat@example.com>"},
+		{[]string{"DEBFULLNAME=Pat"}, "pretag <pretag@example.org>"},
+		{[]string{"DEBEMAIL=Pat P <pat@example.com>"}, "Pat P <pat@example.com>"},
+		{[]string{"DEBFULLNAME=Pat", "DEBEMAIL=pat@example.com", "PACKAGE_MAINTAINER=Al <al@example.com>"}, "Al <al@example.com>"},
+	} {
+		c, err := build.FromEnv(env(row.pairs...), build.Folders)
+		if err != nil || c.Maintainer != row.want {
+			t.Errorf("%q: %q, %v, want %q", row.pairs, c.Maintainer, err, row.want)
+		}
 	}
 }
 
@@ -69,7 +89,7 @@ func TestFromEnvReportsAll(t *testing.T) {
 	}
 	for _, want := range []string{
 		"RUNNER_VERSION=15.8.9 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, and the revision of this version is not known",
-		`PACKAGES_ITERATION="0": want a number from 1 to 1048576`,
+		`PACKAGES_ITERATION="0": want a number above 0, with an optional distribution suffix such as 1~bpo12+1 or 1.el9`,
 		`HELPERS="alpin-*": no helper matches; there are alpine-x86_64, alpine-arm, `,
 		`IMAGE_REPOSITORY="helper:tag": want a registry's host, a path and no tag`,
 		`ARCHIVE_COMPRESSION="zstd:22": want zstd[:fastest|default|better|best|ultra], gzip or none`,

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 
 	"pretag/build/demo"
 )
@@ -37,6 +38,8 @@ func Demo(ctx context.Context, c Config, ui *UI) error {
 	if err := demo.Samples(ctx, c.Inputs, c.Helpers, c.Time); err != nil {
 		return err
 	}
+	ui.Say("loader: for this machine only; the target package builds it for every host architecture")
+	c.LoaderArches = []string{runtime.GOARCH}
 	if err := Package(ctx, c, ui); err != nil {
 		return err
 	}

@@ -42,10 +42,10 @@ func compile(t *testing.T) *program {
 	}
 	p.pairs = []string{
 		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
-		"HELPERS=alpine-x86_64,ubuntu-x86_64", "JOBS=2",
+		"HELPERS=alpine-latest-x86_64,concrete-x86_64", "JOBS=2",
 	}
-	p.input(t, "alpine-x86_64", testutil.Rootfs(t, "alpine"))
-	p.input(t, "ubuntu-x86_64", testutil.Rootfs(t, "ubuntu"))
+	p.input(t, "alpine-latest-x86_64", testutil.Rootfs(t, "alpine"))
+	p.input(t, "concrete-x86_64", testutil.Rootfs(t, "ubuntu"))
 	return p
 }
 
@@ -166,15 +166,15 @@ func TestDiskFull(t *testing.T) {
 	remount := p.mount(t, "out", "size=2m")
 	p.must(t, "package")
 	small := testutil.Rootfs(t, "small again")
-	p.input(t, "alpine-x86_64", incompressible(t, 3<<20))
+	p.input(t, "alpine-latest-x86_64", incompressible(t, 3<<20))
 	for _, target := range []string{"archives", "package"} {
-		p.fails(t, target, []string{"alpine-x86_64: ", "no space left on device"})
+		p.fails(t, target, []string{"alpine-latest-x86_64: ", "no space left on device"})
 	}
-	p.input(t, "alpine-x86_64", incompressible(t, 900<<10)) // the archive fits in, its packages do not
+	p.input(t, "alpine-latest-x86_64", incompressible(t, 900<<10)) // the archive fits in, its packages do not
 	if status, text := p.run(t, "package"); status != 1 || !strings.Contains(text, "no space left on device") {
 		t.Errorf("status %d: %s", status, text)
 	}
-	p.input(t, "alpine-x86_64", small)
+	p.input(t, "alpine-latest-x86_64", small)
 	p.must(t, "archives")
 	full, err := os.Create(p.folder("out/full"))
 	if err != nil {
@@ -195,7 +195,7 @@ func TestDiskFull(t *testing.T) {
 	p.clean(t)
 	remount("size=64m")
 	p.must(t, "package")
-	p.input(t, "alpine-x86_64", small)
+	p.input(t, "alpine-latest-x86_64", small)
 	p.must(t, "package")
 }
 
@@ -203,10 +203,10 @@ func TestDiskFull(t *testing.T) {
 func TestFileSizeLimit(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
-	p.input(t, "alpine-x86_64", incompressible(t, 1<<20))
+	p.input(t, "alpine-latest-x86_64", incompressible(t, 1<<20))
 	p.wrap = []string{testutil.Tool(t, "prlimit"), "--fsize=500000"}
-	p.fails(t, "archives", []string{"alpine-x86_64: ", "file too large"})
-	p.fails(t, "package", []string{"alpine-x86_64: ", "file too large"})
+	p.fails(t, "archives", []string{"alpine-latest-x86_64: ", "file too large"})
+	p.fails(t, "package", []string{"alpine-latest-x86_64: ", "file too large"})
 }
 
 func TestTemporaryFolder(t *testing.T) {
@@ -246,10 +246,10 @@ func TestKeepsWhatWasGood(t *testing.T) {
 	p.must(t, "package")
 	good := testutil.Rootfs(t, "other")
 	for _, bad := range [][]byte{good[:len(good)-1024], nil, []byte("<html>"), testutil.Tar(t, testutil.File("../evil", ""))} {
-		p.input(t, "alpine-x86_64", bad)
-		p.fails(t, "package", []string{"alpine-x86_64: "})
+		p.input(t, "alpine-latest-x86_64", bad)
+		p.fails(t, "package", []string{"alpine-latest-x86_64: "})
 	}
-	if err := os.Remove(filepath.Join(p.folder("in"), "alpine-x86_64.tar")); err != nil {
+	if err := os.Remove(filepath.Join(p.folder("in"), "alpine-latest-x86_64.tar")); err != nil {
 		t.Fatal(err)
 	}
 	p.must(t, "package") // of what was good
@@ -258,7 +258,7 @@ func TestKeepsWhatWasGood(t *testing.T) {
 func TestInputChanges(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
-	p.input(t, "alpine-x86_64", incompressible(t, 64<<20))
+	p.input(t, "alpine-latest-x86_64", incompressible(t, 64<<20))
 	stop, stopped := make(chan bool), make(chan bool)
 	go func() {
 		defer close(stopped)
@@ -267,13 +267,13 @@ func TestInputChanges(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(time.Millisecond):
-				if err := os.Chtimes(filepath.Join(p.folder("in"), "alpine-x86_64.tar"), time.Time{}, time.Unix(n, 0)); err != nil {
+				if err := os.Chtimes(filepath.Join(p.folder("in"), "alpine-latest-x86_64.tar"), time.Time{}, time.Unix(n, 0)); err != nil {
 					t.Error(err)
 				}
 			}
 		}
 	}()
-	p.fails(t, "archives", []string{"alpine-x86_64.tar: changed while it was read"})
+	p.fails(t, "archives", []string{"alpine-latest-x86_64.tar: changed while it was read"})
 	close(stop)
 	<-stopped
 	p.must(t, "archives")
@@ -293,7 +293,7 @@ func (p *program) started(t *testing.T) {
 func TestSignals(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
-	p.input(t, "alpine-x86_64", incompressible(t, 64<<20))
+	p.input(t, "alpine-latest-x86_64", incompressible(t, 64<<20))
 	for signal, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
 		for _, target := range []string{"archives", "package"} {
 			before := tree(t, p.folder("out"))
@@ -322,7 +322,7 @@ func TestSignals(t *testing.T) {
 
 func TestTwoBuilds(t *testing.T) {
 	p := compile(t)
-	p.input(t, "alpine-x86_64", incompressible(t, 64<<20))
+	p.input(t, "alpine-latest-x86_64", incompressible(t, 64<<20))
 	c, text := p.command(t, "archives", "ARCHIVE_COMPRESSION=zstd:best")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -437,7 +437,7 @@ func TestSurroundings(t *testing.T) {
 	again("wrong HOME and time zone", nil, "HOME=/nonexistent", "TZ=Pacific/Kiritimati", "LC_ALL=tr_TR.UTF-8")
 	for _, year := range []int{1970, 2100} {
 		mtime := time.Date(year, 1, 1, 0, 0, 1, 0, time.UTC)
-		for _, name := range []string{"in/alpine-x86_64.tar", "in/ubuntu-x86_64.tar", "in"} {
+		for _, name := range []string{"in/alpine-latest-x86_64.tar", "in/concrete-x86_64.tar", "in"} {
 			if err := os.Chtimes(p.folder(name), mtime, mtime); err != nil {
 				t.Fatal(err)
 			}
@@ -565,7 +565,7 @@ func TestSystemCallsFail(t *testing.T) {
 			p := compile(t)
 			p.must(t, "archives")
 			p.wrap = []string{strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", "inject=" + call + ":error=" + fault + ":when=1"}
-			p.fails(t, "archives", []string{"prebuilt-"}, "SOURCE_DATE_EPOCH=1700000009", "JOBS=1", "HELPERS=alpine-x86_64")
+			p.fails(t, "archives", []string{"prebuilt-"}, "SOURCE_DATE_EPOCH=1700000009", "JOBS=1", "HELPERS=alpine-latest-x86_64")
 			p.wrap = nil
 			p.must(t, "archives", "SOURCE_DATE_EPOCH=1700000009")
 		})

@@ -4,29 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 
+	"pretag/build/linuxpkg"
 	"pretag/build/loaders"
 )
 
 // loaderDir is the directory below OUT of the loaders.
 const loaderDir = "loader"
 
-// Loaders builds the program that runs on hosts, for every architecture in the
-// catalogue, into OUT.
+// Loaders builds the program that runs on hosts, for every architecture that hosts
+// of the packages can have, into OUT.
 func Loaders(ctx context.Context, c Config, ui *UI) error {
 	unlock, err := lockOut(c.Out)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	arches := map[string]bool{}
-	for _, h := range c.Catalogue.Helpers() {
-		arches[h.GoArch()] = true
-	}
-	_, err = c.buildLoaders(ctx, slices.Sorted(maps.Keys(arches)), ui)
+	_, err = c.buildLoaders(ctx, linuxpkg.Hosts(c.Version, c.Catalogue.Helpers()), ui)
 	return err
 }
 
@@ -34,6 +29,9 @@ func Loaders(ctx context.Context, c Config, ui *UI) error {
 // where that is set. Otherwise it builds them, and where it cannot it takes those
 // that the target loaders has built ahead.
 func (c Config) loaders(ctx context.Context, goArches []string, ui *UI) (map[string]string, error) {
+	if len(goArches) == 0 {
+		return nil, nil
+	}
 	if c.LoaderDir == "" {
 		paths, err := c.buildLoaders(ctx, goArches, ui)
 		if !errors.Is(err, loaders.ErrNoToolchain) {

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,15 @@ func (c Config) packageOptions(documents map[string][]linuxpkg.Document, signer 
 	return options
 }
 
+// hostArches returns the architectures, in Go's words, that loaders are built for.
+func (c Config) hostArches() []string {
+	arches := linuxpkg.Hosts(c.Version, c.Helpers)
+	if c.LoaderArches == nil {
+		return arches
+	}
+	return slices.DeleteFunc(arches, func(goarch string) bool { return !slices.Contains(c.LoaderArches, goarch) })
+}
+
 // signer returns what signs the packages and sums, or nil if no key is given.
 func (c Config) signer(ui *UI) (*sign.Signer, error) {
 	if c.Key == "" {
@@ -72,7 +82,7 @@ func (c Config) parameters() map[string]string {
 	}
 	parameters := map[string]string{
 		"RUNNER_VERSION":      c.Version.String(),
-		"PACKAGES_ITERATION":  strconv.Itoa(c.Release),
+		"PACKAGES_ITERATION":  c.Release,
 		"HELPERS":             strings.Join(helpers, ","),
 		"IMAGE_REPOSITORY":    c.Repository,
 		"ARCHIVE_COMPRESSION": c.Compression.String(),

@@ -160,7 +160,7 @@ func verifyRPM(t *testing.T, out string) {
 	if text, err := try(t, "rpmkeys", "--dbpath", db, "--import", filepath.Join(out, "signing-key.asc")); err != nil {
 		t.Fatal(text)
 	}
-	rpms, err := filepath.Glob(filepath.Join(out, "rpm", "*alpine-amd64*.rpm"))
+	rpms, err := filepath.Glob(filepath.Join(out, "rpm", "gitlab-runner-helper-images-1*.x86_64.rpm"))
 	if err != nil || len(rpms) != 1 {
 		t.Fatal(rpms, err)
 	}
@@ -211,7 +211,7 @@ func verifyDeb(t *testing.T, gpg gpgHome, out, name string) {
 	if text, err := try(t, "gpg", "--batch", "--output", filepath.Join(keyrings, id, "key.gpg"), "--dearmor", filepath.Join(out, "signing-key.asc")); err != nil {
 		t.Fatal(text)
 	}
-	debs, err := filepath.Glob(filepath.Join(out, "deb", "*alpine-amd64*.deb"))
+	debs, err := filepath.Glob(filepath.Join(out, "deb", "gitlab-runner-helper-images_*_amd64.deb"))
 	if err != nil || len(debs) != 1 {
 		t.Fatal(debs, err)
 	}
@@ -228,7 +228,7 @@ func verifyDeb(t *testing.T, gpg gpgHome, out, name string) {
 // verifyOurselves: inspect names the key, and verify reports a signature of other bytes.
 func verifyOurselves(t *testing.T, b *bench) {
 	t.Helper()
-	debs, err := filepath.Glob(b.path("out", "deb", "*alpine-amd64*.deb"))
+	debs, err := filepath.Glob(b.path("out", "deb", "gitlab-runner-helper-images_*_amd64.deb"))
 	if err != nil || len(debs) != 1 {
 		t.Fatal(debs, err)
 	}

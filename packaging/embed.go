@@ -1,10 +1,10 @@
-// Package packaging carries what the packages say and hold: package
-// definitions, scriptlets, documents and the root/ overlay with the loader.
+// Package packaging holds what the packages say and carry: package definitions,
+// scriptlets, documents, license texts, and the root/ overlay of the loader's package.
 package packaging
 
 import "embed"
 
-// Files is this folder.
+// Files is this directory.
 //
-//go:embed *.yaml doc lint all:root all:scriptlets
+//go:embed *.yaml doc lint licenses root/etc root/usr/lib root/usr/share all:scriptlets
 var Files embed.FS

@@ -19,19 +19,22 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 )
 
-// archivesTree is the src of the tree that holds the package's archives and,
-// beside each, its record.
-const archivesTree = "archives"
+// Sources that are not in the definitions' folder.
+const (
+	archivesTree  = "archives" // tree: the package's archives, each with its record
+	loaderProgram = "loader"   // file: the loader of the package's architecture
+)
 
 // templateSuffix marks a file whose text is a template; it is dropped from the name.
 const templateSuffix = ".tmpl"
 
 // A stager turns the contents of one definition into files that nfpm can open:
 // archives where they are, everything else in dir. Owner, group, mode and time
-// are set on each, so that neither umask nor clock nor checkout has a say.
+// are set on each, so that umask, clock and checkout do not matter.
 type stager struct {
 	files     fs.FS
 	rows      []row
+	loader    string
 	documents map[string][]Document
 	values    values
 	mtime     time.Time
@@ -94,6 +97,8 @@ func (s *stager) add(c *files.Content) error {
 		return s.addDocuments(*c)
 	case c.Type == files.TypeTree:
 		return s.addTree(*c)
+	case c.Source == loaderProgram:
+		return s.addLoader(*c)
 	}
 	return s.addFile(*c)
 }
@@ -124,6 +129,19 @@ func (s *stager) addArchives(tree files.Content) error {
 		s.size += r.file.Size
 		s.archives = append(s.archives, r.file.Name)
 	}
+	return nil
+}
+
+func (s *stager) addLoader(c files.Content) error {
+	if s.loader == "" {
+		return errors.New("the definition takes a loader, but is not one for each loader")
+	}
+	stat, err := os.Stat(s.loader)
+	if err != nil {
+		return err
+	}
+	s.size += stat.Size()
+	s.put(c, s.loader, 0o755)
 	return nil
 }
 
@@ -188,7 +206,7 @@ func (s *stager) addFile(c files.Content) error {
 	return nil
 }
 
-// mark says what a file is, by its destination.
+// mark sets what a file is, by its destination.
 func (s *stager) mark(c *files.Content) {
 	under := func(dir string) bool { return strings.HasPrefix(c.Destination, dir) }
 	switch {
@@ -244,8 +262,8 @@ func (s *stager) write(data []byte) (staged string, err error) {
 	return staged, nil
 }
 
-// unwritten is the error of a file that could not be staged. What ails one, a
-// full disk, ails all that follow: nothing more is tried.
+// unwritten is the error of a file that could not be staged, such as on a full
+// disk. Later writes would fail too, so staging stops.
 type unwritten struct{ error }
 
 func (u unwritten) Unwrap() error { return u.error }

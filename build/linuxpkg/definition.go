@@ -17,14 +17,15 @@ import (
 	"pretag/build/release"
 )
 
-// commonFile is the definition whose values hold where a package's own say
-// nothing. Its contents are added to every package's.
+// commonFile is the definition whose values hold unless a package's own definition
+// sets others. Its contents are added to every package's.
 const commonFile = "common.yaml"
 
-// What a definition is made once for each of.
+// What a definition makes a package for.
 const (
-	eachHelper = "helper" // every archive
-	eachHost   = "host"   // every architecture that has the default flavor's helper
+	eachHelper = "helper" // every archive that is not in a native package
+	eachHost   = "host"   // every architecture that has a native package
+	eachLoader = "loader" // every architecture that has a loader
 	eachBuild  = ""       // once
 )
 
@@ -52,11 +53,13 @@ type values struct {
 	Homepage   string
 
 	Arch        string             // in the format's words: the host's, or that for all
-	GoArch      string             // each host: Go's
+	GoArch      string             // each host, each loader: Go's
 	Helper      catalogue.Helper   // each helper: which
-	Helpers     []catalogue.Helper // those in this build; each host: of its architecture
+	Helpers     []catalogue.Helper // in this package, or, each helper and each loader, in this build
+	Flavor      string             // each host: the helper_image_flavor that config.toml must set, or ""
 	Compression string             // of the archives in the package, without a level
-	Unpacked    int64              // each helper: bytes of the unpacked image
+	Signed      bool
+	Modules     []module // each loader: what is linked into it
 
 	files fs.FS
 }
@@ -73,12 +76,73 @@ func (v values) Relation(name, op, version string) string {
 	return name + " (" + op + " " + version + ")"
 }
 
-// Exactly is the relation to a package of this build.
-func (v values) Exactly(name string) string {
-	return v.Relation(name, "=", v.Version+"-"+v.Release)
+// UpTo returns the relation to a package of this build's version or a lower one.
+func (v values) UpTo(name string) string {
+	return v.Relation(name, "<=", v.Version+"-"+v.Release)
 }
 
-// IfExists is the path if there is such a file, else "".
+// versions returns the lowest and the highest package version that stands for
+// this GitLab Runner: this build's and GitLab's own.
+func (v values) versions() (low, high string) {
+	low, high = v.Version+"-"+upstreamRelease, v.Version+"-"+v.Release
+	if belowUpstream(v.Release) {
+		low, high = high, low
+	}
+	return low, high
+}
+
+// Upstream returns the relation to GitLab's own version of a package, which ours
+// provides under another release; "" if the versions are equal.
+func (v values) Upstream(name string) string {
+	if v.Release == upstreamRelease {
+		return ""
+	}
+	return v.Relation(name, "=", v.Version+"-"+upstreamRelease)
+}
+
+// OtherVersions returns relations to a package in every version that is not for
+// this GitLab Runner.
+func (v values) OtherVersions(name string) string {
+	low, high := v.versions()
+	return v.Relation(name, "<", low) + "\n" + v.Relation(name, ">", high)
+}
+
+// OtherRunners returns relations to each GitLab Runner that would use these
+// archives, by their names, although they are not for its version, and that does
+// not require gitlab-runner-helper-images in its own version: gitlab-runner below
+// 17.7.1 and gitlab-runner-fips, which exists as an rpm only (GitLab Runner
+// v15.8.0 to v19.3.0, packages.tsv in build/catalogue/testdata). The versions of
+// gitlab-runner below 16.9.0 have no release.
+func (v values) OtherRunners() string {
+	if v.Runner.String() == catalogue.Latest {
+		return ""
+	}
+	const runner, fips = "gitlab-runner", "gitlab-runner-fips"
+	_, high := v.versions()
+	var others []string
+	if v.Runner.Before("17.7.1") {
+		others = append(others, v.Relation(runner, "<", v.Version), v.Relation(runner, ">", high))
+	} else {
+		others = append(others, v.Relation(runner, "<", "17.7.1"))
+	}
+	if v.Format == release.RPM {
+		others = append(others, v.Relation(fips, "<", v.Version), v.Relation(fips, ">", high))
+	}
+	return strings.Join(others, "\n")
+}
+
+// FormerPackages returns relations to the packages in which earlier versions of
+// pretag, or the split layout, have the archives of this package.
+func (v values) FormerPackages() string {
+	const base = "gitlab-runner-helper-images-"
+	former := []string{v.UpTo(base + "all")}
+	for _, h := range v.Helpers {
+		former = append(former, v.UpTo(base+h.PackageSuffix()))
+	}
+	return strings.Join(former, "\n")
+}
+
+// IfExists returns the path if there is such a file, else "".
 func (v values) IfExists(name string) string {
 	if _, err := fs.Stat(v.files, name); err != nil {
 		return ""
@@ -143,8 +207,8 @@ func readSource(files fs.FS, name string) (source, error) {
 	if err := strictyaml.Decode(data, &s.raw); err != nil {
 		return source{}, err
 	}
-	if !slices.Contains([]string{eachHelper, eachHost, eachBuild}, s.raw.Each) {
-		return source{}, fmt.Errorf("each: %q: want %s, %s or nothing", s.raw.Each, eachHelper, eachHost)
+	if !slices.Contains([]string{eachHelper, eachHost, eachLoader, eachBuild}, s.raw.Each) {
+		return source{}, fmt.Errorf("each: %q: want %s, %s, %s or nothing", s.raw.Each, eachHelper, eachHost, eachLoader)
 	}
 	for _, layout := range s.raw.Layouts {
 		if layout != Split && layout != Single {

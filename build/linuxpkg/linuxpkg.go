@@ -1,7 +1,7 @@
 // Package linuxpkg makes rpm and deb packages of archives; pkgread reads them
-// back. What the packages are called, hold and require stands in definitions
-// (packaging/*.yaml); this package fills them in, has nfpm write them, and
-// knows what nfpm gets wrong. It builds no archive and runs no program.
+// back. Definitions (packaging/*.yaml) say what the packages are called, hold and
+// require. This package fills them in, has nfpm write them, and works around
+// nfpm's faults. It builds no archive and runs no program.
 package linuxpkg
 
 import (
@@ -26,19 +26,20 @@ import (
 	"pretag/build/release"
 )
 
-// The layouts: one package per helper, or everything in one.
+// The layouts: a package per host architecture and one for each other helper, or
+// all archives in one package.
 const (
 	Split  = "split"
 	Single = "single"
 )
 
-// Options is what packages are made with. All of it is required but Temp and Sign.
+// Options is what packages are made with. Temp, Loaders, Documents and Sign are optional.
 type Options struct {
 	Files      fs.FS              // the definitions and what they name: packaging.Files
 	Formats    []string           // RPM, Deb
 	Layout     string             // Split, Single
 	Version    catalogue.Version  // GitLab Runner's
-	Release    int                // of the packages, above 0
+	Release    string             // of the packages, as ParseIteration takes it
 	MTime      time.Time          // of every file in the packages, and when they were built
 	Out        string             // folder; a package lands in its subfolder <format>
 	Temp       string             // folder for unfinished files, "" for the system's
@@ -47,8 +48,12 @@ type Options struct {
 	Vendor     string
 	Homepage   string // URL
 
+	// Loaders are the paths of the program that runs on hosts, by architecture in
+	// Go's words. Each becomes a package. Hosts lists those that hosts need.
+	Loaders map[string]string
+
 	// Documents are files about an archive, by the archive's base name, that
-	// lie beside the texts of its package. Nil: none.
+	// are installed next to the texts of its package. Nil: none.
 	Documents map[string][]Document
 
 	// Sign makes a binary detached OpenPGP signature of all it reads. Equal
@@ -68,7 +73,7 @@ const (
 	Licences = "licences" // what its parts are licensed under
 )
 
-// A Result is what Build made and what a person should know of it.
+// A Result is what Build made and what the user should know about it.
 type Result struct {
 	Packages []release.Package
 	Warnings []string
@@ -104,7 +109,7 @@ func Build(ctx context.Context, opts Options, archives []release.Archive) (Resul
 		}
 		result.Packages = append(result.Packages, made)
 		// nfpm holds a package in memory several times over: hand that back
-		// before the next one, or the peak depends on the collector's mood.
+		// before the next one, or the peak would depend on when the collector runs.
 		debug.FreeOSMemory()
 	}
 	return result, nil

@@ -7,7 +7,6 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/goreleaser/nfpm/v2"
@@ -52,22 +51,22 @@ func newPlan(opts Options, archives []release.Archive, stage string) (plan, erro
 		p    plan
 		errs []error
 	)
-	hosts, lonely := hostRows(opts.Version, rows)
-	if opts.Layout == Split {
-		for _, h := range lonely {
-			p.warnings = append(p.warnings, fmt.Sprintf("no gitlab-runner-helper-images package for %s hosts: it would require their %s helper; add that to HELPERS, or build PACKAGE_LAYOUT=%s, which serves all hosts", h.GoArch(), opts.Version.DefaultFlavor(h.Arch), Single))
-		}
+	hosts, rest := hostsOf(opts.Version, rows)
+	p.warnings = hostWarnings(opts, hosts, rest)
+	loaders, err := readLoaders(opts)
+	if err != nil {
+		return plan{}, err
 	}
 	for _, format := range opts.Formats {
 		base := values{
-			Format: format, Layout: opts.Layout, Arch: noArch(format), Version: version, Release: strconv.Itoa(opts.Release), Runner: opts.Version, Date: opts.MTime.UTC(),
-			Maintainer: opts.Maintainer, Vendor: opts.Vendor, Homepage: opts.Homepage, files: opts.Files,
+			Format: format, Layout: opts.Layout, Arch: noArch(format), Version: version, Release: opts.Release, Runner: opts.Version, Date: opts.MTime.UTC(),
+			Maintainer: opts.Maintainer, Vendor: opts.Vendor, Homepage: opts.Homepage, Signed: opts.Sign != nil, files: opts.Files,
 		}
 		for _, s := range sources {
 			if !slices.Contains(s.raw.Layouts, opts.Layout) {
 				continue
 			}
-			for _, i := range instances(s.raw.Each, base, rows, hosts) {
+			for _, i := range instances(s.raw.Each, base, rows, rest, hosts, loaders) {
 				made, err := newPlanned(common, s, i, opts, stage)
 				if errors.As(err, &unwritten{}) {
 					return plan{}, fmt.Errorf("%s: %w", format, err)
@@ -102,11 +101,11 @@ func (opts Options) check() error {
 	if opts.Layout != Split && opts.Layout != Single {
 		reject("layout %q: want %s or %s", opts.Layout, Split, Single)
 	}
-	if opts.Release <= 0 {
-		reject("release %d: want more than 0", opts.Release)
+	if _, err := ParseIteration(opts.Release); err != nil {
+		reject("release %w", err)
 	}
 	if opts.MTime.IsZero() {
-		reject("no time: nfpm would take the clock's")
+		reject("no time: nfpm would use the clock")
 	}
 	if opts.Maintainer == "" {
 		reject("no maintainer: nfpm would make one up")
@@ -141,62 +140,41 @@ func match(opts Options, archives []release.Archive) ([]row, error) {
 	return rows, errors.Join(errs...)
 }
 
-// hostRows groups rows by the architecture of the hosts that run them. lonely
-// has one helper of each architecture without the flavor that Runner asks for there by default.
-func hostRows(v catalogue.Version, rows []row) (hosts [][]row, lonely []catalogue.Helper) {
-	at := map[string]int{}
-	var all [][]row
-	for _, r := range rows {
-		platform := r.helper.Platform.String()
-		if _, ok := at[platform]; !ok {
-			at[platform] = len(all)
-			all = append(all, nil)
-		}
-		all[at[platform]] = append(all[at[platform]], r)
-	}
-	for _, host := range all {
-		native := slices.ContainsFunc(host, func(r row) bool {
-			return r.helper.IsDefault(v)
-		})
-		if native {
-			hosts = append(hosts, host)
-		} else {
-			lonely = append(lonely, host[0].helper)
-		}
-	}
-	return hosts, lonely
-}
-
 // An instance is one package that a definition is filled in for.
 type instance struct {
 	values values
-	rows   []row // whose archives are in it, where the definition takes any
+	rows   []row  // whose archives are in it, if the definition takes any
+	loader string // path of the loader in it, if the definition takes one
 }
 
-func instances(each string, base values, rows []row, hosts [][]row) []instance {
+func instances(each string, base values, rows, rest []row, hosts []host, loaders []loader) []instance {
 	base.Helpers = helpersOf(rows)
-	base.Compression = compression(rows)
+	var all []instance
 	switch each {
 	case eachHelper:
-		var all []instance
-		for _, r := range rows {
+		for _, r := range rest {
 			v := base
-			v.Helper, v.Unpacked, v.Compression = r.helper, r.file.UnpackedSize, compression([]row{r})
-			all = append(all, instance{v, []row{r}})
+			v.Helper, v.Compression = r.helper, compression([]row{r})
+			all = append(all, instance{values: v, rows: []row{r}})
 		}
-		return all
 	case eachHost:
-		var all []instance
 		for _, host := range hosts {
-			platform := host[0].helper.Platform
 			v := base
-			v.GoArch, v.Arch = platform.Architecture, hostArch(base.Format, platform.Architecture, platform.Variant)
-			v.Helpers, v.Compression = helpersOf(host), ""
-			all = append(all, instance{v, nil})
+			v.GoArch, v.Arch = host.platform.Architecture, hostArch(base.Format, host.platform.Architecture, host.platform.Variant)
+			v.Helpers, v.Flavor, v.Compression = helpersOf(host.rows), host.flavor, compression(host.rows)
+			all = append(all, instance{values: v, rows: host.rows})
 		}
-		return all
+	case eachLoader:
+		for _, l := range loaders {
+			v := base
+			v.GoArch, v.Arch, v.Modules = l.goarch, hostArch(base.Format, l.goarch, ""), l.modules
+			all = append(all, instance{values: v, loader: l.path})
+		}
+	default:
+		base.Compression = compression(rows)
+		all = append(all, instance{values: base, rows: rows})
 	}
-	return []instance{{base, rows}}
+	return all
 }
 
 func helpersOf(rows []row) []catalogue.Helper {
@@ -207,7 +185,8 @@ func helpersOf(rows []row) []catalogue.Helper {
 	return helpers
 }
 
-// compression is the weakest of the rows' archives: "none" where any is.
+// compression returns the weakest of the rows' archives: "none" if any is not
+// compressed, "" if there are no rows.
 func compression(rows []row) string {
 	var word string
 	for _, r := range rows {
@@ -223,14 +202,14 @@ func compression(rows []row) string {
 // packageName is what both formats allow (Debian Policy 5.6.1; rpm allows more).
 var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 
-// newPlanned fills one package in, stages its files and doubts the result.
+// newPlanned fills one package in, stages its files and validates the result.
 func newPlanned(common, s source, i instance, opts Options, stage string) (planned, error) {
 	info, err := render(common, s, i.values)
 	if err != nil {
 		return planned{}, err
 	}
 	stager := stager{
-		files: opts.Files, rows: i.rows, documents: opts.Documents, values: i.values, mtime: opts.MTime,
+		files: opts.Files, rows: i.rows, loader: i.loader, documents: opts.Documents, values: i.values, mtime: opts.MTime,
 		dir: path.Join(stage, i.values.Format, info.Name+"."+info.Arch),
 	}
 	stager.values.Name = info.Name
@@ -247,7 +226,7 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 	}
 	scripts := info.Scripts != (nfpm.Scripts{}) || info.RPM.Scripts != (nfpm.RPMScripts{})
 	if i.values.Format == release.RPM && scripts && !slices.Contains(info.Depends, "/bin/sh") {
-		info.Depends = append(info.Depends, "/bin/sh") // nfpm does not say what runs the scriptlets
+		info.Depends = append(info.Depends, "/bin/sh") // nfpm does not add what runs the scriptlets
 	}
 	if opts.Sign != nil {
 		info.RPM.Signature.SignFn, info.Deb.Signature.SignFn = opts.Sign, opts.Sign

@@ -57,7 +57,7 @@ func newRelease(tb testing.TB, files fs.FS, layout, version string, compression 
 	}
 	result, err := linuxpkg.Build(tb.Context(), linuxpkg.Options{
 		Files: files, Formats: []string{release.RPM, release.Deb}, Layout: layout,
-		Version: v, Release: 1, MTime: testutil.Created(), Out: filepath.Dir(h.archives), Helpers: testutil.Catalogue(tb).Helpers(),
+		Version: v, Release: "1", MTime: testutil.Created(), Out: filepath.Dir(h.archives), Helpers: testutil.Catalogue(tb).Helpers(),
 		Maintainer: "Pat Packager <pat@example.com>", Vendor: "Example", Homepage: "https://example.com/pretag",
 	}, []release.Archive{r.file})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 type Manifest struct {
 	Version  string            `json:"version"`            // of GitLab Runner
 	Revision string            `json:"revision,omitempty"` // of GitLab Runner, below 16.8.0
-	Release  int               `json:"release"`            // of the packages
+	Release  string            `json:"release"`            // of the packages
 	Created  int64             `json:"sourceDateEpoch"`    // seconds since 1970
 	Tools    map[string]string `json:"tools"`              // versions of everything that decides the bytes
 	Signer   string            `json:"signer,omitempty"`   // ID of the key that signed, in hex

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Enables the unit on the first installation, as deb-systemd-helper(1) decides,
-# and has the images loaded in the background where systemd runs: not in a
-# chroot or an image build. "triggered" follows on archives of other packages.
+# Enables the unit on the first installation, as deb-systemd-helper(1) decides, and
+# starts it where systemd runs, which loads the images in the background: not in a
+# chroot or an image build. dpkg calls it with "triggered" after archives of other
+# packages have been unpacked.
 set -e
 unit=gitlab-runner-helper-images.service
 case $1 in
@@ -18,7 +19,7 @@ configure | abort-upgrade | abort-deconfigure | abort-remove)
 esac
 if [ -d /run/systemd/system ]; then
 	[ "$1" = triggered ] || systemctl --system daemon-reload || true
-	# The timer too: the other layout's package has stopped it when it was removed.
+	# The timer too: removing the single layout of an earlier version has stopped it.
 	for each in "$unit" gitlab-runner-helper-images.timer; do
 		if systemctl --quiet is-enabled "$each" 2>/dev/null; then
 			systemctl --no-block start "$each" || true

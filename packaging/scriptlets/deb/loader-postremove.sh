@@ -1,8 +1,8 @@
 #!/bin/sh
 # Purge removes the state, what deb-systemd-helper(1) knows of the unit, and the
 # link of a timer that the admin has enabled; dpkg removes the configuration.
-# Images stay. While the unit is there, a package of the other layout has it, and
-# with it all of these.
+# Images stay. If the unit is still there, it belongs to the single layout of an
+# earlier version, and all of this with it.
 set -e
 unit=gitlab-runner-helper-images.service
 if [ "$1" = purge ] && [ ! -e "/usr/lib/systemd/system/$unit" ]; then

@@ -1,8 +1,8 @@
 #!/bin/sh
-# At the end of the transaction, when every archive of it is there and packages
-# of GitLab Runner have pruned what they prune: has the images loaded, in the
-# background. Where systemd does not run (a chroot, an image build, bootc,
-# rpm-ostree) or the unit is not enabled, nothing happens.
+# At the end of the transaction, when all its archives are installed and packages
+# of GitLab Runner have pruned images: starts the unit, which loads the images in
+# the background. Nothing happens if systemd does not run (a chroot, an image
+# build, bootc, rpm-ostree) or the unit is not enabled.
 unit=gitlab-runner-helper-images.service
 if [ -d /run/systemd/system ] && systemctl --quiet is-enabled "$unit" 2>/dev/null; then
 	systemctl --no-block start "$unit" || :

@@ -1,8 +1,9 @@
 #!/bin/sh
-# On removal ends a load that is under way, switches unit and timer off, and takes
-# the state away; rpm has no purge, and keeps a changed configuration. Loaded images
-# stay where they are. A unit that is still there is that of a later package or
-# of the other layout's, whatever $1 says: it counts the packages of one name.
+# On removal: ends a load that is under way, disables unit and timer, and removes
+# the state. rpm has no purge, and keeps a changed configuration. Loaded images
+# stay. If the unit is still there, this is an upgrade, or the unit belongs to the
+# single layout of an earlier version, whatever $1 says: it counts the packages of
+# one name.
 unit=gitlab-runner-helper-images.service
 timer=gitlab-runner-helper-images.timer
 if [ ! -e "/usr/lib/systemd/system/$unit" ]; then
