@@ -27,7 +27,7 @@ func TestHostPackageFollowsRunnersDefault(t *testing.T) {
 		for _, p := range result.Packages {
 			got = got || p.Name == "gitlab-runner-helper-images"
 		}
-		warned := strings.Contains(strings.Join(result.Warnings, "\n"), "no gitlab-runner-helper-images package for riscv64 hosts")
+		warned := strings.Contains(strings.Join(result.Warnings, "\n"), "riscv64: no gitlab-runner-helper-images package")
 		if got != row.want || warned == row.want {
 			t.Errorf("%s with %s: host package %v, want %v; warnings %q", row.version, row.helper, got, row.want, result.Warnings)
 		}
