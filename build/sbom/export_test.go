@@ -7,9 +7,3 @@ func Headers(ctx context.Context, db, wal []byte) ([][]byte, error) { return rpm
 
 // GoVersion returns the version of a Go toolchain.
 func GoVersion(s string) string { return goVersion(s) }
-
-// Expressions returns both readings of a license field.
-func Expressions(words string) [2]string {
-	l := newLicenses()
-	return [2]string{l.expression(words), l.debian(words)}
-}

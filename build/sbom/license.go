@@ -16,7 +16,8 @@ import (
 // 4 kB take about 10 ms, 5 million parentheses minutes.
 const (
 	maxExpression = 4096    // bytes of an expression that is parsed
-	maxWords      = 1 << 19 // bytes of all different expressions of an image
+	maxWords      = 1 << 18 // bytes of all different expressions of an image, and perWord for each
+	perWord       = 16
 )
 
 // licenses turns what databases say about licenses into SPDX expressions, and keeps
@@ -39,7 +40,7 @@ func (l *licenses) once(key, words string, of func(words string) string) string 
 	}
 	expression, ok := l.known[key]
 	if !ok {
-		if l.size += len(words); l.size <= maxWords { // else check fails
+		if l.size += len(words) + perWord; l.size <= maxWords { // else check fails
 			expression = of(strings.Join(strings.Fields(words), " "))
 		}
 		l.known[key] = expression
@@ -100,7 +101,7 @@ func (l *licenses) ref(words string) string {
 // something, a part of the digest of whole keeps the result unique.
 func identifier(words, whole string) string {
 	id := strings.Trim(notInID.ReplaceAllString(words[:min(len(words), maxExpression)], "-"), "-")
-	if id == whole {
+	if id == whole && id != "" {
 		return id
 	}
 	return strings.TrimPrefix(fmt.Sprintf("%.60s-%.4x", id, sha256.Sum256([]byte(whole))), "-")

@@ -151,22 +151,7 @@ func Of(ctx context.Context, f release.Archive) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := strings.SplitN(spdxlicenses.LicenseListVersion(), ".", 3)
-	b := builder{
-		image: i, release: i.osRelease(), record: f, licenses: newLicenses(),
-		seen: map[string]bool{}, owners: map[*file]string{},
-		document: &Document{
-			SPDXVersion:    spdx.Version,
-			DataLicense:    spdx.DataLicense,
-			SPDXIdentifier: documentID,
-			DocumentName:   strings.TrimSuffix(f.Name, catalogue.Suffix),
-			CreationInfo: &spdx.CreationInfo{
-				Created:            time.Unix(f.Created, 0).UTC().Format(time.RFC3339),
-				Creators:           []common.Creator{{CreatorType: "Tool", Creator: cmp.Or(f.Tool, "pretag")}},
-				LicenseListVersion: strings.Join(list[:min(2, len(list))], "."), // spdx-spec v2.3, 6.7: major.minor
-			},
-		},
-	}
+	b := newBuilder(i, f)
 	if err := b.build(ctx); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
@@ -185,6 +170,26 @@ type builder struct {
 	size     int              // at least as many bytes does the document have
 }
 
+func newBuilder(i *image, f release.Archive) *builder {
+	list := strings.SplitN(spdxlicenses.LicenseListVersion(), ".", 3)
+	return &builder{
+		image: i, release: i.osRelease(), record: f, licenses: newLicenses(),
+		seen: map[string]bool{}, owners: map[*file]string{},
+		document: &Document{
+			SPDXVersion:    spdx.Version,
+			DataLicense:    spdx.DataLicense,
+			SPDXIdentifier: documentID,
+			DocumentName:   strings.TrimSuffix(f.Name, catalogue.Suffix),
+			CreationInfo: &spdx.CreationInfo{
+				Created:            time.Unix(f.Created, 0).UTC().Format(time.RFC3339),
+				Creators:           []common.Creator{{CreatorType: "Tool", Creator: cmp.Or(f.Tool, "pretag")}},
+				LicenseListVersion: strings.Join(list[:min(2, len(list))], "."), // spdx-spec v2.3, 6.7: major.minor
+			},
+		},
+	}
+}
+
+// build fills in the document.
 func (b *builder) build(ctx context.Context) error {
 	b.describe()
 	for s, err := range b.image.installed(ctx, b.licenses) {

@@ -14,7 +14,7 @@ const (
 	maxPath  = 4096    // bytes of a path (PATH_MAX of Linux, limits.h)
 	maxHops  = 40      // symbolic links in one path (MAXSYMLINKS of Linux 6.1, include/linux/namei.h)
 	maxNodes = 1 << 20 // a helper image has about 10,000
-	maxSteps = 1 << 25 // path components that are followed or hidden, for the whole image
+	maxSteps = 1 << 24 // path components that are followed or hidden, for the whole image
 )
 
 // A tree is what the layers of an image show, one on top of the other. Paths have
@@ -142,10 +142,10 @@ func (t *tree) lookup(name string, follow bool) *node {
 		return nil
 	}
 	way := []*node{t.root} // from the root to where we are
-	rest := strings.Split(name, "/")
-	for hops := 0; len(rest) > 0; {
-		part := rest[0]
-		rest = rest[1:]
+	hops := 0
+	for rest, more := name, true; more; {
+		var part string
+		part, rest, more = strings.Cut(rest, "/")
 		if t.steps--; t.steps < 0 {
 			return nil
 		}
@@ -160,18 +160,23 @@ func (t *tree) lookup(name string, follow bool) *node {
 		if n == nil {
 			return nil
 		}
-		if n.target == "" || len(rest) == 0 && !follow {
+		if n.target == "" || !more && !follow {
 			way = append(way, n)
 			continue
 		}
-		if hops++; hops > maxHops || len(rest) > maxPath {
+		if hops++; hops > maxHops || len(rest) > maxHops*maxPath {
 			return nil
 		}
 		if path.IsAbs(n.target) {
 			way = way[:1]
 		}
-		rest = slices.Concat(strings.Split(n.target, "/"), rest)
-		t.steps -= len(rest)
+		if !more {
+			rest = n.target
+		} else {
+			rest = n.target + "/" + rest
+		}
+		more = true
+		t.steps -= len(rest) / 64
 	}
 	return way[len(way)-1]
 }
