@@ -118,7 +118,7 @@ func TestArchives(t *testing.T) {
 		"prebuilt-ubuntu-arm.docker.tar.zst":    build.DefaultRepository + ":ubuntu-arm-v19.3.0",
 	} {
 		f := record(t, b.path("out", "helper-images", name))
-		if err := archive.Check(f); err != nil {
+		if err := archive.Check(t.Context(), f); err != nil {
 			t.Error(err)
 		}
 		if f.RepoTag != tag || f.Name != name || f.Input.Layout != "rootfs" || f.Config != release.ConfigAssumed {
@@ -223,7 +223,7 @@ func TestStandIn(t *testing.T) {
 		t.Error("made together they differ from made one by one")
 	}
 	for _, f := range []release.Archive{own, latest} {
-		if err := archive.Check(f); err != nil {
+		if err := archive.Check(t.Context(), f); err != nil {
 			t.Error(err)
 		}
 	}

@@ -84,11 +84,11 @@ func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Has
 	for _, layer := range img.Layers {
 		spec.Layers = append(spec.Layers, archive.Opener(layer))
 	}
-	diffIDs, _, err := archive.Examine(context.Background(), spec)
+	examined, err := archive.Examine(context.Background(), spec)
 	if err == nil && img.Config != nil {
-		_, err = tarball.Keep(img.Config, h, diffIDs)
+		_, err = tarball.Keep(img.Config, h, examined.DiffIDs)
 	}
-	return diffIDs, err
+	return examined.DiffIDs, err
 }
 
 // Of each layout in each compression: cut anywhere it is refused, and with a bit

@@ -24,6 +24,7 @@ func (c Config) archiveOptions() archive.Options {
 		Compression: c.Compression,
 		Time:        c.Time,
 		Jobs:        c.Jobs,
+		Strict:      c.OwnCatalogue == "",
 	}
 }
 

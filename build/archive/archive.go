@@ -1,11 +1,11 @@
-// Package archive makes and reads docker-archives: the tar files that docker
+// Package archive writes and reads docker-archives: the tar files that docker
 // load and podman load take, here with one image, one RepoTag and uncompressed
-// layers. It doubts what it reads. It knows nothing of helpers, inputs and engines.
+// layers. It validates everything it reads.
 //
-// The form is the one that every engine takes (docs/decisions/0002-archive-form.md):
-// the layers first, then the config, named by its digest, then manifest.json.
-// Layers come first because a layer's diff ID, and often its size, is known only
-// at its end; so one pass over the input is enough.
+// Every engine takes this form (docs/decisions/0002-archive-form.md): the layers
+// first, then the config, named by its digest, then manifest.json. Layers come
+// first because the diff ID of a layer, and often its size, is known only at its
+// end. So one pass over the input is enough.
 package archive
 
 import (
@@ -20,12 +20,14 @@ import (
 	"hash"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/oci"
 	"pretag/build/internal/platform"
 	"pretag/build/internal/stricttar"
 	"pretag/build/release"
@@ -46,13 +48,21 @@ type Opener func() (io.ReadCloser, error)
 type Spec struct {
 	RepoTag string
 	Layers  []Opener // bottom up
-	// Config gives the image's config when the layers' diff IDs are known.
+	// Config returns the image's config once the layers' diff IDs are known. For
+	// Examine it may be nil.
 	Config func(diffIDs []v1.Hash) ([]byte, error)
-	// Rootfs is set where the one layer is a whole root filesystem: it has no
-	// whiteouts, and its programs are of the machine GoArch.
+	// Rootfs is set if the one layer is a whole root filesystem, which has no whiteouts.
 	Rootfs bool
+	// GoArch is the architecture of the programs in the image; "" if they are not checked.
 	GoArch string
-	// Time stands in the archive's own tar headers.
+	// Strict is set for helpers of the built-in catalogue: the helper program and
+	// the programs of the entrypoint must be in the image. Otherwise those that
+	// are missing are warnings.
+	Strict bool
+	// Runner is the version of GitLab Runner that the image must come from, as far
+	// as the helper program says so.
+	Runner Runner
+	// Time is in the archive's own tar headers.
 	Time time.Time
 }
 
@@ -61,8 +71,10 @@ type Spec struct {
 type Writer struct {
 	Compression Compression
 	encoder     encoder
-	last        string // path of the archive written last
-	layers      int64  // how many bytes at its start hold the layers
+
+	last    string      // path of the archive written last
+	layers  int64       // how many bytes at its start hold the layers
+	entries *entryCheck // of its layers
 }
 
 // Write makes the archive of spec at path and returns what is known of it:
@@ -75,8 +87,9 @@ func (w *Writer) Write(ctx context.Context, path string, spec Spec) (release.Arc
 	})
 }
 
-// Retag is Write for a spec whose layers are those of the archive from, the last
-// that this Writer wrote, and with the same time: they are copied as they stand.
+// Retag is Write for a spec with the layers, the time and the architecture of
+// the archive from, which must be the last that this Writer wrote. It copies the
+// encoded layers.
 func (w *Writer) Retag(path string, from release.Archive, spec Spec) (release.Archive, error) {
 	if from.Path != w.last || from.Created != spec.Time.Unix() {
 		return release.Archive{}, fmt.Errorf("retag %s: not the last archive written, or of another time", from.Path)
@@ -88,7 +101,7 @@ func (w *Writer) Retag(path string, from release.Archive, spec Spec) (release.Ar
 			return err
 		}
 		defer in.Close()
-		f.DiffIDs, f.UnpackedSize, f.Warning = from.DiffIDs, from.UnpackedSize, from.Warning
+		f.DiffIDs, f.UnpackedSize = from.DiffIDs, from.UnpackedSize
 		_, err = io.CopyN(out, in, layers)
 		return err
 	})
@@ -125,20 +138,27 @@ func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *rele
 }
 
 func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *release.Archive) error {
-	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
+	if len(spec.Layers) > oci.MaxLayers {
+		return fmt.Errorf("%d layers, at most %d are allowed", len(spec.Layers), oci.MaxLayers)
+	}
+	w.entries = newEntryCheck(spec.Rootfs, spec.GoArch)
 	for i, open := range spec.Layers {
-		diffID, size, err := w.layer(ctx, out, layerName(i), open, entries, spec)
+		diffID, size, err := w.layer(ctx, out, layerName(i), open, w.entries, spec)
 		if err != nil {
-			if len(spec.Layers) > 1 {
-				err = fmt.Errorf("layer %d: %w", i+1, err)
-			}
-			return err
+			return nameLayer(spec, i, err)
 		}
 		f.UnpackedSize += size
 		f.DiffIDs = append(f.DiffIDs, diffID.String())
 	}
-	f.Warning = entries.warning()
 	return nil
+}
+
+// nameLayer adds the number of a layer to its error, unless there is only one.
+func nameLayer(spec Spec, i int, err error) error {
+	if len(spec.Layers) == 1 {
+		return err
+	}
+	return fmt.Errorf("layer %d: %w", i+1, err)
 }
 
 // writeRest writes what the layers' diff IDs decide: config and manifest.json.
@@ -156,12 +176,17 @@ func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 	if err != nil {
 		return err
 	}
-	platform, err := configPlatform(config)
+	parsed, err := oci.ParseConfig(config, len(diffIDs))
 	if err != nil {
-		return fmt.Errorf("config: %w", err)
+		return err
 	}
+	examined, err := w.entries.examine(parsed, spec)
+	if err != nil {
+		return err
+	}
+	f.Warning = strings.Join(examined.Warnings, "; ")
 	digest := fmt.Sprintf("%x", sha256.Sum256(config))
-	f.ImageID, f.Platform = "sha256:"+digest, platform.String()
+	f.ImageID, f.Platform = "sha256:"+digest, platform.Of(parsed).String()
 	manifest, err := json.Marshal(tarball.Manifest{{
 		Config:   digest + ".json",
 		RepoTags: []string{spec.RepoTag},
@@ -173,26 +198,44 @@ func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 	return w.tail(out, spec.Time, []member{{digest + ".json", config}, {manifestName, manifest}})
 }
 
-// Examine reads and checks the layers of a spec as Write does, and writes
-// nothing. It returns their diff IDs and their size in bytes, uncompressed.
-func Examine(ctx context.Context, spec Spec) ([]v1.Hash, int64, error) {
+// An Examination is what was found in the layers of an image.
+type Examination struct {
+	DiffIDs  []v1.Hash
+	Size     int64    // of the layers, bytes uncompressed
+	Runner   Runner   // that the helper program says it is from
+	Warnings []string // what is odd but accepted by engines
+}
+
+// Examine reads and checks the layers of a spec as Write does, and writes nothing.
+func Examine(ctx context.Context, spec Spec) (Examination, error) {
 	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
-	var diffIDs []v1.Hash
-	var total int64
-	for _, open := range spec.Layers {
+	var found Examination
+	for i, open := range spec.Layers {
 		layer, err := open()
 		if err != nil {
-			return nil, 0, err
+			return found, nameLayer(spec, i, err)
 		}
 		sum := sha256.New()
 		size, err := pass(ctx, layer, sum, entries)
 		if err = errors.Join(err, layer.Close()); err != nil {
-			return nil, 0, err
+			return found, nameLayer(spec, i, err)
 		}
-		total += size
-		diffIDs = append(diffIDs, hashOf(sum))
+		found.Size += size
+		found.DiffIDs = append(found.DiffIDs, hashOf(sum))
 	}
-	return diffIDs, total, nil
+	var config *v1.ConfigFile
+	if spec.Config != nil {
+		raw, err := spec.Config(found.DiffIDs)
+		if err != nil {
+			return found, err
+		}
+		if config, err = oci.ParseConfig(raw, len(found.DiffIDs)); err != nil {
+			return found, err
+		}
+	}
+	programs, err := entries.examine(config, spec)
+	found.Runner, found.Warnings = programs.Runner, programs.Warnings
+	return found, err
 }
 
 func hashOf(sum hash.Hash) v1.Hash {
@@ -208,7 +251,7 @@ func layerName(i int) string {
 	return fmt.Sprintf("layer-%d.tar", i+1)
 }
 
-// layer writes one member whose size is known only behind it: its header is
+// layer writes one member whose size is known only at its end: its header is
 // written twice.
 func (w *Writer) layer(ctx context.Context, out *os.File, name string, open Opener, entries *entryCheck, spec Spec) (v1.Hash, int64, error) {
 	at, err := out.Seek(0, io.SeekCurrent)
@@ -286,7 +329,7 @@ func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck
 	pr, pw := io.Pipe()
 	checked := make(chan error, 1)
 	go func() {
-		err := entries.layer(pr)
+		err := entries.layer(ctx, pr)
 		pr.CloseWithError(errChecked)
 		checked <- err
 	}()
@@ -298,7 +341,7 @@ func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck
 	return n, err
 }
 
-// errChecked stops the copying when the entries were found bad.
+// errChecked stops the copying if the entries were rejected.
 var errChecked = errors.New("entries checked")
 
 func copyLayer(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
@@ -334,13 +377,4 @@ func sumOf(r io.ReadSeeker) (int64, string, error) {
 	sum := sha256.New()
 	n, err := io.Copy(sum, r)
 	return n, hex.EncodeToString(sum.Sum(nil)), err
-}
-
-// configPlatform reads os/arch/variant off an image config.
-func configPlatform(config []byte) (v1.Platform, error) {
-	var c v1.ConfigFile
-	if err := json.Unmarshal(config, &c); err != nil {
-		return v1.Platform{}, err
-	}
-	return platform.Of(&c), nil
 }

@@ -73,7 +73,7 @@ func TestWriteReadsBack(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := archive.Check(f); err != nil {
+				if err := archive.Check(t.Context(), f); err != nil {
 					t.Fatal(err)
 				}
 				tag, err := name.NewTag(f.RepoTag, name.StrictValidation)

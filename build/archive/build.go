@@ -39,6 +39,7 @@ type Options struct {
 	Compression Compression
 	Time        time.Time // the one timestamp
 	Jobs        int       // helpers worked on at once
+	Strict      bool      // programs that are missing from an image are errors, not warnings
 
 	// Progress and Done report how far the work has come. They are called by
 	// several goroutines. Either may be nil.
@@ -187,7 +188,7 @@ func (w *worker) archive(ctx context.Context, in input) (f release.Archive, kept
 	if err := context.Cause(ctx); err != nil {
 		return f, false, err
 	}
-	if f, kept, err = w.existing(in); kept || err != nil {
+	if f, kept, err = w.existing(ctx, in); kept || err != nil {
 		return f, kept, err
 	}
 	path := w.path(in.helper)
@@ -297,6 +298,8 @@ func (o Options) spec(h catalogue.Helper, config []byte) Spec {
 			return tarball.FromRootfs(h, diffIDs, o.Time)
 		},
 		GoArch: h.GoArch(),
+		Strict: o.Strict,
+		Runner: Runner{Version: o.Version.String(), Revision: o.Version.Revision()},
 		Time:   o.Time,
 	}
 }
@@ -311,14 +314,14 @@ func (o Options) path(h catalogue.Helper) string {
 // existing returns the archive that is already in Out, and whether it is what a
 // build of the input would make. If there is no tarball, it must be, and it is
 // validated like any input because another machine may have made it.
-func (o Options) existing(in input) (release.Archive, bool, error) {
+func (o Options) existing(ctx context.Context, in input) (release.Archive, bool, error) {
 	f, err := release.ReadArchive(o.path(in.helper))
 	if err == nil {
 		err = o.fits(f, in.helper)
 	}
 	if in.path == "" {
 		if err == nil {
-			err = Check(f)
+			err = Check(ctx, f)
 		}
 		if err != nil {
 			err = fmt.Errorf("%w; there is no tarball from which to make it again", err)

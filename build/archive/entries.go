@@ -2,79 +2,60 @@ package archive
 
 import (
 	"archive/tar"
-	"debug/elf"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"strings"
 
 	"pretag/build/internal/stricttar"
 )
 
-// Bounds of what a layer may claim; a helper image has some 10,000 entries.
+// Bounds on what the layers of an image may hold. A helper image has some 10,000 entries.
 const (
 	maxNames = 64 << 20 // all names together, bytes
 	maxName  = 4096     // one name, bytes (PATH_MAX of Linux, limits.h)
-	maxPaths = 1 << 18  // of all layers, with the folders that they lead through
+	maxPaths = 1 << 18  // of all layers, with the directories that they imply
 )
 
-// An entryCheck looks at the tar entries of an image's layers and refuses what engines unpack wrongly, into foreign places or not at all.
+// A Visitor is called for each entry of a layer, with the number of the layer,
+// from 0. Whiteouts are entries like any other. The body need not be read.
+type Visitor func(layer int, header *tar.Header, body io.Reader) error
+
+// An entryCheck validates the tar entries of an image's layers. It refuses what
+// engines unpack wrongly, outside of the image, or not at all, and it remembers
+// what is needed to look up the programs of the image.
 type entryCheck struct {
-	rootfs  bool
-	machine elf.Machine
-	all     map[string]bool // paths of the layers so far
-	names   int             // bytes of names so far
-	size    int64           // bytes that the files claim
+	rootfs bool
+	goarch string  // of the image; "" if it does not matter
+	visit  Visitor // gets the bodies if it is set; programs are not looked at then
+	tree   tree    // of all layers
+	names  int     // bytes of names so far
+	size   int64   // bytes that the files claim
 
-	seen     map[string]kind // of the layer at hand
-	programs int             // ELF files in program folders, of the right machine
-	foreign  string          // one of another machine
+	layers  int
+	seen    map[string]node // of the current layer
+	right   int             // programs in program directories, of the right machine
+	foreign string          // describes one that is for another machine
 }
-
-// kind is what a path is in the layer at hand.
-type kind byte
-
-const (
-	implied kind = iota + 1 // the folder of an entry, without an entry of its own
-	directory
-	file
-	link // symbolic
-)
 
 func newEntryCheck(rootfs bool, goarch string) *entryCheck {
-	return &entryCheck{rootfs: rootfs, machine: machines()[goarch], all: map[string]bool{}}
-}
-
-// machines gives the ELF machine of an architecture in Go's words.
-func machines() map[string]elf.Machine {
-	return map[string]elf.Machine{
-		"amd64": elf.EM_X86_64, "arm": elf.EM_ARM, "arm64": elf.EM_AARCH64, "loong64": elf.EM_LOONGARCH,
-		"ppc64le": elf.EM_PPC64, "riscv64": elf.EM_RISCV, "s390x": elf.EM_S390,
-	}
-}
-
-// architecture is Go's word for an ELF machine, or ELF's where Go has none here.
-func architecture(machine elf.Machine) string {
-	for goarch, of := range machines() {
-		if of == machine {
-			return goarch
-		}
-	}
-	return machine.String()
+	return &entryCheck{rootfs: rootfs, goarch: goarch, tree: newTree()}
 }
 
 // layer reads one layer to its end.
-func (c *entryCheck) layer(r io.Reader) error {
-	c.seen = map[string]kind{}
+func (c *entryCheck) layer(ctx context.Context, r io.Reader) error {
+	c.seen = map[string]node{}
 	tr := stricttar.NewReader(r)
-	for n := 0; ; n++ {
+	n := 0
+	for ; ; n++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			if n == 0 {
-				return errors.New("no entries")
-			}
 			break
 		}
 		if errors.Is(err, tar.ErrHeader) && n == 0 {
@@ -87,14 +68,38 @@ func (c *entryCheck) layer(r io.Reader) error {
 			return fmt.Errorf("entry %.200q: %w", header.Name, err)
 		}
 	}
-	for name := range c.seen {
-		c.all[name] = true
+	// A layer of an image may be empty: builders write one for a step that
+	// changes no file, such as WORKDIR on an existing directory (BuildKit,
+	// buildah commit). A root filesystem that is empty is none.
+	if c.rootfs && n == 0 {
+		return errors.New("no entries")
 	}
-	if c.rootfs && !c.all["usr"] && !c.all["etc"] && (c.all["oci-layout"] || c.all[manifestName]) {
-		return errors.New("no root filesystem but an image archive in an unknown order; give it uncompressed")
+	c.tree.add(c.layers, c.seen)
+	c.layers++
+	if c.rootfs {
+		return c.looksLikeRootfs()
 	}
-	if c.programs == 0 && c.foreign != "" {
-		return fmt.Errorf("%s, want %s", c.foreign, architecture(c.machine))
+	return nil
+}
+
+// imageMember matches the members of image archives: of an OCI layout, of docker
+// save (moby v28.5.2, image/tarexport/save.go), of podman save, of
+// go-containerregistry (v0.22.1, pkg/v1/tarball/write.go), and of our own archives.
+var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}|manifest\.json|layer(-[0-9]+)?\.tar|(sha256:)?[0-9a-f]{64}(\.json|\.tar|\.tar\.gz|/layer\.tar|/json|/VERSION)?)$`)
+
+// looksLikeRootfs refuses an image archive that was not recognized as one,
+// because its manifest is lost or its members are in an unusual order.
+func (c *entryCheck) looksLikeRootfs() error {
+	for _, dir := range []string{"usr", "etc", "bin"} {
+		if _, ok := c.seen[dir]; ok {
+			return nil
+		}
+	}
+	for name, is := range c.seen {
+		if is.kind == file && imageMember.MatchString(name) {
+			return fmt.Errorf("not a root filesystem: it holds %s, as image archives do, but no usr, etc or bin. "+
+				"If it is an image archive, its manifest.json or oci-layout is missing, or its members are in an unusual order: decompress it first", name)
+		}
 	}
 	return nil
 }
@@ -116,16 +121,18 @@ func (c *entryCheck) entry(header *tar.Header, body io.Reader) error {
 	if c.size += header.Size; c.size > MaxLayer || c.size < 0 {
 		return fmt.Errorf("the files claim more than %d bytes", int64(MaxLayer))
 	}
-	is := file
+	is := node{kind: file}
 	switch header.Typeflag {
-	case tar.TypeReg, tar.TypeCont, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+	case tar.TypeReg, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	case tar.TypeDir:
-		is = directory
+		is.kind = directory
 	case tar.TypeLink:
-		err = c.hardLink(header.Linkname)
+		is, err = c.hardLink(header.Linkname)
 	case tar.TypeSymlink:
-		is = link
+		is = node{kind: link, target: header.Linkname}
 		err = symlink(name, header.Linkname)
+	case tar.TypeCont:
+		err = errors.New("contiguous file (type 7), which docker and podman refuse")
 	case tar.TypeGNUSparse:
 		err = errors.New("old GNU sparse file")
 	default:
@@ -134,17 +141,23 @@ func (c *entryCheck) entry(header *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if c.rootfs && strings.HasPrefix(path.Base(name), ".wh.") {
+	if c.rootfs && strings.HasPrefix(path.Base(name), whiteout) {
 		return errors.New("whiteout in a root filesystem")
+	}
+	if c.visit == nil && header.Typeflag == tar.TypeReg {
+		if is.program, err = readProgram(body); err != nil {
+			return err
+		}
+		c.note(name, is.program)
 	}
 	if err := c.place(name, is); err != nil {
 		return err
 	}
-	if len(c.all)+len(c.seen) > maxPaths {
+	if c.tree.size()+len(c.seen) > maxPaths {
 		return fmt.Errorf("more than %d paths", maxPaths)
 	}
-	if c.rootfs && c.machine != 0 && header.Typeflag == tar.TypeReg && header.Size > 0 && programFolder(path.Dir(name)) {
-		return c.program(name, body)
+	if c.visit != nil {
+		return c.visit(c.layers, header, body)
 	}
 	return nil
 }
@@ -156,70 +169,62 @@ func inside(name string) (string, error) {
 		return "", errors.New("empty name")
 	case len(name) > maxName:
 		return "", fmt.Errorf("name of %d bytes, at most %d", len(name), maxName)
+	case path.Clean(name) == "/": // kaniko writes the root itself like this
+		return ".", nil
 	case strings.HasPrefix(name, "/"):
 		return "", errors.New("absolute path")
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
-			return "", errors.New("leads up by .. in its path")
+			return "", errors.New(`path contains ".."`)
 		}
 	}
 	return path.Clean(name), nil
 }
 
-// place notes what name is. Each path stands once in a layer, and none leads
-// through what is no folder.
-func (c *entryCheck) place(name string, is kind) error {
-	switch before := c.seen[name]; {
-	case name == "." && is != directory:
-		return errors.New("the root is no folder")
-	case before == 0, before == implied && is == directory:
+// place records what name is. Each path may be in a layer once, and none may
+// lead through something that is not a directory.
+func (c *entryCheck) place(name string, is node) error {
+	switch before := c.seen[name].kind; {
+	case name == "." && is.kind != directory:
+		return errors.New("the root is not a directory")
+	case before == 0, before == implied && is.kind == directory:
 	case before == implied:
-		return errors.New("entries before it lie in it, but it is no folder")
+		return errors.New("earlier entries are below it, but it is not a directory")
 	default:
-		return errors.New("stands twice in the layer")
+		return errors.New("is in the layer twice")
 	}
 	c.seen[name] = is
 	for end := strings.LastIndexByte(name, '/'); end >= 0; end = strings.LastIndexByte(name[:end], '/') {
 		dir := name[:end]
-		switch c.seen[dir] {
+		switch c.seen[dir].kind {
 		case 0:
-			c.seen[dir] = implied
+			c.seen[dir] = node{kind: implied}
 		case implied, directory:
-			return nil // what lies above was looked at before
+			return nil // the directories above were recorded before
 		case link:
 			return fmt.Errorf("leads through the symbolic link %q", dir)
 		default:
-			return fmt.Errorf("leads through %q, which is no folder", dir)
+			return fmt.Errorf("leads through %q, which is not a directory", dir)
 		}
 	}
 	return nil
 }
 
-// hardLink refuses a target that does not stand before its link in the layer.
-// A lower layer's does not do: the overlay drivers unpack each layer by itself
+// hardLink returns the file that a hard link names. It refuses a target that is
+// not in the layer before the link. A target in a lower layer does not do: the
+// overlay drivers unpack each layer by itself
 // (podman 4.3.1 and Docker 20.10.24: "link /a /l: no such file or directory").
-func (c *entryCheck) hardLink(target string) error {
+func (c *entryCheck) hardLink(target string) (node, error) {
 	name, err := inside(target)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", target, err)
+		return node{}, fmt.Errorf("hard link to %q: %w", target, err)
 	}
-	if is := c.seen[name]; is != file && is != link {
-		return fmt.Errorf("dangling hard link to %q", target)
+	is := c.seen[name]
+	if is.kind != file && is.kind != link {
+		return node{}, fmt.Errorf("dangling hard link to %q", target)
 	}
-	return nil
-}
-
-// helperProgram is what GitLab Runner calls in a helper image
-// (v15.8.0 and v19.3.0, dockerfiles/runner-helper).
-const helperProgram = "usr/bin/gitlab-runner-helper"
-
-// warning tells of what is odd in the image, but an engine takes.
-func (c *entryCheck) warning() string {
-	if !c.all[helperProgram] {
-		return "has no /" + helperProgram + ", which GitLab Runner calls"
-	}
-	return ""
+	return is, nil
 }
 
 // symlink refuses a relative target that climbs out of the root. An absolute
@@ -230,40 +235,6 @@ func symlink(name, target string) error {
 	}
 	if !path.IsAbs(target) && strings.HasPrefix(path.Join(path.Dir(name), target)+"/", "../") {
 		return fmt.Errorf("symbolic link to %q leads out of the root", target)
-	}
-	return nil
-}
-
-// programFolder reports whether dir holds the programs that a helper starts with.
-func programFolder(dir string) bool {
-	switch dir {
-	case ".", "bin", "sbin", "usr/bin", "usr/sbin":
-		return true
-	}
-	return false
-}
-
-// program compares the machine of an ELF file with the image's. Foreign
-// programs may stand beside right ones, but not alone.
-func (c *entryCheck) program(name string, body io.Reader) error {
-	var ident [20]byte // up to e_machine (ELF-64 object file format, "ELF header")
-	if _, err := io.ReadFull(body, ident[:]); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil
-		}
-		return err
-	}
-	if string(ident[:4]) != elf.ELFMAG {
-		return nil
-	}
-	var order binary.ByteOrder = binary.LittleEndian
-	if elf.Data(ident[elf.EI_DATA]) == elf.ELFDATA2MSB {
-		order = binary.BigEndian
-	}
-	if machine := elf.Machine(order.Uint16(ident[18:])); machine != c.machine {
-		c.foreign = fmt.Sprintf("%s is a program for %s", name, architecture(machine))
-	} else {
-		c.programs++
 	}
 	return nil
 }

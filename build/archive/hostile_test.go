@@ -66,27 +66,27 @@ func TestRefusesEscapesInEveryEncoding(t *testing.T) {
 		layer []byte
 		want  string
 	}{
-		"name":                 {raw(block("../evil", "", "", tar.TypeReg, 0)), "leads up by .."},
-		"name of a folder":     {raw(block("../evil/", "", "", tar.TypeDir, 0)), "leads up by .."},
-		"V7, name alone":       {raw(v7(block("../evil", "", "", 0, 0))), "leads up by .."},
+		"name":                 {raw(block("../evil", "", "", tar.TypeReg, 0)), "path contains"},
+		"name of a folder":     {raw(block("../evil/", "", "", tar.TypeDir, 0)), "path contains"},
+		"V7, name alone":       {raw(v7(block("../evil", "", "", 0, 0))), "path contains"},
 		"V7, absolute":         {raw(v7(block("/etc/passwd", "", "", 0, 0))), "absolute path"},
-		"two dots alone":       {raw(block("..", "", "", tar.TypeDir, 0)), "leads up by .."},
-		"prefix":               {raw(block("evil", "..", "", tar.TypeReg, 0)), "leads up by .."},
-		"prefix and name":      {raw(block("../../evil", "usr", "", tar.TypeReg, 0)), "leads up by .."},
+		"two dots alone":       {raw(block("..", "", "", tar.TypeDir, 0)), "path contains"},
+		"prefix":               {raw(block("evil", "..", "", tar.TypeReg, 0)), "path contains"},
+		"prefix and name":      {raw(block("../../evil", "usr", "", tar.TypeReg, 0)), "path contains"},
 		"prefix, absolute":     {raw(block("passwd", "/etc", "", tar.TypeReg, 0)), "absolute path"},
-		"PAX path":             {raw(pax("path", "../evil"), file), "leads up by .."},
+		"PAX path":             {raw(pax("path", "../evil"), file), "path contains"},
 		"PAX path, absolute":   {raw(pax("path", "/etc/passwd"), file), "absolute path"},
-		"PAX path twice":       {raw(pax("path", "good", "path", "a/../../evil"), file), "leads up by .."},
+		"PAX path twice":       {raw(pax("path", "good", "path", "a/../../evil"), file), "path contains"},
 		"PAX path, NUL":        {raw(pax("path", "good\x00/../evil"), file), "not a tar file"},
 		"PAX linkpath":         {raw(pax("linkpath", "../../etc/passwd"), symlink), "leads out of the root"},
-		"PAX linkpath, hard":   {raw(file, pax("linkpath", "../f"), hardlink), "leads up by .."},
+		"PAX linkpath, hard":   {raw(file, pax("linkpath", "../f"), hardlink), "path contains"},
 		"PAX, no key":          {raw(pax("", "x"), file), "not a tar file"},
 		"PAX, wrong length":    {raw(pax("path", "good")[:512], []byte("99 path=good\n"), file), "not a tar file"},
-		"PAX over PAX":         {raw(pax("path", "good"), pax("path", "../evil"), file), "leads up by .."},
-		"PAX sparse name":      {raw(pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.name", "../evil", "GNU.sparse.size", "0", "GNU.sparse.numblocks", "0", "GNU.sparse.map", ""), file), "leads up by .."},
-		"GNU long name":        {raw(long(tar.TypeGNULongName, strings.Repeat("a/", 60)+"../../evil"), gnu(file)), "leads up by .."},
+		"PAX over PAX":         {raw(pax("path", "good"), pax("path", "../evil"), file), "path contains"},
+		"PAX sparse name":      {raw(pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.name", "../evil", "GNU.sparse.size", "0", "GNU.sparse.numblocks", "0", "GNU.sparse.map", ""), file), "path contains"},
+		"GNU long name":        {raw(long(tar.TypeGNULongName, strings.Repeat("a/", 60)+"../../evil"), gnu(file)), "path contains"},
 		"GNU long link":        {raw(long(tar.TypeGNULongLink, strings.Repeat("../", 60)+"etc"), gnu(symlink)), "leads out of the root"},
-		"GNU long hard link":   {raw(file, long(tar.TypeGNULongLink, "../"+strings.Repeat("a", 150)), gnu(hardlink)), "leads up by .."},
+		"GNU long hard link":   {raw(file, long(tar.TypeGNULongLink, "../"+strings.Repeat("a", 150)), gnu(hardlink)), "path contains"},
 		"size below zero":      {raw(sized(block("f", "", "", tar.TypeReg, 0), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00")), "not a tar file"},
 		"size beyond 64 bits":  {raw(sized(block("f", "", "", tar.TypeReg, 0), "\x80\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")), "not a tar file"},
 		"size no number":       {raw(sized(block("f", "", "", tar.TypeReg, 0), "0000000000z\x00")), "not a tar file"},
@@ -95,11 +95,11 @@ func TestRefusesEscapesInEveryEncoding(t *testing.T) {
 		"many sizes":           {raw(pax("size", "8589934000"), file), "unexpected EOF"},
 		"link, size of 1 EiB":  {raw(pax("size", "1152921504606846976"), symlink), "claim more than"},
 		"link through parents": {raw(block("a/b/l", "", "../../../etc", tar.TypeSymlink, 0)), "leads out of the root"},
-		"file over a link":     {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("l", "", "", tar.TypeReg, 0)), "stands twice"},
-		"link over a folder":   {raw(block("d/", "", "", tar.TypeDir, 0), block("d", "", "/etc", tar.TypeSymlink, 0)), "stands twice"},
-		"through a hard link":  {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("h", "", "l", tar.TypeLink, 0), block("h/passwd", "", "", tar.TypeReg, 0)), "no folder"},
-		"file called a folder": {raw(block("d/", "", "", tar.TypeReg, 0), block("d", "", "", tar.TypeReg, 0)), "stands twice"},
-		"root is a file":       {raw(block("./", "", "", tar.TypeReg, 512), make([]byte, 512)), "the root is no folder"},
+		"file over a link":     {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("l", "", "", tar.TypeReg, 0)), "is in the layer twice"},
+		"link over a folder":   {raw(block("d/", "", "", tar.TypeDir, 0), block("d", "", "/etc", tar.TypeSymlink, 0)), "is in the layer twice"},
+		"through a hard link":  {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("h", "", "l", tar.TypeLink, 0), block("h/passwd", "", "", tar.TypeReg, 0)), `leads through the symbolic link "h"`},
+		"file called a folder": {raw(block("d/", "", "", tar.TypeReg, 0), block("d", "", "", tar.TypeReg, 0)), "is in the layer twice"},
+		"root is a file":       {raw(block("./", "", "", tar.TypeReg, 512), make([]byte, 512)), "the root is not a directory"},
 		"padding of one byte":  {append(raw(file), 0), "ends within a block"},
 		"no name":              {raw(block("", "", "", tar.TypeReg, 0)), "empty name"},
 	} {
@@ -138,9 +138,10 @@ func TestAcceptsOddNames(t *testing.T) {
 	}
 }
 
-// Of all type flags those of POSIX are taken, and what archive/tar resolves itself.
+// Of all type flags those of POSIX are taken but 7, which docker and podman
+// refuse, and what archive/tar resolves itself.
 func TestTypeFlags(t *testing.T) {
-	const taken, resolved = "\x0001234567", "xgLK"
+	const taken, resolved = "\x000123456", "xgLK"
 	for flag := range 256 {
 		if strings.ContainsRune(resolved, rune(flag)) {
 			continue
@@ -262,8 +263,8 @@ func TestReadRefusesFloods(t *testing.T) {
 		input []byte
 		want  string
 	}{
-		"a config of 9 MiB":       {many(1, 9<<20, "c%d.json"), "more than 8388608 bytes"},
-		"100 configs of 8 MiB":    {many(100, 8<<20, "c%d.json"), "bytes together with those before it"},
+		"a config of 5 MiB":       {many(1, 5<<20, "c%d.json"), "more than 4194304 bytes"},
+		"100 configs of 4 MiB":    {many(100, 4<<20, "c%d.json"), "bytes together with those before it"},
 		"20,000 members":          {many(20_000, 0, "c%d.json"), "more than 10000 members"},
 		"a layer of zeros, 1 GiB": {many(1, 1<<30, "l%d.tar"), "times its size"},
 	} {

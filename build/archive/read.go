@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -18,37 +19,37 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
+	"pretag/build/internal/oci"
 	"pretag/build/internal/platform"
 	"pretag/build/internal/stricttar"
 	"pretag/build/release"
 )
 
-// Bounds of what a docker-archive may hold beside its layers.
+// Bounds on what a docker-archive may hold besides its layers.
 const (
-	maxJSON    = 8 << 20 // a config or a manifest.json, bytes
-	maxSmall   = 4 * maxJSON
-	maxMembers = 10_000
+	maxDocuments = 8 * oci.MaxDocument // together, bytes
+	maxMembers   = 10_000
 )
 
-// Contents is what a docker-archive was found to hold. All digests are computed
-// from its bytes, none is taken from its words.
+// Contents is what was found in a docker-archive. All digests are computed from
+// its bytes.
 type Contents struct {
 	Size         int64    // of the archive, bytes
 	SHA256       string   // of the archive, hex
 	Outer        string   // compression around the archive: zstd, none, ...
 	Inner        string   // compression around the layers: none, gzip, ...
-	RepoTags     []string // as manifest.json gives them
+	RepoTags     []string // as manifest.json lists them
 	RawConfig    []byte
 	Config       v1.ConfigFile
 	ImageID      string   // sha256:<hex> of RawConfig
-	DiffIDs      []string // sha256:<hex> of each layer's plain bytes, bottom up
-	UnpackedSize int64    // sum of the plain layers, bytes
+	DiffIDs      []string // sha256:<hex> of each uncompressed layer, bottom up
+	UnpackedSize int64    // sum of the uncompressed layers, bytes
 	Platform     v1.Platform
-	// Problems says why an engine or GitLab Runner would not take the archive
-	// for what it says it is. Empty for a good one.
+	// Problems lists why an engine or GitLab Runner would not accept the archive
+	// or would take it for something else. It is empty for a good archive.
 	Problems []string
 }
 
@@ -60,27 +61,45 @@ func (c *Contents) Compression() string {
 	return c.Outer
 }
 
+// ReadOptions says how to read a docker-archive. The zero value is for archives
+// that pretag wrote.
+type ReadOptions struct {
+	// Visit is called for each entry of the layers, in the order in which the
+	// layers are in the file; nil for none. An error of Visit ends the reading.
+	Visit Visitor
+	// Exported is set for what an engine exports. Engines name the layers as they
+	// like, link a layer to another one's file, compress layers, and add members
+	// of their own. Layers are not looked into, and only differences between
+	// manifest, config and layers are problems.
+	Exported bool
+}
+
 // Read reads the docker-archive at path from its first byte to its last. It
-// fails where the bytes cannot be read as one (truncated, damaged, no tar file);
-// what can be read but is not as it should be stands in Problems.
-func Read(path string) (*Contents, error) {
+// fails if the bytes cannot be read as one (truncated, damaged, not a tar file);
+// what is readable but wrong is in Problems.
+func Read(ctx context.Context, path string) (*Contents, error) {
+	return readFile(ctx, path, ReadOptions{})
+}
+
+func readFile(ctx context.Context, path string, opts ReadOptions) (*Contents, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	c, err := ReadFrom(f)
+	c, err := ReadFrom(ctx, f, opts)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
-// ReadFrom is Read for an archive that is no file of its own, such as one in a package.
-func ReadFrom(r io.Reader) (*Contents, error) {
+// ReadFrom is Read for an archive that is not a file, such as one in a package,
+// and for other kinds of archives.
+func ReadFrom(ctx context.Context, r io.Reader, opts ReadOptions) (*Contents, error) {
 	sum := sha256.New()
 	counted := &countWriter{w: sum}
-	input := io.TeeReader(r, counted)
+	input := io.TeeReader(contextio.NewReader(ctx, r), counted)
 	var head [4]byte
 	n, err := io.ReadFull(input, head[:])
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
@@ -91,21 +110,18 @@ func ReadFrom(r io.Reader) (*Contents, error) {
 		return nil, err
 	}
 	defer plain.Close()
-	m, err := readMembers(plain)
-	if err != nil {
+	m := newMembers(opts)
+	if err := m.read(ctx, plain); err != nil {
 		return nil, err
 	}
 	if _, err := io.Copy(io.Discard, input); err != nil { // to the last byte, for the sum
 		return nil, err
 	}
 	c := &Contents{Size: counted.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Outer: string(plain.Format)}
-	if plain.Format == decompress.Zstd && decompress.Detect(head[:]) == decompress.Zstd && head[0]&0xf0 == 0x50 {
-		c.problem("begins with a skippable zstd frame, which podman does not take")
+	c.judge(m, opts)
+	if !opts.Exported {
+		c.judgeForm(m, head[:n])
 	}
-	if plain.Format != decompress.Zstd && plain.Format != decompress.None {
-		c.problem("%s around the archive: podman 4 loses data; want zstd or none", plain.Format)
-	}
-	c.judge(m)
 	return c, nil
 }
 
@@ -113,177 +129,253 @@ func (c *Contents) problem(format string, args ...any) {
 	c.Problems = append(c.Problems, fmt.Sprintf(format, args...))
 }
 
-// members is what a docker-archive's tar file holds.
+// Walk calls visit for each entry of the layers of the docker-archive at path,
+// bottom up. It fails at visit's first error, when ctx ends, and if the archive
+// is wrong in itself.
+func Walk(ctx context.Context, path string, visit Visitor) error {
+	c, err := readFile(ctx, path, ReadOptions{Visit: visit})
+	if err != nil {
+		return err
+	}
+	if len(c.Problems) > 0 {
+		return fmt.Errorf("%s: %s", path, strings.Join(c.Problems, "; "))
+	}
+	return nil
+}
+
+// members is what is in the tar file of a docker-archive.
 type members struct {
-	entries *entryCheck
-	layers  map[string]layer
-	small   map[string][]byte
-	strange []string // neither files nor folders
-	read    int      // bytes of small
+	opts      ReadOptions
+	entries   *entryCheck
+	layers    map[string]layer
+	order     []string // names of the layers
+	documents map[string][]byte
+	links     map[string]string // symbolic links, to members
+	strange   []string          // members that are neither files nor directories
+	size      int               // of the documents, bytes
 }
 
 type layer struct {
 	diffID string
-	size   int64 // plain, bytes
+	size   int64 // uncompressed, bytes
 	inner  decompress.Format
 }
 
-func readMembers(r io.Reader) (*members, error) {
-	m := &members{entries: newEntryCheck(false, ""), layers: map[string]layer{}, small: map[string][]byte{}}
+func newMembers(opts ReadOptions) *members {
+	m := &members{opts: opts, entries: newEntryCheck(false, ""), layers: map[string]layer{}, documents: map[string][]byte{}, links: map[string]string{}}
+	m.entries.visit = opts.Visit
+	return m
+}
+
+func (m *members) read(ctx context.Context, r io.Reader) error {
 	seen := map[string]bool{}
 	tr := stricttar.NewReader(r)
 	for n := 1; ; n++ {
 		header, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return m, nil
+			return nil
 		}
 		if err == nil && n > maxMembers {
 			err = fmt.Errorf("more than %d members", maxMembers)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("member %d: %w", n, err)
+			return fmt.Errorf("member %d: %w", n, err)
 		}
-		member := path.Clean(header.Name)
+		if header.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		member, err := inside(header.Name)
 		switch mode := header.FileInfo().Mode(); {
+		case err != nil:
 		case mode.IsDir():
 			continue
 		case seen[member]:
-			err = errors.New("stands twice")
-		case !mode.IsRegular():
+			err = errors.New("is in the archive twice")
+		case header.Typeflag == tar.TypeSymlink:
+			m.links[member] = path.Join(path.Dir(member), header.Linkname)
 			m.strange = append(m.strange, member)
-		case path.Ext(member) == ".tar":
-			m.layers[member], err = m.layer(tr)
+		case header.Typeflag != tar.TypeReg:
+			m.strange = append(m.strange, member)
 		default:
-			m.small[member], err = m.readSmall(tr)
+			err = m.file(ctx, member, tr)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("member %.200q: %w", member, err)
+			return fmt.Errorf("member %.200q: %w", header.Name, err)
 		}
 		seen[member] = true
 	}
 }
 
-func (m *members) layer(r io.Reader) (layer, error) {
+// file reads a member, which is a layer or a document. Of an exported archive the
+// content decides, because names are all that engines agree on least: documents
+// are JSON.
+func (m *members) file(ctx context.Context, member string, r io.Reader) (err error) {
+	isLayer := path.Ext(member) == ".tar"
+	if m.opts.Exported {
+		var head [1]byte
+		n, err := io.ReadFull(r, head[:])
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		isLayer = n == 0 || head[0] != '{' && head[0] != '['
+		r = io.MultiReader(bytes.NewReader(head[:n]), r)
+	}
+	if isLayer {
+		m.order = append(m.order, member)
+		m.layers[member], err = m.layer(ctx, r)
+		return err
+	}
+	body, err := io.ReadAll(io.LimitReader(r, oci.MaxDocument+1))
+	switch m.size += len(body); {
+	case err != nil:
+		return err
+	case len(body) > oci.MaxDocument:
+		return fmt.Errorf("more than %d bytes", oci.MaxDocument)
+	case m.size > maxDocuments:
+		return fmt.Errorf("more than %d bytes together with those before it", maxDocuments)
+	}
+	m.documents[member] = body
+	return nil
+}
+
+func (m *members) layer(ctx context.Context, r io.Reader) (layer, error) {
 	plain, err := decompress.NewReader(r)
 	if err != nil {
 		return layer{}, err
 	}
 	defer plain.Close()
 	sum := sha256.New()
-	size, err := pass(context.Background(), plain, sum, m.entries)
+	var size int64
+	if m.opts.Exported {
+		size, err = copyLayer(ctx, sum, plain)
+	} else {
+		size, err = pass(ctx, plain, sum, m.entries)
+	}
 	return layer{"sha256:" + hex.EncodeToString(sum.Sum(nil)), size, plain.Format}, err
 }
 
-func (m *members) readSmall(r io.Reader) ([]byte, error) {
-	body, err := readSmall(r)
-	if m.read += len(body); err == nil && m.read > maxSmall {
-		err = fmt.Errorf("more than %d bytes together with those before it", maxSmall)
+// find returns the layer that manifest.json names.
+func (m *members) find(name string) (layer, bool) {
+	name = path.Clean(name)
+	if target, ok := m.links[name]; ok && m.opts.Exported {
+		name = target
 	}
-	return body, err
+	l, ok := m.layers[name]
+	return l, ok
 }
 
-func readSmall(r io.Reader) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
-	if err == nil && len(body) > maxJSON {
-		err = fmt.Errorf("more than %d bytes", maxJSON)
-	}
-	return body, err
-}
-
-// judge fills in what the members say, and doubts it.
-func (c *Contents) judge(m *members) {
-	for _, foreign := range []string{"oci-layout", "index.json"} {
-		if _, ok := m.small[foreign]; ok {
-			c.problem("has %s, so that podman and containerd take no tag from its RepoTags", foreign)
-			delete(m.small, foreign)
-		}
-	}
-	for _, member := range m.strange {
-		c.problem("member %s is no plain file", member)
-	}
-	body, ok := m.small[manifestName]
+// judge fills in what the members say and compares them with each other.
+func (c *Contents) judge(m *members, opts ReadOptions) {
+	body, ok := m.documents[manifestName]
 	if !ok {
 		c.problem("has no %s", manifestName)
 		return
 	}
-	delete(m.small, manifestName)
-	var manifest tarball.Manifest
-	if err := json.Unmarshal(body, &manifest); err != nil {
+	image, err := oci.ParseDockerManifest(body)
+	if err != nil {
 		c.problem("%s: %v", manifestName, err)
 		return
 	}
-	if len(manifest) != 1 {
-		c.problem("has %d images, want 1", len(manifest))
-		return
-	}
-	image := manifest[0]
 	c.RepoTags = image.RepoTags
-	if len(image.RepoTags) != 1 {
-		c.problem("has %d RepoTags, want 1: %q", len(image.RepoTags), image.RepoTags)
-	}
-	for _, tag := range image.RepoTags {
-		if _, err := name.NewTag(tag, name.StrictValidation); err != nil {
-			c.problem("RepoTag %q: %v", tag, err)
-		}
-	}
 	for _, member := range image.Layers {
-		l, ok := m.layers[path.Clean(member)]
+		l, ok := m.find(member)
 		if !ok {
-			c.problem("%s names layer %q, which is not there", manifestName, member)
+			c.problem("%s names layer %.200q, which is missing", manifestName, member)
 			continue
 		}
 		c.DiffIDs = append(c.DiffIDs, l.diffID)
 		c.UnpackedSize += l.size
 		c.Inner = string(l.inner)
 	}
-	if none := string(decompress.None); c.Outer != none && c.Inner != none {
-		c.problem("layers are %s inside %s", c.Inner, c.Outer)
+	c.judgeConfig(image.Config, m.documents)
+	if opts.Exported {
+		return
 	}
-	c.judgeConfig(image.Config, m.small)
-	named := append([]string{image.Config}, image.Layers...)
-	for _, member := range slices.Concat(slices.Sorted(maps.Keys(m.small)), slices.Sorted(maps.Keys(m.layers))) {
-		if !slices.Contains(named, member) {
-			c.problem("%s does not name member %s", manifestName, member)
+	if len(c.Problems) == 0 && !slices.Equal(image.Layers, m.order) {
+		c.problem("the layers are in the order %.1000q, %s lists them as %.1000q", m.order, manifestName, image.Layers)
+	}
+	named := append([]string{image.Config, manifestName}, image.Layers...)
+	for _, member := range slices.Concat(slices.Sorted(maps.Keys(m.documents)), slices.Sorted(maps.Keys(m.layers))) {
+		if !slices.Contains(named, member) && !slices.Contains(ociMembers, member) {
+			c.problem("%s does not name member %.200q", manifestName, member)
 		}
 	}
 }
 
-func (c *Contents) judgeConfig(member string, small map[string][]byte) {
-	body, ok := small[path.Clean(member)]
+func (c *Contents) judgeConfig(member string, documents map[string][]byte) {
+	body, ok := documents[path.Clean(member)]
 	if !ok {
-		c.problem("%s names config %q, which is not there", manifestName, member)
+		c.problem("%s names config %.200q, which is missing", manifestName, member)
 		return
 	}
-	sum := sha256.Sum256(body)
-	digest := hex.EncodeToString(sum[:])
-	c.RawConfig, c.ImageID = body, "sha256:"+digest
-	if member != digest+".json" {
-		c.problem("config %s is not named by its digest %s", member, digest)
-	}
+	c.RawConfig, c.ImageID = body, fmt.Sprintf("sha256:%x", sha256.Sum256(body))
 	if err := json.Unmarshal(body, &c.Config); err != nil {
 		c.problem("config: %v", err)
 		return
 	}
 	c.Platform = platform.Of(&c.Config)
-	if c.Config.OS == "" || c.Config.Architecture == "" {
-		c.problem("config names no platform")
-	}
 	want := make([]string, len(c.Config.RootFS.DiffIDs))
 	for i, diffID := range c.Config.RootFS.DiffIDs {
 		want[i] = diffID.String()
 	}
 	if len(want) == 0 {
-		c.problem("config lists no diff IDs")
+		c.problem("the config lists no diff IDs")
 	}
 	if !slices.Equal(c.DiffIDs, want) {
-		c.problem("layers have diff IDs %v, config says %v", c.DiffIDs, want)
+		c.problem("layers have diff IDs %v, the config says %v", c.DiffIDs, want)
+	}
+}
+
+// ociMembers make podman and containerd take the tag from annotations instead of
+// from RepoTags.
+var ociMembers = []string{"oci-layout", "index.json"}
+
+// judgeForm looks at what engines and GitLab Runner need besides consistency.
+// head is how the archive begins.
+func (c *Contents) judgeForm(m *members, head []byte) {
+	if c.Outer == string(decompress.Zstd) && head[0]&0xf0 == 0x50 {
+		c.problem("begins with a skippable zstd frame, which podman does not accept")
+	}
+	if c.Outer != string(decompress.Zstd) && c.Outer != string(decompress.None) {
+		c.problem("%s around the archive: podman 4 loses data; want zstd or none", c.Outer)
+	}
+	if none := string(decompress.None); c.Outer != none && c.Inner != "" && c.Inner != none {
+		c.problem("layers are %s inside %s", c.Inner, c.Outer)
+	}
+	for _, member := range ociMembers {
+		if _, ok := m.documents[member]; ok {
+			c.problem("has %s, so that podman and containerd take no tag from its RepoTags", member)
+		}
+	}
+	for _, member := range m.strange {
+		c.problem("member %.200q is not a regular file", member)
+	}
+	if _, ok := m.documents[manifestName]; !ok {
+		return
+	}
+	if len(c.RepoTags) != 1 {
+		c.problem("has %d RepoTags, want 1: %.1000q", len(c.RepoTags), c.RepoTags)
+	}
+	for _, tag := range c.RepoTags {
+		if _, err := name.NewTag(tag, name.StrictValidation); err != nil {
+			c.problem("RepoTag %.200q: %v", tag, err)
+		}
+	}
+	if c.RawConfig == nil {
+		return
+	}
+	if want := strings.TrimPrefix(c.ImageID, "sha256:") + ".json"; m.documents[want] == nil {
+		c.problem("the config is not named by its digest: want %s", want)
+	}
+	if c.Config.OS == "" || c.Config.Architecture == "" {
+		c.problem("the config names no platform")
 	}
 }
 
 // Check reads the archive at f.Path and compares it with its record. Every
 // problem and every difference is reported, with both sides.
-func Check(f release.Archive) error {
-	c, err := Read(f.Path)
+func Check(ctx context.Context, f release.Archive) error {
+	c, err := Read(ctx, f.Path)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func read(t *testing.T, b []byte) (*archive.Contents, error) {
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return archive.Read(path)
+	return archive.Read(t.Context(), path)
 }
 
 func TestReadFindsProblems(t *testing.T) {
@@ -67,27 +67,27 @@ func TestReadFindsProblems(t *testing.T) {
 		"two images": {func(d *docker) {
 			one := strings.TrimPrefix(strings.TrimSuffix(d.manifest, "]"), "[")
 			d.manifest = "[" + one + "," + one + "]"
-		}, "has 2 images, want 1"},
-		"no image":        {func(d *docker) { d.manifest = "[]" }, "has 0 images"},
-		"no manifest":     {func(d *docker) { d.manifest = "null" }, "has 0 images"},
+		}, "manifest.json: 2 images, want 1"},
+		"no image":        {func(d *docker) { d.manifest = "[]" }, "manifest.json: 0 images"},
+		"no manifest":     {func(d *docker) { d.manifest = "null" }, "manifest.json: 0 images"},
 		"broken manifest": {func(d *docker) { d.manifest = "{" }, "manifest.json: "},
 		"two tags":        {func(d *docker) { d.manifest = strings.Replace(d.manifest, tag, tag+`","example.com/b:c`, 1) }, "has 2 RepoTags, want 1"},
 		"no tag":          {func(d *docker) { d.manifest = strings.Replace(d.manifest, `"`+tag+`"`, "", 1) }, "has 0 RepoTags"},
 		"short tag":       {func(d *docker) { d.manifest = strings.Replace(d.manifest, tag, "helper", 1) }, `RepoTag "helper"`},
 		"oci-layout":      {func(d *docker) { d.extra = append(d.extra, testutil.File("oci-layout", "{}")) }, "has oci-layout"},
 		"index.json":      {func(d *docker) { d.extra = append(d.extra, testutil.File("index.json", "{}")) }, "has index.json"},
-		"foreign member":  {func(d *docker) { d.extra = append(d.extra, testutil.File("repositories", "{}")) }, "does not name member repositories"},
-		"foreign layer":   {func(d *docker) { d.extra = append(d.extra, testutil.File("b.tar", string(d.layer))) }, "does not name member b.tar"},
-		"link":            {func(d *docker) { d.extra = append(d.extra, link("l", "layer.tar", tar.TypeSymlink)) }, "member l is no plain file"},
-		"layer missing":   {func(d *docker) { d.manifest = strings.Replace(d.manifest, "layer.tar", "other.tar", 1) }, `names layer "other.tar", which is not there`},
-		"config missing":  {func(d *docker) { d.configName = "other.json" }, "which is not there"},
+		"foreign member":  {func(d *docker) { d.extra = append(d.extra, testutil.File("repositories", "{}")) }, `does not name member "repositories"`},
+		"foreign layer":   {func(d *docker) { d.extra = append(d.extra, testutil.File("b.tar", string(d.layer))) }, `does not name member "b.tar"`},
+		"link":            {func(d *docker) { d.extra = append(d.extra, link("l", "layer.tar", tar.TypeSymlink)) }, `member "l" is not a regular file`},
+		"layer missing":   {func(d *docker) { d.manifest = strings.Replace(d.manifest, "layer.tar", "other.tar", 1) }, `names layer "other.tar", which is missing`},
+		"config missing":  {func(d *docker) { d.configName = "other.json" }, "which is missing"},
 		"config misnamed": {func(d *docker) {
 			d.manifest = strings.Replace(d.manifest, d.configName, "c.json", 1)
 			d.configName = "c.json"
 		}, "not named by its digest"},
 		"config changed":     {func(d *docker) { d.config = bytes.Replace(d.config, []byte("linux"), []byte("Linux"), 1) }, "not named by its digest"},
 		"other layer":        {func(d *docker) { d.layer[512*3+1] ^= 1 }, "layers have diff IDs"},
-		"config no platform": {func(d *docker) { d.config = []byte(`{}`) }, "config names no platform"},
+		"config no platform": {func(d *docker) { d.config = []byte(`{}`) }, "the config names no platform"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := goodDocker(t)
@@ -158,7 +158,7 @@ func TestCheckReportsEveryByte(t *testing.T) {
 				if err := os.WriteFile(damaged.Path, b, 0o644); err != nil {
 					t.Fatal(err)
 				}
-				if archive.Check(damaged) == nil {
+				if archive.Check(t.Context(), damaged) == nil {
 					t.Errorf("%s at %d of %d: not reported", what, at, len(body))
 				}
 			}
@@ -177,7 +177,7 @@ func TestCheckComparesTheRecord(t *testing.T) {
 	}
 	f.Compression, f.RepoTag, f.Size, f.Platform = "zstd:best", "other", 1, "linux/arm"
 	f.ImageID, f.SHA256, f.UnpackedSize, f.DiffIDs = "sha256:0", "0", 1, nil
-	err = archive.Check(f)
+	err = archive.Check(t.Context(), f)
 	for _, want := range []string{"compression is none, its record says zstd", "RepoTags", "size is ", "platform is linux/amd64, its record says linux/arm", "image ID", "sha256 is ", "unpacked size", "diff IDs"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that holds %q", err, want)
@@ -219,7 +219,7 @@ func FuzzRead(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := archive.Read(path); err == nil && c.ImageID == "" && len(c.Problems) == 0 {
+		if c, err := archive.Read(t.Context(), path); err == nil && c.ImageID == "" && len(c.Problems) == 0 {
 			t.Error("no image and no problem")
 		}
 	})

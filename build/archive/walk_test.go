@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,8 +34,10 @@ func TestWalk(t *testing.T) {
 			w := archive.Writer{Compression: compression}
 			spec := archive.Spec{
 				RepoTag: tag,
-				Config:  func([]v1.Hash) ([]byte, error) { return []byte(`{"os":"linux","architecture":"amd64"}`), nil },
-				Time:    time.Unix(0, 0),
+				Config: func(diffIDs []v1.Hash) ([]byte, error) {
+					return json.Marshal(v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{DiffIDs: diffIDs}})
+				},
+				Time: time.Unix(0, 0),
 			}
 			for _, layer := range layers {
 				spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
@@ -68,15 +72,18 @@ func TestWalk(t *testing.T) {
 func TestWalkRefuses(t *testing.T) {
 	good := goodDocker(t)
 	swapped := good
-	swapped.manifest = strings.Replace(swapped.manifest, `["layer.tar"]`, `["b.tar","layer.tar"]`, 1)
-	swapped.extra = []testutil.Entry{testutil.File("b.tar", string(testutil.Rootfs(t, "y")))}
+	above := testutil.Rootfs(t, "y")
+	swapped.extra = []testutil.Entry{testutil.File("b.tar", string(above))}
+	swapped.config = fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":["sha256:%x","sha256:%x"]}}`, sha256.Sum256(above), sha256.Sum256(good.layer))
+	swapped.configName = fmt.Sprintf("%x.json", sha256.Sum256(swapped.config))
+	swapped.manifest = fmt.Sprintf(`[{"Config":%q,"RepoTags":[%q],"Layers":["b.tar","layer.tar"]}]`, swapped.configName, tag)
 	none := good
 	none.manifest = "[]"
 	for want, b := range map[string][]byte{
-		"layers are in the order":         swapped.bytes(t),
-		"manifest.json lists 0 images":    none.bytes(t),
-		"member layer.tar: no end marker": testutil.Tar(t, testutil.File("layer.tar", string(good.layer[:512]))),
-		"no end marker (truncated tar)":   good.bytes(t)[:512+len(good.layer)],
+		"the layers are in the order":                swapped.bytes(t),
+		"manifest.json: 0 images, want 1":            none.bytes(t),
+		`member "layer.tar": entry 2: no end marker`: testutil.Tar(t, testutil.File("layer.tar", string(good.layer[:512]))),
+		"no end marker (truncated tar)":              good.bytes(t)[:512+len(good.layer)],
 	} {
 		path := filepath.Join(t.TempDir(), "a")
 		if err := os.WriteFile(path, b, 0o644); err != nil {

@@ -107,6 +107,18 @@ func KnownRevision(version string) (revision string, ok bool) {
 	return "", false
 }
 
+// ReleaseOf returns a version that was released from a git revision of 8 hex
+// digits or more, or "".
+func ReleaseOf(revision string) string {
+	var found string
+	for version, known := range released {
+		if strings.HasPrefix(revision, known) && version > found { // two versions share a revision
+			found = version
+		}
+	}
+	return found
+}
+
 // Newest returns the newest version in the table of released versions. What is
 // known of it is assumed to hold for later versions too.
 func Newest() Version {

@@ -15,12 +15,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/internal/contextio"
 	"pretag/build/internal/platform"
 	"pretag/build/internal/text"
 	"pretag/build/linuxpkg/pkgread"
@@ -49,7 +49,12 @@ type Findings struct {
 	Config      *v1.Config    `json:"config,omitempty"`
 	Package     *Package      `json:"package,omitempty"`  // if the file is an rpm or a deb
 	Contents    *sbom.Summary `json:"contents,omitempty"` // of the image
+	Warnings    []string      `json:"warnings,omitempty"` // what is odd but accepted by engines
 	Problems    []string      `json:"problems"`
+
+	// What the helper program says about itself, if it says anything.
+	RunnerVersion  string `json:"runnerVersion,omitempty"`
+	RunnerRevision string `json:"runnerRevision,omitempty"`
 }
 
 // A Package is what an rpm or a deb is, and the archives in it.
@@ -135,31 +140,36 @@ func (f *Findings) problem(err error) {
 // readTarball reads the layers and the config of an input.
 func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalogue.Helper) error {
 	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
+	if img.Config != nil || f.Helper != "" {
+		spec.Config = func(diffIDs []v1.Hash) ([]byte, error) {
+			switch {
+			case img.Config == nil:
+				return tarball.FromRootfs(h, diffIDs, time.Time{})
+			case f.Helper == "":
+				return img.Config, nil
+			}
+			return tarball.Keep(img.Config, h, diffIDs)
+		}
+	}
 	for _, layer := range img.Layers {
 		spec.Layers = append(spec.Layers, archive.Opener(layer))
 	}
-	diffIDs, size, err := archive.Examine(ctx, spec)
-	if err != nil {
-		return err
-	}
-	f.Unpacked = size
-	for _, diffID := range diffIDs {
+	examined, err := archive.Examine(ctx, spec)
+	f.Unpacked, f.Warnings = examined.Size, examined.Warnings
+	f.RunnerVersion, f.RunnerRevision = examined.Runner.Version, examined.Runner.Revision
+	for _, diffID := range examined.DiffIDs {
 		f.DiffIDs = append(f.DiffIDs, diffID.String())
 	}
 	if img.Config == nil {
-		return nil
+		return err
 	}
 	var config v1.ConfigFile
-	if err := json.Unmarshal(img.Config, &config); err != nil {
-		return fmt.Errorf("config: %w", err)
+	if configErr := json.Unmarshal(img.Config, &config); configErr != nil {
+		return cmp.Or(err, fmt.Errorf("config: %w", configErr))
 	}
 	f.Config, f.ImageID = &config.Config, tarball.ID(img.Config)
 	f.Base = cmp.Or(base(img.Annotations), base(config.Config.Labels))
 	f.Platform = platform.Of(&config).String()
-	if f.Helper == "" {
-		return nil
-	}
-	_, err = tarball.Keep(img.Config, h, diffIDs)
 	return err
 }
 
@@ -177,7 +187,7 @@ func base(annotations map[string]string) string {
 // readArchive reads a docker-archive that a build wrote as engines do, and
 // compares it with its record.
 func (f *Findings) readArchive(ctx context.Context, h catalogue.Helper) error {
-	c, err := archive.Read(f.File)
+	c, err := archive.Read(ctx, f.File)
 	if err != nil {
 		return err
 	}
@@ -267,7 +277,7 @@ type packageContents struct {
 func (p *packageContents) add(ctx context.Context, entry pkgread.Entry) error {
 	switch base := filepath.Base(entry.Path); {
 	case strings.HasSuffix(base, catalogue.Suffix):
-		contents, err := archive.ReadFrom(contextio.NewReader(ctx, entry.Body))
+		contents, err := archive.ReadFrom(ctx, entry.Body, archive.ReadOptions{})
 		if err != nil {
 			return err
 		}

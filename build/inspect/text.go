@@ -52,6 +52,8 @@ func (f *Findings) Text() string {
 			archive.image(func(key string, values ...string) { line("  "+key, values...) })
 		}
 	}
+	line("runner", f.RunnerVersion, f.RunnerRevision)
+	line("warning", f.Warnings...)
 	line("PROBLEM", f.Problems...)
 	return b.String()
 }

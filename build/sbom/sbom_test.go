@@ -3,6 +3,7 @@ package sbom_test
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
@@ -30,8 +31,10 @@ func pack(t testing.TB, layers ...[]byte) release.Archive {
 	t.Helper()
 	spec := archive.Spec{
 		RepoTag: testutil.Repository + ":x86_64-v" + testutil.Version,
-		Config:  func([]v1.Hash) ([]byte, error) { return []byte(`{"os":"linux","architecture":"amd64"}`), nil },
-		Time:    testutil.Created(),
+		Config: func(diffIDs []v1.Hash) ([]byte, error) {
+			return json.Marshal(v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{DiffIDs: diffIDs}})
+		},
+		Time: testutil.Created(),
 	}
 	for _, layer := range layers {
 		spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })

@@ -89,7 +89,7 @@ func lines(err error) []string {
 }
 
 func checkArchive(f release.Archive) []string {
-	problems := lines(archive.Check(f))
+	problems := lines(archive.Check(context.Background(), f))
 	info, err := os.ReadFile(f.Path + release.InfoSuffix)
 	if err != nil {
 		return append(problems, lines(err)...)

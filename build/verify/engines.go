@@ -93,7 +93,7 @@ func expect(ctx context.Context, archives []release.Archive) ([]expected, error)
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		contents, err := archive.Read(f.Path)
+		contents, err := archive.Read(ctx, f.Path)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Helper, err)
 		}

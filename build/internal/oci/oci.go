@@ -405,12 +405,11 @@ func (w *walk) image(d v1.Descriptor, body []byte) (*Image, error) {
 		return nil, err
 	}
 	i.RawConfig = config
-	if err := json.Unmarshal(config, &i.Config); err != nil {
-		return nil, reject("config %s: %w", m.Config.Digest, err)
+	parsed, err := ParseConfig(config, len(m.Layers))
+	if err != nil {
+		return nil, rejection{error: err}
 	}
-	if got, want := len(i.Config.RootFS.DiffIDs), len(m.Layers); got != want {
-		return nil, reject("config %s: %d diff IDs, the manifest has %d layers", m.Config.Digest, got, want)
-	}
+	i.Config = *parsed
 	return i, nil
 }
 

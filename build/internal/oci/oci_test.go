@@ -194,7 +194,7 @@ func TestChooseRefuses(t *testing.T) {
 		"too deep":           {index(deep), "more than 4 indexes in each other"},
 		"no layers":          {index(s.image(amd64(), "none", func(m *v1.Manifest) { m.Layers = nil })), "0 layers, want 1 to 1000"},
 		"2,000 layers":       {index(s.image(amd64(), "many", func(m *v1.Manifest) { m.Layers = slices.Repeat(m.Layers, 2000) })), "2000 layers, want 1 to 1000"},
-		"diff IDs":           {index(s.image(amd64(), "ids", func(m *v1.Manifest) { m.Layers = append(m.Layers, m.Layers...) })), "1 diff IDs, the manifest has 2 layers"},
+		"diff IDs":           {index(s.image(amd64(), "ids", func(m *v1.Manifest) { m.Layers = append(m.Layers, m.Layers...) })), "2 layers, the config has 1 diff IDs"},
 		"foreign layer":      {layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "has to be downloaded"},
 		"encrypted layer":    {layer("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "is encrypted"},
 		"a layer of text":    {layer("text/plain"), `media type "text/plain" is not that of a layer`},
