@@ -58,7 +58,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	signer, err := c.signer(ui)
+	signer, err := c.signer(ctx, ui)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -27,6 +27,7 @@ import (
 	"pretag/build/internal/text"
 	"pretag/build/linuxpkg"
 	"pretag/build/loaders"
+	"pretag/build/sign"
 )
 
 // A Config is what the environment asks for: README's table of variables, read
@@ -98,8 +99,8 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		Runner:      e.text("GITLAB_RUNNER", ""),
 		PlainHTTP:   e.list("PLAIN_HTTP"),
 		LoaderDir:   e.text("LOADERS", ""),
-		Key:         e.file("GPG_KEY_PATH"),
-		Passphrase:  e.file("GPG_PASSPHRASE_PATH"),
+		Key:         e.secretFile("GPG_KEY_PATH", sign.CheckKeyPath),
+		Passphrase:  e.secretFile("GPG_PASSPHRASE_PATH", sign.CheckPassphrasePath),
 	}
 	for _, name := range loaders.Variables() {
 		if value := getenv(name); value != "" {
@@ -143,7 +144,7 @@ func FromEnv(getenv func(string) string, need Need) (Config, error) {
 		}
 	}
 	if c.Passphrase != "" && c.Key == "" {
-		e.reject("GPG_PASSPHRASE_PATH=%q: there is no GPG_KEY_PATH that it could be for", c.Passphrase)
+		e.reject("GPG_PASSPHRASE_PATH is set and GPG_KEY_PATH is not")
 	}
 	return c, errors.Join(e.errs...)
 }
@@ -208,12 +209,11 @@ func (c *Config) readTime(e *env, need Need) {
 		if need != Release {
 			return
 		}
-		out, err := exec.Command("git", "log", "-1", "--format=%ct").Output()
-		if err != nil {
-			e.reject("%s is required where git does not tell the time of a commit: seconds since 1970, such as 1767225600", variable)
+		var err error
+		if text, err = commitTime(); err != nil {
+			e.reject("%s is required here, as %w: seconds since 1970, such as 1767225600", variable, err)
 			return
 		}
-		text = strings.TrimSpace(string(out))
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || seconds < 0 || seconds > maxTime {
@@ -221,6 +221,23 @@ func (c *Config) readTime(e *env, need Need) {
 		return
 	}
 	c.Time = time.Unix(seconds, 0).UTC()
+}
+
+// commitTime returns the time of the HEAD commit in seconds since 1970.
+func commitTime() (string, error) {
+	command := exec.Command("git", "log", "-1", "--format=%ct")
+	command.Env = append(command.Environ(), "LC_ALL=C")
+	out, err := command.Output()
+	exit := (*exec.ExitError)(nil)
+	switch {
+	case err == nil:
+		return strings.TrimSpace(string(out)), nil
+	case errors.As(err, &exit) && strings.Contains(string(exit.Stderr), "not a git repository"):
+		return "", errors.New("this is not a git repository")
+	case errors.As(err, &exit):
+		return "", fmt.Errorf("git log failed: %s", bytes.TrimSpace(exit.Stderr))
+	}
+	return "", fmt.Errorf("git cannot be run: %w", err)
 }
 
 // maxTime is the last second, since 1970, that rpm (32 bits, RPMTAG_BUILDTIME in
@@ -298,16 +315,14 @@ func (e *env) positive(variable string, otherwise int) int {
 	return n
 }
 
-// file is a path whose file must be there. Its content is not looked at here.
-func (e *env) file(variable string) string {
+// secretFile is the path of a file with a secret. Its content is not looked at here.
+func (e *env) secretFile(variable string, check func(value string) error) string {
 	path := e.text(variable, "")
 	if path == "" {
 		return ""
 	}
-	if info, err := os.Stat(path); err != nil {
-		e.reject("%s=%q: %w", variable, path, errors.Unwrap(err))
-	} else if !info.Mode().IsRegular() {
-		e.reject("%s=%q: not a file", variable, path)
+	if err := check(path); err != nil {
+		e.reject("%s=%w", variable, err)
 	}
-	return filepath.Clean(path)
+	return path
 }

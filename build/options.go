@@ -1,6 +1,7 @@
 package build
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/linuxpkg"
+	"pretag/build/release"
 	"pretag/build/sign"
 	"pretag/packaging"
 )
@@ -61,17 +63,21 @@ func (c Config) hostArches() []string {
 }
 
 // signer returns what signs the packages and sums, or nil if no key is given.
-func (c Config) signer(ui *UI) (*sign.Signer, error) {
+func (c Config) signer(ctx context.Context, ui *UI) (*sign.Signer, error) {
 	if c.Key == "" {
 		ui.Say("unsigned: GPG_KEY_PATH is not set")
 		return nil, nil
 	}
 	// The clock decides only whether the key has expired.
-	signer, err := sign.Load(c.Key, c.Passphrase, c.Time, time.Now())
-	if err == nil {
-		ui.Say("signed by key %s", signer.KeyID())
+	signer, err := sign.Load(ctx, c.Key, c.Passphrase, c.Time, time.Now())
+	if err != nil {
+		return nil, err
 	}
-	return signer, err
+	ui.Say("signed by key %s", signer.KeyID())
+	if warning := signer.RPMWarning(); warning != "" && slices.Contains(c.Formats, release.RPM) {
+		ui.Warn("%s", warning)
+	}
+	return signer, nil
 }
 
 // parameters returns the variables that decide what is built, without paths. A

@@ -301,7 +301,7 @@ func TestKeyRefused(t *testing.T) {
 		"needless passphrase": {plain, right, "has no passphrase"},
 		"two keys":            {two, "", "2 secret keys, want one"},
 		"public":              {public, "", "a public key"},
-		"no key":              {right, "", "no OpenPGP key in it"},
+		"no key":              {right, "", "not an OpenPGP key"},
 		"expired":             {expired, "", "expired at 2020-01-02"},
 		"expires before":      {brief, "", "at 2099-12-31T00:00:00Z: expired at "},
 	} {

@@ -1,15 +1,17 @@
 // Package sign makes detached OpenPGP signatures, in process: equal bytes get
 // equal signatures. Key and passphrase come from files; neither appears in an
-// error.
+// error, and neither does the path of a passphrase, which may be the passphrase.
 package sign
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -20,19 +22,21 @@ import (
 // A Signer signs with one key.
 type Signer struct {
 	entity *openpgp.Entity
+	key    *packet.PublicKey // that signs
 	config *packet.Config
 }
 
 // Load reads the one secret key in the file at path, armored or not. passphrase
-// is the path of a file whose first line unlocks it; "" for a key without one.
+// is the path of a file whose first line unlocks it; "" for a key without one. Both
+// are read once, so a named pipe or /dev/fd/N works.
 // Signatures are dated at, or when the key was made or last renewed if that is
-// later: a signature older than its key is worth nothing, and OpenPGP judges a
+// later: a signature older than its key is invalid, and OpenPGP judges a
 // key by its newest self-signature. now is only used to choose the key and to
 // refuse one that has expired.
-func Load(path, passphrase string, at, now time.Time) (*Signer, error) {
-	entity, err := read(path)
+func Load(ctx context.Context, path, passphrase string, at, now time.Time) (*Signer, error) {
+	entity, err := read(ctx, path)
 	if err == nil {
-		err = unlock(entity, passphrase)
+		err = unlock(ctx, entity, passphrase)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("signing key %s: %w", path, err)
@@ -51,7 +55,7 @@ func Load(path, passphrase string, at, now time.Time) (*Signer, error) {
 		return nil, fmt.Errorf("signing key %s: at %s: %w", path, at.UTC().Format(time.RFC3339), unusable(entity, at))
 	}
 	withoutSalt := false
-	return &Signer{entity, &packet.Config{
+	return &Signer{entity, key.PublicKey, &packet.Config{
 		DefaultHash:                           crypto.SHA256, // what rpm 4.14 (EL 8) and debsig-verify take
 		SigningKeyId:                          key.PublicKey.KeyId,
 		Time:                                  func() time.Time { return at },
@@ -60,24 +64,16 @@ func Load(path, passphrase string, at, now time.Time) (*Signer, error) {
 }
 
 // read reads a key ring that holds one secret key.
-func read(path string) (*openpgp.Entity, error) {
-	data, err := os.ReadFile(path)
+func read(ctx context.Context, path string) (*openpgp.Entity, error) {
+	data, err := readSecret(ctx, path, maxKey)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := openpgp.ReadKeyRing(bytes.NewReader(data))
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN PGP")) {
-		keys, err = openpgp.ReadArmoredKeyRing(bytes.NewReader(data))
-	}
+	keys, err := readKeys(data)
 	if err != nil {
-		return nil, fmt.Errorf("no OpenPGP key in it: %w", err)
+		return nil, fmt.Errorf("not an OpenPGP key: %w", err)
 	}
-	var secret []*openpgp.Entity
-	for _, key := range keys {
-		if key.PrivateKey != nil {
-			secret = append(secret, key)
-		}
-	}
+	secret := slices.DeleteFunc(slices.Clone(keys), func(key *openpgp.Entity) bool { return key.PrivateKey == nil })
 	switch {
 	case len(secret) == 1:
 		return secret[0], nil
@@ -87,8 +83,28 @@ func read(path string) (*openpgp.Entity, error) {
 	return nil, fmt.Errorf("%d secret keys, want one: export one by its fingerprint", len(secret))
 }
 
+// armorStart begins each armored block (RFC 9580 6.2.1).
+const armorStart = "-----BEGIN PGP"
+
+// readKeys reads the keys of a file: of each of its armored blocks, or of one
+// binary key ring.
+func readKeys(data []byte) (openpgp.EntityList, error) {
+	if !bytes.Contains(data, []byte(armorStart)) {
+		return openpgp.ReadKeyRing(bytes.NewReader(data))
+	}
+	var keys openpgp.EntityList
+	for _, block := range bytes.SplitAfter(data, []byte(armorStart))[1:] {
+		more, err := openpgp.ReadArmoredKeyRing(io.MultiReader(strings.NewReader(armorStart), bytes.NewReader(block)))
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, more...)
+	}
+	return keys, nil
+}
+
 // unlock takes the passphrase off the key and its subkeys.
-func unlock(entity *openpgp.Entity, passphrase string) error {
+func unlock(ctx context.Context, entity *openpgp.Entity, passphrase string) error {
 	locked := entity.PrivateKey.Encrypted
 	for _, subkey := range entity.Subkeys {
 		locked = locked || subkey.PrivateKey != nil && subkey.PrivateKey.Encrypted
@@ -101,13 +117,12 @@ func unlock(entity *openpgp.Entity, passphrase string) error {
 	case passphrase == "":
 		return errors.New("is locked with a passphrase; give GPG_PASSPHRASE_PATH")
 	}
-	secret, err := os.ReadFile(passphrase)
+	secret, err := ReadPassphrase(ctx, passphrase)
 	if err != nil {
 		return err
 	}
-	secret, _, _ = bytes.Cut(secret, []byte("\n"))
-	if err := entity.DecryptPrivateKeys(bytes.TrimSuffix(secret, []byte("\r"))); err != nil {
-		return fmt.Errorf("the first line of %s does not unlock it", passphrase)
+	if err := entity.DecryptPrivateKeys(secret); err != nil {
+		return errors.New("the first line of the file that GPG_PASSPHRASE_PATH names does not unlock it")
 	}
 	return nil
 }
@@ -220,7 +235,7 @@ func parse(signature []byte) (*packet.Signature, error) {
 }
 
 func dearmor(signature []byte) ([]byte, error) {
-	if !bytes.HasPrefix(signature, []byte("-----BEGIN PGP")) {
+	if !bytes.HasPrefix(signature, []byte(armorStart)) {
 		return signature, nil
 	}
 	block, err := armor.Decode(bytes.NewReader(signature))
