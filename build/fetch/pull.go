@@ -75,17 +75,15 @@ func Pull(ctx context.Context, opts PullOptions) ([]Tarball, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pull %q: %w", opts.Repository, err)
 	}
+	opts.Jobs, opts.Wait = max(opts.Jobs, 1), cmp.Or(opts.Wait, time.Second)
 	p := &puller{opts: opts, repository: repository}
-	if p.opts.Wait == 0 {
-		p.opts.Wait = time.Second
-	}
 	if err := p.connect(ctx); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", opts.Repository, err)
 	}
 
 	tarballs, errs := make([]*Tarball, len(opts.Helpers)), make([]error, len(opts.Helpers))
 	var group errgroup.Group
-	group.SetLimit(max(opts.Jobs, 1))
+	group.SetLimit(opts.Jobs)
 	for i, helper := range opts.Helpers {
 		group.Go(func() error {
 			if ctx.Err() != nil {
@@ -140,7 +138,7 @@ func (p *puller) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.remote, err = remote.NewPuller(remote.WithTransport(loggedIn), remote.WithJobs(max(p.opts.Jobs, 1)))
+		p.remote, err = remote.NewPuller(remote.WithTransport(loggedIn), remote.WithJobs(p.opts.Jobs))
 		return err
 	})
 }
