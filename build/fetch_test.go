@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,10 +25,24 @@ import (
 	"pretag/build/testutil"
 )
 
+// PLAIN_HTTP is a list of hosts, not of URLs.
+func TestPlainHTTPVariable(t *testing.T) {
+	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.3.0", "PLAIN_HTTP": "10.0.0.1:5000, registry.example.com"})
+	if want := []string{"10.0.0.1:5000", "registry.example.com"}; !slices.Equal(c.PlainHTTP, want) {
+		t.Errorf("got %q, want %q", c.PlainHTTP, want)
+	}
+	_, err := FromEnv(func(name string) string {
+		return map[string]string{"PLAIN_HTTP": "http://registry.example.com"}[name]
+	}, Folders)
+	if want := `PLAIN_HTTP="http://registry.example.com": want a registry's host, with its port if it has one`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 func fetchConfig(t *testing.T, variables map[string]string) Config {
 	t.Helper()
-	folder := t.TempDir()
-	variables["HELPER_IMAGES"], variables["OUT"] = filepath.Join(folder, "in"), filepath.Join(folder, "out")
+	dir := t.TempDir()
+	variables["HELPER_IMAGES"], variables["OUT"] = filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	variables["SOURCE_DATE_EPOCH"] = "1700000000"
 	c, err := FromEnv(func(variable string) string { return variables[variable] }, Release)
 	if err != nil {

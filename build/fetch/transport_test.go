@@ -317,7 +317,9 @@ func TestChild(t *testing.T) {
 	if !is {
 		return
 	}
-	if _, err := Pull(t.Context(), pullOptions(t, host, dir, "good-x86_64")); err != nil {
+	opts := pullOptions(t, host, dir, "good-x86_64")
+	opts.PlainHTTP = strings.Fields(os.Getenv("PLAIN_HTTP"))
+	if _, err := Pull(t.Context(), opts); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
@@ -335,6 +337,10 @@ func TestTLSAndProxy(t *testing.T) {
 	write(t, certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}))
 	// httptest's certificate is for example.com, which only the proxy can reach.
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "plain.example.com" {
+			s.ServeHTTP(w, r)
+			return
+		}
 		if r.Method != http.MethodConnect || r.Host != "example.com:443" {
 			w.WriteHeader(http.StatusForbidden)
 			return
@@ -365,5 +371,14 @@ func TestTLSAndProxy(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"good-x86_64.tar", "good-x86_64.tar.origin"}, names(t, dir)); diff != "" {
 		t.Error(diff)
+	}
+
+	// A registry elsewhere, in plain http: only if it is marked.
+	dir, throughProxy = t.TempDir(), "HTTP_PROXY="+proxy.URL
+	if err := pullInChild(t, "plain.example.com", dir, home, throughProxy, "HTTPS_PROXY="+proxy.URL); err == nil {
+		t.Error("asked in plain http, although it is not marked")
+	}
+	if err := pullInChild(t, "plain.example.com", dir, home, throughProxy, "PLAIN_HTTP=plain.example.com"); err != nil {
+		t.Error(err)
 	}
 }
