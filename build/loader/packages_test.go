@@ -233,7 +233,7 @@ func (r root) asked(want ...string) {
 
 func (r root) enabled(want bool) {
 	r.Helper()
-	for _, by := range []string{"multi-user.target", "gitlab-runner.service", "docker.service", "podman.socket"} {
+	for _, by := range []string{"multi-user.target", "gitlab-runner.service", "docker.service", "snap.docker.dockerd.service", "podman.socket"} {
 		if got := r.has("etc/systemd/system/" + by + ".wants/" + unit); got != want {
 			r.Errorf("enabled for %s: %t, want %t", by, got, want)
 		}
