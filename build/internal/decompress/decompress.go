@@ -1,6 +1,6 @@
-// Package decompress undoes the one compression that a stream begins with. It
-// tells it by content, bounds the memory that the stream can ask for, and says
-// where in the input a stream is broken.
+// Package decompress decompresses a stream. The content decides what format the
+// stream has. The package bounds the memory that the stream can ask for, and its
+// errors say where in the input a stream is broken.
 package decompress
 
 import (
@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
 )
@@ -33,9 +32,9 @@ const (
 // above 192 MiB (7-Zip 26.02, C/LzmaEnc.c, LzmaEncProps_Normalize).
 const MaxWindow = 256 << 20
 
-// A stream may grow to maxGrowth times its size once it is above freeGrowth
-// bytes. Root filesystems grow to some 4 times, zeros in gzip to 1,000 times and
-// in the others to more: such a stream is a bomb, or an image of holes.
+// A stream may grow to maxGrowth times its size once it has more than freeGrowth
+// bytes. Root filesystems grow to some 4 times their size. Zeros grow to 1,000
+// times in gzip and to more in the other formats: such a stream is a bomb.
 const (
 	freeGrowth = 512 << 20
 	maxGrowth  = 250
@@ -51,14 +50,15 @@ func magics() map[Format][]byte {
 	}
 }
 
-// Detect tells the format by the first bytes of a stream, six at least.
+// Detect returns the format of a stream that begins with head, which should have
+// six bytes.
 func Detect(head []byte) Format {
 	for format, magic := range magics() {
 		if bytes.HasPrefix(head, magic) {
 			return format
 		}
 	}
-	// Skippable frames, 0x184D2A50 to 0x184D2A5F, may stand first (RFC 8878 3.1.2).
+	// Skippable frames, 0x184D2A50 to 0x184D2A5F, may come first (RFC 8878 3.1.2).
 	if len(head) >= 4 && head[0]&0xf0 == 0x50 && head[1] == 0x2a && head[2] == 0x4d && head[3] == 0x18 {
 		return Zstd
 	}
@@ -78,6 +78,7 @@ type Reader struct {
 	plain   io.Reader
 	read    int64 // bytes of plain
 	input   *counter
+	head    []byte // of the input
 	release func()
 	err     error
 }
@@ -87,23 +88,26 @@ func NewReader(r io.Reader) (*Reader, error) {
 	return (*Decoders)(nil).NewReader(r)
 }
 
-// NewReader begins to read r. The decoder comes back with the reader's Close.
+// NewReader begins to read r. Closing the reader returns its decoder to d.
 func (d *Decoders) NewReader(r io.Reader) (*Reader, error) {
 	input := &counter{r: r}
 	buffered := bufio.NewReaderSize(input, 256<<10)
-	head, err := buffered.Peek(6)
+	head, err := buffered.Peek(maxHead)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	err = nil // what is short is for the decoder to refuse
-	reader := &Reader{Format: Detect(head), input: input, release: func() {}}
+	if err := unsupported(head); err != nil {
+		return nil, err
+	}
+	err = nil // the decoder rejects what is too short
+	reader := &Reader{Format: Detect(head), input: input, head: bytes.Clone(head), release: func() {}}
 	switch reader.Format {
 	case None:
 		reader.plain = buffered
 	case Bzip2:
 		reader.plain = bzip2.NewReader(buffered)
 	case Gzip:
-		reader.plain, err = gzip.NewReader(buffered)
+		reader.plain, err = newGzipReader(buffered)
 	case XZ:
 		err = d.useXZ(reader, buffered)
 	case Zstd:
@@ -173,6 +177,12 @@ func (d *Reader) explain(err error) error {
 	switch {
 	case d.input.err != nil: // the input itself could not be read
 		return d.input.err
+	case errors.Is(err, errAfterGzip):
+		return fmt.Errorf("offset %d: %w", d.input.n, err)
+	case errors.Is(err, xz.ErrOptions), errors.Is(err, xz.ErrUnsupportedCheck):
+		return fmt.Errorf("unsupported xz stream: it uses %s. Compress it again: xz -dc FILE | xz > NEW", xzFeature(d.head))
+	case errors.Is(err, zstd.ErrUnknownDictionary):
+		return errors.New("unsupported zstd stream: it needs a dictionary. Compress it again without one: zstd -dc -D DICTIONARY FILE | zstd > NEW")
 	case errors.Is(err, xz.ErrMemlimit), errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return fmt.Errorf("the %s stream asks for more than %d MiB of history", d.Format, MaxWindow>>20)
 	case errors.Is(err, io.ErrUnexpectedEOF), d.input.eof && errors.Is(err, xz.ErrBuf):
