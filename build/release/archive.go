@@ -123,6 +123,10 @@ func (f Archive) Info() []byte {
 	return b.Bytes()
 }
 
+// maxInfoLine is the longest line of a record, in bytes. The diff IDs of 1000
+// layers, the most that an image may have, are 72 kB.
+const maxInfoLine = 256 << 10
+
 // ParseInfo reads a record. An unknown key, a repeated key or a line that is not
 // KEY=value is an error that names the line.
 func ParseInfo(r io.Reader) (Archive, error) {
@@ -132,6 +136,7 @@ func ParseInfo(r io.Reader) (Archive, error) {
 		fields[field.key] = field
 	}
 	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, maxInfoLine)
 	for line := 1; scanner.Scan(); line++ {
 		key, value, ok := strings.Cut(scanner.Text(), "=")
 		if !ok {
