@@ -75,7 +75,7 @@ func layouts(t *testing.T) map[string][]byte {
 // layers' diff IDs.
 func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Hash, error) {
 	h, _ := testutil.Catalogue(t).Lookup("alpine-x86_64")
-	img, err := tarball.Open(path, h.Platform, filepath.Dir(path), decoders)
+	img, err := tarball.Open(t.Context(), path, h.Platform, filepath.Dir(path), decoders)
 	if err != nil {
 		return nil, err
 	}

@@ -229,7 +229,7 @@ func (w *worker) read(ctx context.Context, in input, path string) (f release.Arc
 	if err := w.checkOrigin(in); err != nil {
 		return f, err
 	}
-	img, err := tarball.Open(in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
+	img, err := tarball.Open(ctx, in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
 	if err != nil {
 		return f, err
 	}

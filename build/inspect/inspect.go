@@ -87,7 +87,7 @@ func File(ctx context.Context, file string, c *catalogue.Catalogue) (*Findings, 
 		return nil, err
 	}
 	found, h := newFindings(c, file)
-	img, err := tarball.Open(file, h.Platform, os.TempDir(), nil)
+	img, err := tarball.Open(ctx, file, h.Platform, os.TempDir(), nil)
 	if err != nil {
 		return nil, err
 	}

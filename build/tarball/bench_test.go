@@ -26,7 +26,7 @@ func BenchmarkOpen(b *testing.B) {
 			b.SetBytes(int64(len(rootfs)))
 			var decoders decompress.Decoders
 			for b.Loop() {
-				img, err := tarball.Open(path, amd64(), b.TempDir(), &decoders)
+				img, err := tarball.Open(b.Context(), path, amd64(), b.TempDir(), &decoders)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -1,5 +1,3 @@
-// Package image makes and checks the config that an image gets. It is pure: no
-// files, no clock.
 package tarball
 
 import (
@@ -15,8 +13,8 @@ import (
 	"pretag/build/internal/platform"
 )
 
-// FromRootfs makes the config of an image whose one layer is a flat root
-// filesystem: it puts back what the catalogue says that the filesystem has lost.
+// FromRootfs returns the config of an image whose one layer is a flat root
+// filesystem. What the filesystem has lost comes from the catalogue.
 func FromRootfs(h catalogue.Helper, diffIDs []v1.Hash, created time.Time) ([]byte, error) {
 	at := v1.Time{Time: created.UTC()}
 	return json.Marshal(v1.ConfigFile{
@@ -36,8 +34,9 @@ func FromRootfs(h catalogue.Helper, diffIDs []v1.Hash, created time.Time) ([]byt
 	})
 }
 
-// Keep checks the config that an image came with against the helper's platform
-// and the layers' diff IDs. It is kept byte for byte, so that the image keeps its ID.
+// Keep checks the config of an input image against the helper's platform and the
+// diff IDs of the layers. It returns the config byte for byte, so that the image
+// keeps its ID.
 func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) {
 	var c v1.ConfigFile
 	if err := json.Unmarshal(config, &c); err != nil {
@@ -52,5 +51,5 @@ func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) 
 	return config, nil
 }
 
-// ID is the image ID: the digest of the config (OCI image-spec v1.1, config.md).
+// ID returns the image ID: the digest of the config (OCI image-spec v1.1, config.md).
 func ID(config []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(config)) }

@@ -13,7 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// digestReader fails at the end of a stream whose sha256 is not the wanted one.
+// A digestReader fails at the end of a stream if its sha256 is not want.
 type digestReader struct {
 	r    io.Reader
 	sum  hash.Hash
@@ -35,7 +35,7 @@ func (d *digestReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// notTar says what the head of a file looks like that is no tar file.
+// notTar returns an error that says what a file looks like that is not a tar file.
 func notTar(head []byte) error {
 	looks := http.DetectContentType(head) // WHATWG MIME sniffing
 	switch {

@@ -43,7 +43,7 @@ func FuzzIndexes(f *testing.F) {
 			if err := os.WriteFile(path, testutil.Tar(t, append(layout, entries...)...), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			img, err := tarball.Open(path, amd64(), dir, nil)
+			img, err := tarball.Open(t.Context(), path, amd64(), dir, nil)
 			if err != nil {
 				continue
 			}

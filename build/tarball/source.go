@@ -1,11 +1,12 @@
-// Package source reads helper tarballs: root filesystems, oci-archives and
-// docker-archives, plain or compressed. What a tarball is, its content tells,
-// never its name. The package gives config and layers as they are; it builds nothing.
+// Package tarball reads helper tarballs: root filesystems, oci-archives and
+// docker-archives, compressed or not. The content of a tarball, not its name,
+// decides what it is. Config and layers are returned as they are.
 package tarball
 
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,10 +16,12 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/readahead"
 
+	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/stricttar"
 )
@@ -37,13 +40,14 @@ const (
 type Image struct {
 	Layout      Layout
 	Compression decompress.Format // around the tarball
-	Config      []byte            // as it stands there; nil for a Rootfs
+	Config      []byte            // byte for byte; nil for a Rootfs
 	Digest      string            // of the image's manifest, sha256:<hex>; OCIArchive only
 	Annotations map[string]string // of the image's manifest; OCIArchive only
 	RepoTags    []string          // DockerArchive only
 	Layers      []Layer           // bottom up
-	Progress    func(n int)       // when set, told of the bytes of the tarball as layers are read; by one goroutine at a time
+	Progress    func(n int)       // if set, called with the number of bytes of the tarball that were read; by one goroutine at a time
 
+	ctx      context.Context // ends reading
 	file     *os.File
 	before   os.FileInfo
 	spool    *os.File // the plain tarball, where that is not file itself
@@ -52,20 +56,21 @@ type Image struct {
 	decoders *decompress.Decoders
 }
 
-// A Layer opens one layer's plain stream. Reading it to its end checks what the
-// tarball says of it: digest, size, checksums. Its diff ID is for the reader to compute.
+// A Layer opens the uncompressed stream of one layer. Reading it to its end checks
+// what the tarball says about it: digest, size, checksums. The reader computes the diff ID.
 type Layer func() (io.ReadCloser, error)
 
-// Open opens the tarball at path. Where it holds images for several platforms,
-// the one for platform is taken; the zero Platform fits none. A compressed tarball that needs random access
-// is spooled, plain, to an unnamed file in temp. decoders may be nil. The caller
-// closes the image.
-func Open(path string, platform v1.Platform, temp string, decoders *decompress.Decoders) (_ *Image, err error) {
-	file, err := os.Open(path)
+// Open opens the tarball at path. If it holds images for several platforms, the
+// one for platform is taken; with the zero Platform it must hold one image. A
+// compressed tarball that needs random access is decompressed to an unnamed file
+// in temp. decoders may be nil. Reading ends with ctx. The caller closes the image.
+func Open(ctx context.Context, path string, platform v1.Platform, temp string, decoders *decompress.Decoders) (_ *Image, err error) {
+	// Without O_NONBLOCK, opening a FIFO waits until somebody writes to it.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	img := &Image{file: file, decoders: decoders}
+	img := &Image{ctx: ctx, file: file, decoders: decoders}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s: %w", path, errors.Join(err, img.Close()))
@@ -75,6 +80,8 @@ func Open(path string, platform v1.Platform, temp string, decoders *decompress.D
 		return nil, err
 	}
 	switch {
+	case img.before.IsDir():
+		return nil, errors.New("is a directory, want a regular file")
 	case !img.before.Mode().IsRegular():
 		return nil, errors.New("not a regular file")
 	case img.before.Size() == 0:
@@ -110,9 +117,9 @@ func (img *Image) Close() error {
 	return errors.Join(append(errs, img.file.Close())...)
 }
 
-// Sum returns the tarball's size in bytes and its sha256 in hex. Once a
-// Rootfs's layer has been read to its end that costs nothing more. It fails
-// where the file has changed since Open.
+// Sum returns the tarball's size in bytes and its sha256 in hex. Once the layer of
+// a Rootfs has been read to its end, that costs nothing more. It fails if the file
+// has changed since Open.
 func (img *Image) Sum() (int64, string, error) {
 	after, err := os.Stat(img.file.Name())
 	if err != nil {
@@ -123,7 +130,7 @@ func (img *Image) Sum() (int64, string, error) {
 	}
 	if img.sum == "" {
 		sum := sha256.New()
-		if _, err := io.Copy(sum, img.bytes()); err != nil {
+		if _, err := io.Copy(sum, contextio.NewReader(img.ctx, img.bytes())); err != nil {
 			return 0, "", err
 		}
 		img.sum = hex.EncodeToString(sum.Sum(nil))
@@ -131,19 +138,23 @@ func (img *Image) Sum() (int64, string, error) {
 	return after.Size(), img.sum, nil
 }
 
-// bytes is the tarball as it stands on disk.
+// bytes returns the tarball as it is on disk.
 func (img *Image) bytes() *io.SectionReader {
 	return io.NewSectionReader(img.file, 0, img.before.Size())
 }
 
-// counted tells Progress what is read through it, and what was before there was one.
+// counted reads r until the context ends and reports to Progress what was read,
+// including what was read before Progress was set.
 func (img *Image) counted(r io.Reader) io.Reader {
-	untold := 0
+	unreported := 0
 	return readerFunc(func(p []byte) (int, error) {
+		if img.ctx.Err() != nil {
+			return 0, context.Cause(img.ctx)
+		}
 		n, err := r.Read(p)
-		if untold += n; img.Progress != nil {
-			img.Progress(untold)
-			untold = 0
+		if unreported += n; img.Progress != nil {
+			img.Progress(unreported)
+			unreported = 0
 		}
 		return n, err
 	})
@@ -154,8 +165,8 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // detect reports whether the tarball may be an oci-archive or a docker-archive;
-// else it is a root filesystem. Of a compressed one the head alone is looked at,
-// and kept for the one pass over a root filesystem.
+// otherwise it is a root filesystem. Of a compressed tarball only the first member
+// is looked at. It is kept, so that a root filesystem is read once.
 func (img *Image) detect() (candidate bool, err error) {
 	if img.begun, err = img.begin(); err != nil {
 		return false, err
@@ -164,11 +175,11 @@ func (img *Image) detect() (candidate bool, err error) {
 	if img.Compression != decompress.None {
 		return firstIsImage(io.TeeReader(img.begun.plain, &img.begun.head))
 	}
-	m, err := index(img.bytes()) // with random access, look at all of it
+	m, err := index(img.ctx, img.bytes()) // with random access, look at all of it
 	if err != nil {
 		return false, err
 	}
-	return m.has(ociLayout) || m.has(dockerManifest) && !m.has("usr") && !m.has("etc"), nil
+	return m.isImage(), nil
 }
 
 // firstIsImage reports whether the first member of a tar stream is what image
@@ -199,12 +210,12 @@ func firstIsImage(r io.Reader) (bool, error) {
 	}
 }
 
-// imageMember are the names that image archives begin with: of the OCI layout,
+// imageMember matches the names that image archives begin with: of the OCI layout,
 // of docker save (moby v28.5.2, image/tarexport/save.go), of go-containerregistry
 // (v0.22.1, pkg/v1/tarball/write.go), and of pretag's own archives.
 var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer\.tar|(sha256:)?[0-9a-f]{64}([./].*)?)$`)
 
-// foreign says what a file looks like whose first header is none.
+// foreign describes a file whose first block is not a tar header.
 func foreign(r io.ReaderAt, err error) error {
 	head, readErr := io.ReadAll(io.NewSectionReader(r, 0, stricttar.BlockSize))
 	if readErr != nil {
@@ -216,8 +227,8 @@ func foreign(r io.ReaderAt, err error) error {
 	return err
 }
 
-// A rootfs is the stream of a root filesystem's one layer: the plain tarball
-// itself. The tarball's own sum is taken in the same pass.
+// A rootfs is the stream of the one layer of a root filesystem: the uncompressed
+// tarball itself. The sum of the tarball is taken in the same pass.
 type rootfs struct {
 	img   *Image
 	input io.Reader // the tarball, summed up as it is read
@@ -277,7 +288,7 @@ func (s *rootfs) Close() error {
 	return errors.Join(err, s.plain.Close())
 }
 
-// plainFile returns the plain tarball with random access.
+// plainFile returns the uncompressed tarball with random access.
 func (img *Image) plainFile(temp string) (*io.SectionReader, error) {
 	if img.Compression == decompress.None {
 		return img.bytes(), nil
@@ -290,7 +301,7 @@ func (img *Image) plainFile(temp string) (*io.SectionReader, error) {
 	if err := os.Remove(spool.Name()); err != nil {
 		return nil, err
 	}
-	plain, err := img.decoders.NewReader(img.bytes())
+	plain, err := img.decoders.NewReader(contextio.NewReader(img.ctx, img.bytes()))
 	if err != nil {
 		return nil, err
 	}
@@ -302,5 +313,5 @@ func (img *Image) plainFile(temp string) (*io.SectionReader, error) {
 	return io.NewSectionReader(spool, 0, n), err
 }
 
-// maxSpool is the largest plain tarball, in bytes, that is spooled.
+// maxSpool is the largest tarball, in bytes uncompressed, for random access.
 const maxSpool = 1<<33 - 1

@@ -3,13 +3,17 @@ package tarball_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +26,7 @@ import (
 	ggcr "github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"pretag/build/archive"
 	"pretag/build/internal/decompress"
 	"pretag/build/tarball"
 	"pretag/build/testutil"
@@ -39,7 +44,7 @@ func open(t *testing.T, b []byte, platform v1.Platform) (*tarball.Image, error) 
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	img, err := tarball.Open(path, platform, dir, &decompress.Decoders{})
+	img, err := tarball.Open(t.Context(), path, platform, dir, &decompress.Decoders{})
 	if err == nil {
 		t.Cleanup(func() { img.Close() })
 	}
@@ -268,7 +273,7 @@ func TestOCIArchive(t *testing.T) {
 			}
 		})
 	}
-	want := "3 images, want 1: linux/arm/v6, linux/arm/v7, linux/amd64"
+	want := "index.json: 3 images, want 1: sha256:"
 	if _, err := open(t, nested.tar(t, ""), v1.Platform{}); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want %q", err, want)
 	}
@@ -281,13 +286,13 @@ func TestOCIArchiveRefuses(t *testing.T) {
 		damage func(*layout)
 		want   string
 	}{
-		"no manifest":     {func(l *layout) { l.index = nil }, "no image for linux/amd64; there are 0"},
+		"no manifest":     {func(l *layout) { l.index = nil }, "no image for linux/amd64: the index is empty"},
 		"two of one kind": {func(l *layout) { l.index = append(l.index, l.image(t, amd64(), [][]byte{zipped}, [][]byte{zipped})) }, "2 images for linux/amd64, want 1"},
 		"two others": {func(l *layout) {
-			l.index = []v1.Descriptor{l.image(t, armv7(), nil, nil), l.image(t, v1.Platform{OS: "linux", Architecture: "s390x"}, nil, nil)}
-		}, "no image for linux/amd64; there are 2: linux/arm/v7, linux/s390x"},
+			l.index = []v1.Descriptor{l.image(t, armv7(), [][]byte{zipped}, [][]byte{zipped}), l.image(t, v1.Platform{OS: "linux", Architecture: "s390x"}, [][]byte{zipped}, [][]byte{zipped})}
+		}, "(linux/arm/v7), sha256:"},
 		"no layers":       {func(l *layout) { l.index = []v1.Descriptor{l.image(t, amd64(), nil, nil)} }, "0 layers"},
-		"blob missing":    {func(l *layout) { delete(l.blobs, l.index[0].Digest.Hex) }, "not in the archive"},
+		"blob missing":    {func(l *layout) { delete(l.blobs, l.index[0].Digest.Hex) }, "(it is absent)"},
 		"blob other size": {func(l *layout) { l.index[0].Size++ }, "its descriptor says"},
 		"blob changed":    {func(l *layout) { l.blobs[l.index[0].Digest.Hex][5] ^= 1 }, "digest is sha256:"},
 		"layer changed": {func(l *layout) {
@@ -297,7 +302,7 @@ func TestOCIArchiveRefuses(t *testing.T) {
 				}
 			}
 		}, "digest is sha256:"},
-		"digest escapes":   {func(l *layout) { l.index[0].Digest.Hex = "../../etc/passwd" }, "index.json: found non-hex character"},
+		"digest escapes":   {func(l *layout) { l.index[0].Digest.Hex = "../../etc/passwd" }, "entry 1 of index (found non-hex character"},
 		"digest of sha512": {func(l *layout) { l.index[0].Digest = v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("ab", 64)} }, "want sha256:<64 hex digits>"},
 		"index in itself": {func(l *layout) {
 			d := l.index[0]
@@ -361,10 +366,10 @@ func TestDockerArchive(t *testing.T) {
 		"two images":     {`[{"RepoTags":["a:1"]},{"RepoTags":["b:2"]}]`, `2 images, want 1: ["a:1" "b:2"]`},
 		"no image":       {`[]`, "0 images, want 1"},
 		"broken":         {`[`, "manifest.json: unexpected end"},
-		"config missing": {`[{"Config":"x.json"}]`, "x.json: not in the archive"},
-		"layer escapes":  {strings.Replace(manifest, "1/layer.tar", "../../etc/passwd", 1), "not in the archive"},
-		"too few layers": {strings.Replace(manifest, `"1/layer.tar",`, "", 1), "2 layers, config has 3 diff IDs"},
-		"huge":           {"[" + strings.Repeat(" ", 9<<20) + "]", "at most 8388608"},
+		"config missing": {strings.Replace(manifest, strings.Repeat("a", 64), "x", 1), `"x.json" is not in the archive`},
+		"layer escapes":  {strings.Replace(manifest, "1/layer.tar", "../../etc/passwd", 1), "is not in the archive"},
+		"too few layers": {strings.Replace(manifest, `"1/layer.tar",`, "", 1), "2 layers, the config has 3 diff IDs"},
+		"huge":           {"[" + strings.Repeat(" ", 9<<20) + "]", "at most 4194304"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			entries[5] = testutil.File("manifest.json", row.manifest)
@@ -379,8 +384,8 @@ func TestDockerArchive(t *testing.T) {
 	again := testutil.File("2/layer.tar", "")
 	for name, more := range map[string][]testutil.Entry{"twice": {again}, "thrice": {again, again}, "a link too": {link}, "a link and twice": {link, again}} {
 		_, err := open(t, testutil.Tar(t, append(more, entries...)...), amd64())
-		if err == nil || !strings.Contains(err.Error(), "2/layer.tar: stands twice") {
-			t.Errorf("%s: error %v, want the member that stands twice", name, err)
+		if err == nil || !strings.Contains(err.Error(), "\"2/layer.tar\" is in the archive twice") {
+			t.Errorf("%s: error %v, want the member that is in it twice", name, err)
 		}
 	}
 }
@@ -473,8 +478,8 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 			}
 		})
 	}
-	if _, err := tarball.Open(t.TempDir(), amd64(), "", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("folder: error %v", err)
+	if _, err := tarball.Open(t.Context(), t.TempDir(), amd64(), "", nil); err == nil || !strings.Contains(err.Error(), "is a directory, want a regular file") {
+		t.Errorf("directory: error %v", err)
 	}
 }
 
@@ -489,7 +494,7 @@ func TestSumNoticesChange(t *testing.T) {
 	if err := os.WriteFile(path, testutil.Rootfs(t, "x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	img, err := tarball.Open(path, amd64(), "", nil)
+	img, err := tarball.Open(t.Context(), path, amd64(), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -499,6 +504,168 @@ func TestSumNoticesChange(t *testing.T) {
 	}
 	if _, _, err := img.Sum(); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Opening a FIFO does not wait for a writer.
+func TestOpenFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tarball.Open(t.Context(), path, amd64(), "", nil)
+	if want := path + ": not a regular file"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
+}
+
+// Reading ends with the context, wherever it is.
+func TestOpenEndsWithContext(t *testing.T) {
+	stop := errors.New("stop")
+	l := newLayout()
+	rootfs := testutil.Rootfs(t, "x")
+	l.index = []v1.Descriptor{l.image(t, amd64(), [][]byte{rootfs}, [][]byte{rootfs})}
+	for name, input := range map[string][]byte{
+		"rootfs": rootfs, "oci-archive": l.tar(t, ""), "rootfs.gz": gzipped(t, rootfs), "oci-archive.gz": gzipped(t, l.tar(t, "")),
+	} {
+		path := filepath.Join(t.TempDir(), "input")
+		if err := os.WriteFile(path, input, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		img, err := tarball.Open(ctx, path, amd64(), filepath.Dir(path), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		cancel(stop)
+		if _, err := layers(img); !errors.Is(err, stop) {
+			t.Errorf("%s: layers: error %v, want that of the context", name, err)
+		}
+		if _, _, err := img.Sum(); !errors.Is(err, stop) {
+			t.Errorf("%s: sum: error %v, want that of the context", name, err)
+		}
+		if err := img.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := tarball.Open(ctx, path, amd64(), filepath.Dir(path), nil); !errors.Is(err, stop) {
+			t.Errorf("%s: error %v, want that of the context", name, err)
+		}
+	}
+}
+
+func gzipped(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	z := gzip.NewWriter(&buf)
+	if _, err := z.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// Uncompressed and compressed, a tarball is taken for the same: an image archive,
+// a root filesystem that has files with the names of one, or neither.
+func TestSameLayoutCompressed(t *testing.T) {
+	l := newLayout()
+	rootfs := testutil.Rootfs(t, "x")
+	l.index = []v1.Descriptor{l.image(t, amd64(), [][]byte{rootfs}, [][]byte{rootfs})}
+	file, dir := testutil.File, testutil.Dir
+	hex := strings.Repeat("ab", 32)
+	cont := file("x", "")
+	cont.Header.Typeflag = tar.TypeCont
+	for name, row := range map[string]struct {
+		input []byte
+		want  string // layout, or a part of the error
+	}{
+		"oci-archive":                           {l.tar(t, ""), "oci-archive"},
+		"root filesystem with oci-layout first": {testutil.Tar(t, file("oci-layout", "{}"), file("index.json", "{}"), dir("usr/"), file("usr/x", "")), "rootfs"},
+		"root filesystem with oci-layout last":  {testutil.Tar(t, dir("etc/"), file("etc/x", ""), file("oci-layout", "{}")), "rootfs"},
+		"root filesystem with manifest.json":    {testutil.Tar(t, file("manifest.json", "[]"), file("bin/sh", "")), "rootfs"},
+		"lost oci-layout":                       {testutil.Tar(t, file("index.json", "{}"), file("blobs/sha256/"+hex, "x")), "not a root filesystem: it holds "},
+		"lost manifest.json":                    {testutil.Tar(t, file(hex+".json", "{}"), file(hex+"/layer.tar", "x"), file("repositories", "{}")), "not a root filesystem: it holds "},
+		"lost, as podman saves":                 {testutil.Tar(t, file(hex+".tar", "x"), file(hex+".json", "{}")), "not a root filesystem: it holds "},
+		"lost, as crane saves":                  {testutil.Tar(t, file("sha256:"+hex, "x"), file(hex+".tar.gz", "{}")), "not a root filesystem: it holds "},
+		"lost, as pretag builds":                {testutil.Tar(t, file("layer.tar", "x"), file("layer-2.tar", "x"), file(hex+".json", "{}")), "not a root filesystem: it holds "},
+		"a member outside":                      {testutil.Tar(t, file("manifest.json", "[]"), file("../x", "")), `member "../x": path contains ".."`},
+		"a member at the root":                  {testutil.Tar(t, file("oci-layout", "{}"), file("/x", "")), `member "/x": absolute path`},
+		"a member of type 7":                    {testutil.Tar(t, file("manifest.json", "[]"), cont), `member "x": type '7', want a file`},
+	} {
+		for how, input := range map[string][]byte{"plain": row.input, "gzip": gzipped(t, row.input)} {
+			img, err := open(t, input, amd64())
+			got := ""
+			if err == nil {
+				got = string(img.Layout)
+				spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs}
+				for _, layer := range img.Layers {
+					spec.Layers = append(spec.Layers, archive.Opener(layer))
+				}
+				_, err = archive.Examine(t.Context(), spec)
+			}
+			if err != nil {
+				got = err.Error()
+			}
+			if !strings.Contains(got, row.want) {
+				t.Errorf("%s, %s: %s, want %s", name, how, got, row.want)
+			}
+		}
+	}
+}
+
+// Of an index, what is used must be right, and nothing else needs to be.
+func TestOCIArchiveOfMany(t *testing.T) {
+	rootfs, other := testutil.Rootfs(t, "one"), testutil.Rootfs(t, "two")
+	s390x := v1.Platform{OS: "linux", Architecture: "s390x"}
+	on := func(d v1.Descriptor, p v1.Platform) v1.Descriptor { d.Platform = &p; return d }
+	for name, build := range map[string]func(l *layout, good v1.Descriptor) []v1.Descriptor{
+		// docker save with the containerd store: the whole index, the blobs of one platform.
+		"absent": func(l *layout, good v1.Descriptor) []v1.Descriptor {
+			absent := l.image(t, s390x, [][]byte{other}, [][]byte{other})
+			delete(l.blobs, absent.Digest.Hex)
+			return []v1.Descriptor{on(absent, s390x), on(good, amd64())}
+		},
+		"absent config": func(l *layout, good v1.Descriptor) []v1.Descriptor {
+			image := l.image(t, s390x, [][]byte{other}, [][]byte{other})
+			var m v1.Manifest
+			if err := json.Unmarshal(l.blobs[image.Digest.Hex], &m); err != nil {
+				t.Fatal(err)
+			}
+			delete(l.blobs, m.Config.Digest.Hex)
+			return []v1.Descriptor{image, good} // without platforms
+		},
+		"absent signature": func(l *layout, good v1.Descriptor) []v1.Descriptor {
+			return []v1.Descriptor{good, {MediaType: ociManifest, Size: 5, Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("e", 64)}}}
+		},
+		"sha512": func(l *layout, good v1.Descriptor) []v1.Descriptor {
+			return []v1.Descriptor{on(v1.Descriptor{MediaType: ociManifest, Size: 5, Digest: v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("e", 128)}}, s390x), on(good, amd64())}
+		},
+		"artifact in front": func(l *layout, good v1.Descriptor) []v1.Descriptor {
+			artifact := l.json(t, v1.Manifest{SchemaVersion: 2, Config: l.blob([]byte("{}"), "application/vnd.oci.empty.v1+json"), Layers: []v1.Descriptor{l.blob([]byte("x"), "text/plain")}}, ociManifest)
+			return []v1.Descriptor{on(artifact, amd64()), on(good, amd64())}
+		},
+		"BuildKit's zstd": func(l *layout, good v1.Descriptor) []v1.Descriptor {
+			var m v1.Manifest
+			if err := json.Unmarshal(l.blobs[good.Digest.Hex], &m); err != nil {
+				t.Fatal(err)
+			}
+			m.MediaType = types.DockerManifestSchema2
+			m.Config.MediaType = types.DockerConfigJSON
+			m.Layers[0].MediaType = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+			return []v1.Descriptor{l.json(t, m, string(types.DockerManifestSchema2))}
+		},
+	} {
+		l := newLayout()
+		l.index = build(l, l.image(t, amd64(), [][]byte{rootfs}, [][]byte{gzipped(t, rootfs)}))
+		img, err := open(t, l.tar(t, ""), amd64())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, err := layers(img); err != nil || len(got) != 1 || !bytes.Equal(got[0], rootfs) {
+			t.Errorf("%s: %d layers, %v", name, len(got), err)
+		}
 	}
 }
 
@@ -514,7 +681,7 @@ func FuzzOpen(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		img, err := tarball.Open(path, amd64(), dir, nil)
+		img, err := tarball.Open(t.Context(), path, amd64(), dir, nil)
 		if err != nil {
 			return
 		}
