@@ -251,6 +251,9 @@ func (r Runner) run(ctx context.Context, c *coordinator, dir string) error {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return err
 	}
 	ended := make(chan error, 1)
