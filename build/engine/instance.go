@@ -300,10 +300,14 @@ func (i *Instance) giveTo(name, subids string) ([]string, error) {
 	return []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}, i.Give(i.dir)
 }
 
+// callerDirs begins the names of directories that MkdirTemp makes. Containers may
+// leave files of other users in them.
+const callerDirs = "for-"
+
 // MkdirTemp makes a directory for files of the instance's caller. It is removed
 // with the instance at the latest.
-func (i *Instance) MkdirTemp(pattern string) (string, error) {
-	dir, err := os.MkdirTemp(i.dir, pattern)
+func (i *Instance) MkdirTemp() (string, error) {
+	dir, err := os.MkdirTemp(i.dir, callerDirs)
 	if err != nil {
 		return "", err
 	}
@@ -348,9 +352,9 @@ func (i *Instance) awaitAPI(ctx context.Context) error {
 		select {
 		case ended := <-i.done:
 			i.done <- ended
-			return fmt.Errorf("%w: %s", errors.Join(ended, errors.New("the service ended")), i.lastWords())
+			return fmt.Errorf("%w: %s", errors.Join(ended, errors.New("the service ended")), i.LastWords())
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w: %s", context.Cause(ctx), err, i.lastWords())
+			return fmt.Errorf("%w: %w: %s", context.Cause(ctx), err, i.LastWords())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -368,8 +372,8 @@ func (i *Instance) describe(ctx context.Context) error {
 	return err
 }
 
-// lastWords is the end of what the service logged.
-func (i *Instance) lastWords() string {
+// LastWords returns the end of what the service logged.
+func (i *Instance) LastWords() string {
 	log, err := os.ReadFile(i.path("log"))
 	if err != nil {
 		return err.Error()
@@ -476,7 +480,7 @@ func (i *Instance) remove() error {
 		// container that has just ended may still hold it.
 		ctx, cancel := limit(context.Background(), callLimit)
 		defer cancel()
-		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount --lazy "$1/overlay" 2>/dev/null; rm -rf "$1"`, "sh", i.path("root"))
+		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount --lazy "$1/root/overlay" 2>/dev/null; rm -rf "$1/root" "$1"/`+callerDirs+`*`, "sh", i.dir)
 		err = errors.Join(err, unshareErr, i.endPause())
 	}
 	return errors.Join(err, os.RemoveAll(i.dir))

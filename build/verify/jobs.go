@@ -104,7 +104,7 @@ type jobs struct {
 
 // install puts the runner next to the engine.
 func (r *Runner) install(instance *engine.Instance) (*jobs, error) {
-	dir, err := instance.MkdirTemp("runner-")
+	dir, err := instance.MkdirTemp()
 	if err != nil {
 		return nil, err
 	}
@@ -242,37 +242,69 @@ func (run engineRun) add(ctx context.Context, im expected) error {
 	return ways[0].load(ctx, io.Reader(file), im)
 }
 
+// attempts is how often a job is tried that the runner ends with a system
+// failure: a failure that is not the script's. podman 4.3.1 on a busy machine now
+// and then refuses to attach to a container that has only just ended (seen with
+// GitLab Runner 17.9.0: "unable to upgrade to tcp, received 500").
+const attempts = 3
+
 // job runs one job of the helper im, its script in image, and judges it.
 func (run engineRun) job(ctx context.Context, im expected, check, image string) error {
 	h := helperOf(im.Archive)
-	settings := job.Settings{Image: image, Shell: h.Shell, Concrete: !hasShell(im)}
+	settings := job.Settings{Image: image, Shell: h.Shell, Concrete: !hasShell(im), NoNetwork: run.Kind == engine.PodmanRootless}
 	if h.Flavor != catalogue.DefaultFlavor {
 		settings.Flavor = h.Flavor
 	}
 	r := Result{Subject: im.Helper, Check: check}
 	return timed(&run.result.Results, r, func(r *Result) error {
-		outcome, said, err := run.jobs.installed.Run(ctx, settings)
-		r.log = outcome.Trace + "\n--- the coordinator and gitlab-runner ---\n" + outcome.Log
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		switch {
-		case err != nil:
-			r.judge(append(lines(err), complaints(outcome.Log)...))
-		case check == jobControl:
-			run.judgeControl(im, r, outcome)
-		case check == jobFileCheck && run.refuses(im.Archive) != "" && outcome.State != "success":
-			r.Status, r.Says = Refused, run.refuses(im.Archive)
-		default:
-			judgeJob(r, outcome, said)
-			if r.Status == Passed && check == jobFileCheck {
-				// The runner has loaded the image, so the engine must have the right one.
-				got, err := run.Inspect(ctx, im.RepoTag)
-				r.judge(append(lines(err), run.differences(got, im)...))
+		tried := ""
+		for n := 1; ; n++ {
+			outcome, said, err := run.jobs.installed.Run(ctx, settings)
+			r.log += fmt.Sprintf("%s\n--- the coordinator and gitlab-runner ---\n%s\n--- the engine ---\n%s\n", outcome.Trace, outcome.Log, run.LastWords())
+			if cause := context.Cause(ctx); cause != nil {
+				return cause
 			}
+			if err := run.ClearContainers(ctx); err != nil {
+				return err
+			}
+			if check != jobControl && outcome.Reason == systemFailure && run.refuses(im.Archive) == "" && n < attempts {
+				tried = fmt.Sprintf(" at attempt %d; before: %s", n+1, strings.Join(complaints(outcome.Trace), "; "))
+				continue
+			}
+			run.judge(ctx, im, r, outcome, said, err)
+			if r.Status == Passed {
+				r.Says += tried
+			}
+			return nil
 		}
-		return run.ClearContainers(ctx)
 	})
+}
+
+// systemFailure is the runner's reason for a failure that is not the script's
+// (GitLab Runner v17.9.0, common/network.go).
+const systemFailure = "runner_system_failure"
+
+// judge sets what a job's outcome means for its check.
+func (run engineRun) judge(ctx context.Context, im expected, r *Result, outcome job.Outcome, said bool, err error) {
+	switch {
+	case err != nil:
+		r.judge(append(lines(err), complaints(outcome.Log)...))
+	case r.Check == jobControl:
+		run.judgeControl(im, r, outcome)
+	case r.Check == jobFileCheck && run.refuses(im.Archive) != "" && outcome.State != "success":
+		r.Status, r.Says = Refused, run.refuses(im.Archive)
+	default:
+		judgeJob(r, outcome, said)
+		if r.Status == Passed && r.Check == jobFileCheck {
+			// The runner has loaded the image, so the engine must have the right one.
+			got, err := run.Inspect(ctx, im.RepoTag)
+			if err != nil {
+				r.judge(lines(err))
+				return
+			}
+			r.judge(run.differences(got, im))
+		}
+	}
 }
 
 // judgeJob wants the runner's success and the word that only the repository has.

@@ -129,6 +129,9 @@ type Settings struct {
 	Flavor   string // of the helper image; empty for the runner's default
 	Shell    string // empty or pwsh
 	Concrete bool   // run every step through the helper program (GitLab Runner 18.11, FF_CONCRETE)
+
+	// NoNetwork gives no network to containers for which the runner chooses none.
+	NoNetwork bool
 }
 
 const (
@@ -169,9 +172,18 @@ func (r Runner) Run(ctx context.Context, s Settings) (outcome Outcome, said bool
 		return outcome, false, err
 	}
 	defer coordinator.close()
+	socket := r.host.Socket()
+	if s.NoNetwork {
+		socket = filepath.Join(dir, "engine")
+		proxy, err := withoutNetwork(ctx, r.host.Socket(), socket)
+		if err != nil {
+			return outcome, false, err
+		}
+		defer proxy.Close()
+	}
 	err = errors.Join(
 		writeFile(filepath.Join(dir, "gitconfig"), []byte("[safe]\n\tdirectory = *\n")),
-		writeFile(filepath.Join(dir, "config.toml"), s.config(coordinator.url, r.host.Socket(), dir)),
+		writeFile(filepath.Join(dir, "config.toml"), s.config(coordinator.url, socket, dir)),
 		os.Mkdir(filepath.Join(dir, "work"), 0o755),
 		r.host.Give(dir),
 	)
