@@ -53,7 +53,7 @@ func chooseNone(body []byte) []byte {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	var request map[string]any
-	if decoder.Decode(&request) != nil {
+	if decoder.Decode(&request) != nil || request == nil {
 		return body
 	}
 	config, _ := request["HostConfig"].(map[string]any)
