@@ -77,7 +77,7 @@ const (
 	defaultMaintainer = "pretag <pretag@example.org>" // reserved (RFC 2606); linters reject localhost
 	defaultVendor     = "pretag"
 	defaultHomepage   = "https://docs.gitlab.com/runner/configuration/advanced-configuration/#helper-image"
-	DefaultRepository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+	DefaultRepository = catalogue.Repository
 )
 
 // FromEnv reads the configuration. All wrong variables are reported together,

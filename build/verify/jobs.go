@@ -25,10 +25,6 @@ const (
 // (GitLab Runner v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
 const fileSince = "17.9.0"
 
-// helperRepository is where a runner looks for helper images, unless its
-// configuration names one image (GitLab Runner v17.9.0, helpers/container/helperimage/info.go).
-const helperRepository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
-
 // A Runner is a GitLab Runner that asks for the images of a delivery.
 type Runner struct {
 	program job.Program
@@ -75,8 +71,8 @@ func lookAt(ctx context.Context, path string, archives []release.Archive) (*Runn
 	}
 	for _, f := range archives {
 		repository, got := splitTag(f.RepoTag)
-		if repository != helperRepository {
-			return nil, fmt.Errorf("%s asks for images of %s; the archive of %s has the tag %s", path, helperRepository, f.Helper, f.RepoTag)
+		if repository != catalogue.Repository {
+			return nil, fmt.Errorf("%s asks for images of %s; the archive of %s has the tag %s", path, catalogue.Repository, f.Helper, f.RepoTag)
 		}
 		if want := helperOf(f).Tag(r.version); got != want {
 			return nil, fmt.Errorf("%s is GitLab Runner %s (revision %s), which asks for the tag %s; the archive of %s has the tag %s", path, p.Version, p.Revision, want, f.Helper, got)
