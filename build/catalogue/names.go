@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// Repository is where GitLab Runner takes its helper image from, unless its
+// configuration names an image (GitLab Runner v19.3.0, helpers/container/helperimage/info.go).
+const Repository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+
 // DefaultFlavor is the flavor that tags leave out
 // (GitLab Runner v19.3.0, helpers/container/helperimage/linux_info.go).
 const DefaultFlavor = "alpine"

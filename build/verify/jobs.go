@@ -255,7 +255,7 @@ const attempts = 3
 func (run engineRun) job(ctx context.Context, im expected, check, image string) error {
 	h := helperOf(im.Archive)
 	settings := job.Settings{Image: image, Shell: h.Shell, Concrete: !hasShell(im), NoNetwork: run.Kind == engine.PodmanRootless}
-	if h.Flavor != catalogue.DefaultFlavor {
+	if h.Flavor != run.jobs.version.DefaultFlavor(h.Arch) {
 		settings.Flavor = h.Flavor
 	}
 	r := Result{Subject: im.Helper, Check: check}
