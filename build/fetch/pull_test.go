@@ -541,7 +541,7 @@ func TestPullReportsAll(t *testing.T) {
 	for repository, want := range map[string]string{
 		"helper":              `pull "helper": `,
 		"UPPER.example/Image": `pull "UPPER.example/Image": `,
-		"127.0.0.1:1/helper":  "pull 127.0.0.1:1/helper: dial tcp 127.0.0.1:1: connect: connection refused",
+		"127.0.0.1:1/helper":  "pull 127.0.0.1:1/helper: dial tcp 127.0.0.1:1: connect: connection refused (tried 4 times)",
 		"nowhere.invalid/x":   "pull nowhere.invalid/x: dial tcp: lookup nowhere.invalid",
 	} {
 		opts := opts

@@ -77,11 +77,15 @@ func loopback(host string) bool {
 // errRefused is an error of the guard itself, which another try cannot change.
 type errRefused struct{ error }
 
-// send sends one request, without following redirects.
+// send sends one request, without following redirects. How the registry is asked
+// is decided here, whatever go-containerregistry tries.
 func (g *guard) send(r *http.Request) (*http.Response, error) {
-	if g.plain && r.URL.Host == g.host {
+	if r.URL.Host == g.host {
 		r = r.Clone(r.Context())
-		r.URL.Scheme = "http"
+		r.URL.Scheme = "https"
+		if g.plain {
+			r.URL.Scheme = "http"
+		}
 	}
 	if r.URL.Scheme != "https" && !g.plain && !slices.Contains(g.marked, r.URL.Host) {
 		return nil, errRefused{fmt.Errorf("plain http to %[1]s is refused; to allow it, set PLAIN_HTTP=%[1]s", r.URL.Host)}

@@ -248,7 +248,7 @@ func TestPlainHTTP(t *testing.T) {
 		{"r.example.com", nil, "http://10.0.0.2/x", "plain http to 10.0.0.2 is refused; to allow it, set PLAIN_HTTP=10.0.0.2"},
 		{"r.example.com", []string{"10.0.0.2"}, "http://10.0.0.2/x", "http://10.0.0.2/x"},
 		{"r.example.com", []string{"r.example.com"}, "http://10.0.0.2/x", "http://10.0.0.2/x"},
-		{"r.example.com", nil, "http://r.example.com/x", "plain http to r.example.com is refused; to allow it, set PLAIN_HTTP=r.example.com"},
+		{"r.example.com", nil, "http://r.example.com/x", "https://r.example.com/x"},
 	} {
 		g, err := newGuard(t.Context(), row.host, row.marked)
 		if err != nil {
