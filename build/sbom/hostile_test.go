@@ -2,43 +2,17 @@ package sbom
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"pretag/build/archive"
 	"pretag/build/release"
 	"pretag/build/testutil"
 )
-
-// packed makes an archive of the layers, bottom up.
-func packed(t testing.TB, layers ...[]byte) release.Archive {
-	t.Helper()
-	spec := archive.Spec{
-		RepoTag: testutil.Repository + ":x86_64-v" + testutil.Version,
-		Config:  func([]v1.Hash) ([]byte, error) { return []byte(`{"os":"linux","architecture":"amd64"}`), nil },
-		Time:    testutil.Created(),
-	}
-	for _, layer := range layers {
-		spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
-	}
-	w := archive.Writer{Compression: archive.Compression{Method: "zstd", Level: "fastest"}}
-	f, err := w.Write(t.Context(), filepath.Join(t.TempDir(), "a"), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Name = "prebuilt-alpine-x86_64.docker.tar.zst"
-	return f
-}
 
 // repeat calls line n times.
 func repeat(n int, line func(i int) string) string {
@@ -124,7 +98,7 @@ func TestHostileImages(t *testing.T) {
 		}, `/var/lib/dpkg/status: line 4: "Package" is not a field`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := packed(t, testutil.Tar(t, row.entries...))
+			f := Pack(t, testutil.Tar(t, row.entries...))
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			d, err := Of(t.Context(), f)
@@ -197,7 +171,7 @@ func TestContext(t *testing.T) {
 	if err := newBuilder(i, release.Archive{}).build(ctx); !errors.Is(err, stop) {
 		t.Errorf("build: error %v, want %v", err, stop)
 	}
-	if _, err := Of(ctx, packed(t, testutil.Tar(t, testutil.File("a", "")))); !errors.Is(err, stop) {
+	if _, err := Of(ctx, Pack(t, testutil.Tar(t, testutil.File("a", "")))); !errors.Is(err, stop) {
 		t.Errorf("archive: error %v, want %v", err, stop)
 	}
 }

@@ -3,8 +3,6 @@ package sbom_test
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/json"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,40 +12,17 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	spdxjson "github.com/spdx/tools-golang/json"
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 	"github.com/spdx/tools-golang/spdxlib"
 	"github.com/spdx/tools-golang/tagvalue"
 
-	"pretag/build/archive"
 	"pretag/build/release"
 	"pretag/build/sbom"
 	"pretag/build/testutil"
 )
 
-// pack makes an archive of the layers, bottom up.
-func pack(t testing.TB, layers ...[]byte) release.Archive {
-	t.Helper()
-	spec := archive.Spec{
-		RepoTag: testutil.Repository + ":x86_64-v" + testutil.Version,
-		Config: func(diffIDs []v1.Hash) ([]byte, error) {
-			return json.Marshal(v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{DiffIDs: diffIDs}})
-		},
-		Time: testutil.Created(),
-	}
-	for _, layer := range layers {
-		spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
-	}
-	w := archive.Writer{Compression: archive.Compression{Method: "zstd", Level: "fastest"}}
-	f, err := w.Write(t.Context(), filepath.Join(t.TempDir(), "a"), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Helper, f.Name, f.Tool = "alpine-x86_64", "prebuilt-alpine-x86_64.docker.tar.zst", "pretag/1"
-	f.Input = release.Input{Name: "alpine-x86_64.tar", SHA256: strings.Repeat("0", 64)}
-	return f
-}
+func pack(t testing.TB, layers ...[]byte) release.Archive { return sbom.Pack(t, layers...) }
 
 // document describes the archive and has SPDX's own tools check that: they read
 // it as JSON, resolve its relationships, and take it back from the tag-value
