@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"pretag/build/archive"
+	"pretag/build/loaders"
 	"pretag/build/release"
 )
 
@@ -46,6 +47,9 @@ func Reproduce(ctx context.Context, c Config, getenv func(string) string, ui *UI
 	}
 	first, second, err := c.builds(dir, getenv("CATALOGUE"))
 	if err != nil {
+		return err
+	}
+	if err := c.rebuildLoaders(ctx, dir, &first, &second, ui); err != nil {
 		return err
 	}
 	rows := [][]string{{"CONDITION", "FIRST", "SECOND"}}
@@ -128,6 +132,48 @@ func (c Config) builds(dir, catalogue string) (first, second rebuild, err error)
 		return first, second, err
 	}
 	return first, second, errors.Join(c.copyInputs(first, catalogue, false, 0o644, 2001), c.copyInputs(second, catalogue, true, 0o600, 2030))
+}
+
+// rebuildLoaders gives each build loaders of its own. This user builds them, as the
+// other has neither sources nor modules: the second ones from another path and with
+// an empty build cache.
+func (c Config) rebuildLoaders(ctx context.Context, dir string, first, second *rebuild, ui *UI) error {
+	arches := c.hostArches()
+	if len(arches) == 0 {
+		return nil
+	}
+	source, err := filepath.Abs(".")
+	if err != nil {
+		return err
+	}
+	elsewhere := filepath.Join(dir, "another path")
+	if err := os.Symlink(source, elsewhere); err != nil {
+		return err
+	}
+	environ := slices.DeleteFunc(slices.Clone(c.GoEnviron), func(entry string) bool { return strings.HasPrefix(entry, "GOCACHE=") })
+	for _, each := range []struct {
+		build *rebuild
+		loaders.Options
+		condition string
+	}{
+		{first, loaders.Options{Source: source, Environ: c.GoEnviron}, "the project's folder"},
+		{second, loaders.Options{Source: elsewhere, Environ: append(environ, "GOCACHE="+filepath.Join(dir, "go-cache"))}, "another path, empty build cache"},
+	} {
+		each.Out, each.GoArches = filepath.Join(dir, "loaders "+filepath.Base(filepath.Dir(each.build.out))), arches
+		ui.Say("building loaders for %s: %s", strings.Join(arches, ", "), each.condition)
+		_, err := loaders.Build(ctx, each.Options)
+		if errors.Is(err, loaders.ErrNoToolchain) {
+			ui.Warn("the loaders are the same files in both builds: %s", err)
+			each.Out, err = filepath.Abs(cmp.Or(c.LoaderDir, filepath.Join(c.Out, loaderDir)))
+			each.condition = "built ahead"
+		}
+		if err != nil {
+			return err
+		}
+		each.build.env = append(each.build.env, "LOADERS="+each.Out)
+		each.build.conditions["loaders"] = each.condition
+	}
+	return nil
 }
 
 // mayNameHost reports whether this process may have a host name of its own:

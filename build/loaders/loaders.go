@@ -145,7 +145,7 @@ func environment(environ []string, goarch string) []string {
 		}
 	}
 	return append(env, flags, "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+goarch, "GOWORK=off", "GO111MODULE=on", "GOFIPS140=off",
-		"GOAMD64=v1", "GOARM=7", "GOARM64=v8.0", "GOPPC64=power8", "GORISCV64=rva20u64")
+		"GO386=sse2", "GOAMD64=v1", "GOARM=7", "GOARM64=v8.0", "GOPPC64=power8", "GORISCV64=rva20u64")
 }
 
 // check rejects a file that is not a loader for the architecture, or that

@@ -17,7 +17,7 @@ func TestEnvironmentKeepsWhatFindsModules(t *testing.T) {
 	}, "arm")
 	want := []string{
 		"PATH=/bin", "GOPROXY=off", "GOFLAGS=-trimpath -mod=vendor", "CGO_ENABLED=0", "GOOS=linux", "GOARCH=arm", "GOWORK=off", "GO111MODULE=on", "GOFIPS140=off",
-		"GOAMD64=v1", "GOARM=7", "GOARM64=v8.0", "GOPPC64=power8", "GORISCV64=rva20u64",
+		"GO386=sse2", "GOAMD64=v1", "GOARM=7", "GOARM64=v8.0", "GOPPC64=power8", "GORISCV64=rva20u64",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("environment of the build (-want +got):\n%s", diff)
