@@ -2,6 +2,8 @@ package loader
 
 import (
 	"testing"
+
+	"pretag/build/catalogue"
 )
 
 // TestDecide judges what a store may have under the tag of an archive.
@@ -56,7 +58,7 @@ func TestDecide(t *testing.T) {
 }
 
 func TestDecidePrune(t *testing.T) {
-	e := entry{"podman", "root", repository + ":x86_64-v19.2.0", digest("old"), digest("old"), "loaded"}
+	e := entry{"podman", "root", catalogue.Repository + ":x86_64-v19.2.0", digest("old"), digest("old"), "loaded"}
 	found := e
 	found.how = "found"
 	old := &held{ID: e.id, RepoTags: []string{e.repoTag}}

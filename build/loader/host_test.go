@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"pretag/build/catalogue"
 	"pretag/build/release"
 )
 
@@ -136,7 +137,7 @@ func (h *fakeHost) calls() []string {
 func (h *fakeHost) archive(helper, tag, content string) release.Archive {
 	h.t.Helper()
 	a := release.Archive{
-		Helper: helper, Name: "prebuilt-" + helper + ".docker.tar.zst", Size: int64(len(content)), SHA256: digest(content), RepoTag: repository + ":" + tag,
+		Helper: helper, Name: "prebuilt-" + helper + ".docker.tar.zst", Size: int64(len(content)), SHA256: digest(content), RepoTag: catalogue.Repository + ":" + tag,
 		ImageID: "sha256:" + digest("image "+content), DiffIDs: []string{"sha256:" + digest("layer "+content)}, Platform: "linux/amd64", UnpackedSize: 1000,
 	}
 	h.write("archives/"+a.Name, content)

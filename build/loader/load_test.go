@@ -33,7 +33,7 @@ import (
 )
 
 // repository is where GitLab Runner takes its helper images from.
-const repository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
+const repository = catalogue.Repository
 
 var zstd = archive.Compression{Method: "zstd", Level: "fastest"}
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"pretag/build/catalogue"
 	"pretag/build/release"
 )
 
@@ -161,7 +162,7 @@ func TestStateCannotBeWritten(t *testing.T) {
 	h.settings = append(h.settings, "USERS=root")
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.has("next", a.RepoTag, imageOf(a))
-	old := "podman root " + repository + ":x86_64-v19.2.0 " + digest("old") + " " + digest("old") + " loaded\n"
+	old := "podman root " + catalogue.Repository + ":x86_64-v19.2.0 " + digest("old") + " " + digest("old") + " loaded\n"
 	h.write("state/images/in-the-way", old) // a rename onto it fails, for root too
 	if out := h.want(exitEngine, []string{"read state"}, "load"); strings.Contains(out, ": loaded") {
 		t.Errorf("loaded:\n%s", out)
@@ -345,15 +346,15 @@ func TestPruneKeepsInDoubt(t *testing.T) {
 			h.runner(test.version, "", test.config)
 			var state string
 			for _, tag := range []string{"x86_64-v19.2.0", "x86_64-v19.3.0", "ubuntu-x86_64-v19.3.0", "ubuntu-x86_64-v19.3.0-pwsh"} {
-				image := held{ID: digest(tag), RepoTags: []string{repository + ":" + tag}}
-				h.has("store", repository+":"+tag, image)
-				state += "podman root " + repository + ":" + tag + " " + image.ID + " " + image.ID + " loaded\n"
+				image := held{ID: digest(tag), RepoTags: []string{catalogue.Repository + ":" + tag}}
+				h.has("store", catalogue.Repository+":"+tag, image)
+				state += "podman root " + catalogue.Repository + ":" + tag + " " + image.ID + " " + image.ID + " loaded\n"
 			}
 			h.write("state/images", state)
 			out := h.want(exitOK, nil, "prune")
 			var kept []string
 			for line := range strings.Lines(out) {
-				if reference, ok := strings.CutPrefix(line, "podman/root: "+repository+":"); ok && strings.Contains(line, ": kept: ") {
+				if reference, ok := strings.CutPrefix(line, "podman/root: "+catalogue.Repository+":"); ok && strings.Contains(line, ": kept: ") {
 					kept = append(kept, strings.Fields(reference)[0])
 				}
 			}
@@ -487,7 +488,7 @@ func TestAdvice(t *testing.T) {
 		"gentoo":   "GitLab Runner 19.3.0 has no such image; its flavors for this host are alpine,",
 	} {
 		h.runner("19.3.0", "", docker(`helper_image_flavor = "`+flavor+`"`))
-		h.want(exitTempFail, []string{"No archive here has " + repository + ":" + flavor + "-x86_64-v19.3.0: " + want}, "status")
+		h.want(exitTempFail, []string{"No archive here has " + catalogue.Repository + ":" + flavor + "-x86_64-v19.3.0: " + want}, "status")
 	}
 	h.want(exitUnfit, []string{"that matches alpine-x86_46; it has alpine-x86_64 (did you mean alpine-x86_64?)"}, "load", "--helper", "alpine-x86_46")
 }

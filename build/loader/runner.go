@@ -17,10 +17,6 @@ import (
 	"pretag/build/catalogue"
 )
 
-// repository is where GitLab Runner takes its helper image from, in every version
-// (GitLab Runner v19.3.0, helpers/container/helperimage/info.go).
-const repository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
-
 // An installation is the GitLab Runner of this host and what its configuration asks for.
 type installation struct {
 	installed bool
@@ -145,7 +141,7 @@ func (in *installation) read(path, machine string) {
 				Flavor: flavor, Arch: machine, Shell: section.Shell, Concrete: isOn("FF_CONCRETE", section.FeatureFlags, section.Environment),
 			}).Tag
 			if tag != "" {
-				r.Image = repository + ":" + tag
+				r.Image = catalogue.Repository + ":" + tag
 			}
 		}
 		in.runners = append(in.runners, r)
@@ -240,7 +236,7 @@ func (in *installation) complete(machine string) {
 	version := catalogue.InstalledVersion(in.version, in.revision)
 	if len(in.runners) == 0 && len(in.doubts) == 0 {
 		if tag := version.Lookup(catalogue.Request{Arch: machine}).Tag; tag != "" {
-			in.wants = []string{repository + ":" + tag}
+			in.wants = []string{catalogue.Repository + ":" + tag}
 		}
 	}
 	for _, each := range in.runners {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"pretag/build/catalogue"
 )
 
 // docker is a config.toml with one Docker runner, as GitLab Runner writes it.
@@ -86,7 +88,7 @@ func TestWants(t *testing.T) {
 			in.complete("x86_64")
 			for i, tag := range test.want {
 				if !strings.Contains(tag, "/") {
-					test.want[i] = repository + ":" + tag
+					test.want[i] = catalogue.Repository + ":" + tag
 				}
 			}
 			if diff := cmp.Diff(test.want, in.wants); diff != "" {
@@ -134,7 +136,7 @@ func TestSeveralConfigs(t *testing.T) {
 	h.write("etc/systemd/system/gitlab-runner.service", "[Service]\nExecStart=/usr/bin/gitlab-runner \"run\" \"--config\" \""+h.path("srv/one.toml")+"\" \"--working-directory\" \"/home/gitlab-runner\"\n")
 	h.write("etc/systemd/system/second.service", "[Service]\nExecStart=-/usr/bin/gitlab-runner run \\\n --config="+h.path("srv/two.toml")+"\n")
 	h.write("etc/systemd/system/other.service", "[Service]\nExecStart=/usr/bin/other --config /nowhere\n")
-	want := []string{repository + ":ubuntu-x86_64-v19.3.0", repository + ":ubi-fips-x86_64-v19.3.0", repository + ":x86_64-v19.3.0"}
+	want := []string{catalogue.Repository + ":ubuntu-x86_64-v19.3.0", catalogue.Repository + ":ubi-fips-x86_64-v19.3.0", catalogue.Repository + ":x86_64-v19.3.0"}
 	if diff := cmp.Diff(want, h.report().Runner.Wants); diff != "" {
 		t.Errorf("images asked for (-want +got):\n%s", diff)
 	}

@@ -294,7 +294,7 @@ func (r *run) advise(in installation, rows []row, p plan, chosen []record) {
 			say("HELPER=%q leaves out %s.", strings.Join(r.globs, ","), each.Helper)
 		case each.Helper != "":
 			say("To load %s: gitlab-runner-helper-images load", each.Helper)
-		case !strings.HasPrefix(each.Image, repository+":"):
+		case !strings.HasPrefix(each.Image, catalogue.Repository+":"):
 			say("No package has %s: config.toml asks for it with helper_image.", each.Image)
 		default:
 			say("No archive here has %s: %s", each.Image, r.missingPackage(each.Image, in))
