@@ -58,10 +58,8 @@ func Inspect(ctx context.Context, file string, json *bool) error {
 	})
 }
 
-// Clean removes the output folder.
-func Clean(ctx context.Context) error {
-	return build.Run(ctx, os.Getenv, build.Folders, func(_ context.Context, c build.Config, _ *build.UI) error { return build.Clean(c) })
-}
+// Clean removes what was written to OUT, and nothing else.
+func Clean(ctx context.Context) error { return build.Run(ctx, os.Getenv, build.Folders, build.Clean) }
 
 // Test runs all tests.
 func Test(ctx context.Context) error { return build.Test(ctx, build.Terminal()) }

@@ -5,6 +5,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"pretag/build/linuxpkg"
 	"pretag/build/release"
 	"pretag/build/sbom"
+	"pretag/build/sign"
 )
 
 // Archives makes the archive of each selected helper from its tarball.
@@ -39,6 +41,9 @@ func archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) 
 	options.Done = func(o archive.Outcome) { progress.Done(o.Helper.String(), outcome(o)) }
 	result, err := archive.Build(ctx, options)
 	progress.Close()
+	for _, note := range result.Notes {
+		ui.Say("%s", note)
+	}
 	for _, warning := range result.Warnings {
 		ui.Warn("%s", warning)
 	}
@@ -51,13 +56,18 @@ func archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) 
 
 // Package makes the archives, their SBOMs and packages, and the files that
 // describe all of these: provenance.json, manifest.json and SHA256SUMS. An archive
-// that another machine made needs no tarball here, only its record.
+// that another machine made needs no tarball here, only its record. The rest gets its
+// names in OUT when all of it is complete.
 func Package(ctx context.Context, c Config, ui *UI) error {
 	unlock, err := c.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	owned, err := c.owned(ctx)
+	if err != nil {
+		return err
+	}
 	signer, err := c.signer(ctx, ui)
 	if err != nil {
 		return err
@@ -66,27 +76,39 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	documents, err := sboms(ctx, archives, filepath.Join(c.Out, release.SBOMDir), ui)
+	var packages []release.Package
+	var delivered []string
+	_, err = c.publish(ctx, owned, func(stage string) (err error) {
+		packages, delivered, err = c.packages(ctx, stage, archives, signer, ui)
+		return errors.Join(err, c.unsign(owned, delivered))
+	})
 	if err != nil {
 		return err
 	}
-	options := c.packageOptions(documents, signer)
-	if options.Loaders, err = c.loaders(ctx, c.hostArches(), ui); err != nil {
-		return err
+	ui.Table(packageTable(packages))
+	return c.retire(ctx, owned, packages, delivered, ui)
+}
+
+// packages makes everything but the archives in the directory stage. It returns the
+// packages and the names of all delivered files.
+func (c Config) packages(ctx context.Context, stage string, archives []release.Archive, signer *sign.Signer, ui *UI) ([]release.Package, []string, error) {
+	documents, err := sboms(ctx, archives, filepath.Join(stage, release.SBOMDir), ui)
+	if err != nil {
+		return nil, nil, err
+	}
+	options := c.packageOptions(stage, documents, signer)
+	if options.Loaders, err = c.loaders(ctx, stage, c.hostArches(), ui); err != nil {
+		return nil, nil, err
 	}
 	result, err := linuxpkg.Build(ctx, options, archives)
 	for _, warning := range result.Warnings {
 		ui.Warn("%s", warning)
 	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	delivered, err := c.describe(archives, result.Packages, documents, signer)
-	if err != nil {
-		return err
-	}
-	ui.Table(packageTable(result.Packages))
-	return warnOfOthers(c.Out, delivered, ui)
+	delivered, err := c.describe(stage, archives, result.Packages, documents, signer)
+	return result.Packages, delivered, err
 }
 
 // sboms writes the SBOM and the license texts of each archive, and warns of SBOMs that

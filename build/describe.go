@@ -2,13 +2,14 @@ package build
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
-	"os"
+	"crypto/sha256"
+	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +21,11 @@ import (
 	"pretag/build/sign"
 )
 
-// describe writes the files that describe a delivery: provenance.json,
-// manifest.json, SHA256SUMS and, if there is a signer, the signature and the
-// public key. It returns the names of all delivered files, except for the sums
-// and their signature.
-func (c Config) describe(archives []release.Archive, packages []release.Package, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
+// describe writes the files that describe a delivery into the directory stage, which
+// holds the packages and documents: provenance.json, manifest.json, SHA256SUMS and, if
+// there is a signer, the signature and the public key. It returns the names of all
+// delivered files.
+func (c Config) describe(stage string, archives []release.Archive, packages []release.Package, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
 	m := release.Manifest{
 		Version:  c.Version.String(),
 		Revision: c.Version.Revision(),
@@ -40,63 +41,47 @@ func (c Config) describe(archives []release.Archive, packages []release.Package,
 			described = append(described, path.Join(release.SBOMDir, filepath.Base(document.Path)))
 		}
 	}
-	outputs := map[string]string{}
+	sums := map[string]string{}
 	for _, file := range described {
-		sum, err := release.SHA256File(filepath.Join(c.Out, file))
+		dir := stage
+		if path.Dir(file) == release.ArchivesDir {
+			dir = c.Out
+		}
+		sum, err := release.SHA256File(filepath.Join(dir, file))
 		if err != nil {
 			return nil, err
 		}
-		outputs[file] = sum
+		sums[file] = sum
 	}
-	statement, err := provenance.Build{Outputs: outputs, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools}.Statement().JSON()
+	statement, err := provenance.Build{Outputs: sums, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools}.Statement().JSON()
 	if err != nil {
 		return nil, err
 	}
-	if err := c.writeOut(release.ProvenanceName, statement); err != nil {
-		return nil, err
-	}
-	delivered := append(described, release.ProvenanceName, release.ManifestName)
-
-	for _, stale := range []string{release.SignatureName, release.KeyName} {
-		if err := os.Remove(filepath.Join(c.Out, stale)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-	}
+	files := map[string][]byte{release.ProvenanceName: statement}
 	if signer != nil {
 		m.Signer = signer.KeyID()
-		key, err := signer.Public()
-		if err != nil {
+		if files[release.KeyName], err = signer.Public(); err != nil {
 			return nil, err
 		}
-		if err := c.writeOut(release.KeyName, key); err != nil {
+	}
+	if files[release.ManifestName], err = release.JSON(m); err != nil {
+		return nil, err
+	}
+	for name, data := range files {
+		sums[name] = fmt.Sprintf("%x", sha256.Sum256(data))
+	}
+	files[release.SumsName] = release.Sums(sums)
+	if signer != nil {
+		if files[release.SignatureName], err = signer.Armored(bytes.NewReader(files[release.SumsName])); err != nil {
 			return nil, err
 		}
-		delivered = append(delivered, release.KeyName)
 	}
-	body, err := release.JSON(m)
-	if err != nil {
-		return nil, err
+	for name, data := range files {
+		if err := atomicfile.WriteBytes(filepath.Join(stage, name), data); err != nil {
+			return nil, err
+		}
 	}
-	if err := c.writeOut(release.ManifestName, body); err != nil {
-		return nil, err
-	}
-	sums, err := release.Sums(c.Out, delivered)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.writeOut(release.SumsName, sums); err != nil || signer == nil {
-		return delivered, err
-	}
-	signature, err := signer.Armored(bytes.NewReader(sums))
-	if err != nil {
-		return nil, err
-	}
-	return delivered, c.writeOut(release.SignatureName, signature)
-}
-
-// writeOut writes a file below OUT.
-func (c Config) writeOut(name string, data []byte) error {
-	return atomicfile.WriteBytes(filepath.Join(c.Out, name), data)
+	return slices.Concat(described, slices.Sorted(maps.Keys(files))), nil
 }
 
 // tools returns the versions of what decides the bytes of archives and packages:

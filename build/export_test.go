@@ -24,6 +24,6 @@ func CompareTrees(a, b string) (same int, differences []string, err error) {
 
 // WriteManifest writes manifest.json and SHA256SUMS without a signature.
 func WriteManifest(c Config, m release.Manifest) error {
-	_, err := c.describe(m.Archives, m.Packages, nil, nil)
+	_, err := c.describe(c.Out, m.Archives, m.Packages, nil, nil)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	"pretag/build/linuxpkg"
 	"pretag/build/loaders"
+	"pretag/build/release"
 )
 
 // loaderDir is the directory below OUT of the loaders.
@@ -21,19 +22,26 @@ func Loaders(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	_, err = c.buildLoaders(ctx, linuxpkg.Hosts(c.Version, c.Catalogue.Helpers()), ui)
+	owned, err := release.ReadOwned(c.Out)
+	if err != nil {
+		return err
+	}
+	_, err = c.publish(ctx, owned, func(stage string) error {
+		_, err := c.buildLoaders(ctx, stage, linuxpkg.Hosts(c.Version, c.Catalogue.Helpers()), ui)
+		return err
+	})
 	return err
 }
 
 // loaders returns the path of a loader for each architecture: those in LOADERS,
-// where that is set. Otherwise it builds them, and where it cannot it takes those
-// that the target loaders has built ahead.
-func (c Config) loaders(ctx context.Context, goArches []string, ui *UI) (map[string]string, error) {
+// where that is set. Otherwise it builds them in the directory stage, and where it
+// cannot it takes those that the target loaders has built ahead.
+func (c Config) loaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
 	if len(goArches) == 0 {
 		return nil, nil
 	}
 	if c.LoaderDir == "" {
-		paths, err := c.buildLoaders(ctx, goArches, ui)
+		paths, err := c.buildLoaders(ctx, stage, goArches, ui)
 		if !errors.Is(err, loaders.ErrNoToolchain) {
 			return paths, err
 		}
@@ -46,8 +54,8 @@ func (c Config) loaders(ctx context.Context, goArches []string, ui *UI) (map[str
 	return loaders.Find(c.LoaderDir, goArches)
 }
 
-func (c Config) buildLoaders(ctx context.Context, goArches []string, ui *UI) (map[string]string, error) {
-	paths, err := loaders.Build(ctx, loaders.Options{Source: ".", Out: filepath.Join(c.Out, loaderDir), GoArches: goArches, Environ: c.GoEnviron})
+func (c Config) buildLoaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
+	paths, err := loaders.Build(ctx, loaders.Options{Source: ".", Out: filepath.Join(stage, loaderDir), GoArches: goArches, Environ: c.GoEnviron})
 	if err != nil {
 		return nil, err
 	}

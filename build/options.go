@@ -30,8 +30,9 @@ func (c Config) archiveOptions() archive.Options {
 	}
 }
 
-// packageOptions returns the settings of the packages stage. signer may be nil.
-func (c Config) packageOptions(documents map[string][]linuxpkg.Document, signer *sign.Signer) linuxpkg.Options {
+// packageOptions returns the settings of the packages stage, which writes into the
+// directory stage. signer may be nil.
+func (c Config) packageOptions(stage string, documents map[string][]linuxpkg.Document, signer *sign.Signer) linuxpkg.Options {
 	options := linuxpkg.Options{
 		Files:      packaging.Files,
 		Formats:    c.Formats,
@@ -39,8 +40,8 @@ func (c Config) packageOptions(documents map[string][]linuxpkg.Document, signer 
 		Version:    c.Version,
 		Release:    c.Release,
 		MTime:      c.Time,
-		Out:        c.Out,
-		Temp:       c.Out, // the next run removes what a killed one left there
+		Out:        stage,
+		Temp:       stage,
 		Helpers:    c.Helpers,
 		Maintainer: c.Maintainer,
 		Vendor:     c.Vendor,

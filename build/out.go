@@ -1,8 +1,8 @@
 package build
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -12,6 +12,7 @@ import (
 
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/dirlock"
+	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
 )
 
@@ -24,70 +25,144 @@ func (c Config) lock() (unlock func(), err error) {
 	return dirlock.Lock([]string{c.Out, filepath.Join(c.Out, release.ArchivesDir)}, []string{c.Inputs})
 }
 
-// Clean removes OUT. It refuses if OUT is HELPER_IMAGES, or contains the working
-// directory.
-func Clean(c Config) error {
+// owned returns which files below OUT are pretag's. It is an error if another file has
+// the name of one that describes the delivery.
+func (c Config) owned(ctx context.Context) (*release.Owned, error) {
+	owned, err := release.ReadOwned(c.Out)
+	if err != nil {
+		return nil, err
+	}
+	return owned, owned.Free(ctx, release.ManifestName, release.ProvenanceName, release.SumsName, release.SignatureName, release.KeyName)
+}
+
+// publish moves what fill writes into a directory to the same names below OUT, and
+// returns the names.
+func (c Config) publish(ctx context.Context, owned *release.Owned, fill func(stage string) error) (_ []string, err error) {
+	stage, err := os.MkdirTemp(c.Out, ".stage.*"+atomicfile.TempSuffix)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
+	if err := fill(stage); err != nil {
+		return nil, err
+	}
+	return owned.Publish(ctx, stage)
+}
+
+// unsign removes the signature and the key of a former delivery, which would not fit
+// one that is not signed.
+func (c Config) unsign(owned *release.Owned, delivered []string) error {
+	for _, name := range []string{release.SignatureName, release.KeyName} {
+		if _, err := os.Lstat(filepath.Join(c.Out, name)); err == nil && !slices.Contains(delivered, name) {
+			if err := owned.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// retire removes pretag's packages of other versions, which must not be published next
+// to these, and names pretag's other files that a former build delivered.
+func (c Config) retire(ctx context.Context, owned *release.Owned, packages []release.Package, delivered []string, ui *UI) error {
+	former, err := owned.Former(ctx, delivered, release.DeliveryDirs()...)
+	if err != nil {
+		return err
+	}
+	versions := map[string]bool{}
+	for _, p := range packages {
+		versions[p.Version] = true
+	}
+	var old, left []string
+	for _, name := range former {
+		dir := path.Dir(name)
+		if dir != release.RPM && dir != release.Deb {
+			left = append(left, name)
+			continue
+		}
+		p, err := pkgread.Open(ctx, filepath.Join(c.Out, name))
+		if err != nil {
+			return err
+		}
+		if versions[p.Version+"-"+p.Release] {
+			left = append(left, name)
+		} else {
+			old = append(old, name)
+		}
+		if err := p.Close(); err != nil {
+			return err
+		}
+	}
+	if len(old) > 0 {
+		if err := owned.Remove(old...); err != nil {
+			return err
+		}
+		ui.Say("removed %d packages of another version that a former build left: %s", len(old), strings.Join(old, ", "))
+	}
+	if len(left) > 0 {
+		ui.Warn("left by a former build: %s (%d files in all); clean removes them", filepath.Join(c.Out, left[0]), len(left))
+	}
+	return nil
+}
+
+// Clean removes what pretag wrote below OUT, the demo's files too, the unfinished files
+// of a run that was killed, and directories that are empty then. It removes nothing else.
+func Clean(ctx context.Context, c Config, ui *UI) error {
 	if _, err := os.Stat(c.Out); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	unlock, err := lockOut(c.Out)
+	demo := filepath.Join(c.Out, demoDir)
+	dirs := []string{c.Out}
+	for _, dir := range []string{filepath.Join(c.Out, release.ArchivesDir), demo} {
+		if _, err := os.Stat(dir); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	unlock, err := dirlock.Lock(dirs, nil)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	folder, err := resolve(c.Out) // OUT may be a symbolic link to a larger disk
-	if err != nil {
-		return err
+	count := 0
+	for _, out := range []string{demo, c.Out} {
+		owned, err := release.ReadOwned(out)
+		if err := errors.Join(err, cleanUp(out)); err != nil {
+			return err
+		}
+		n, err := owned.Clean(ctx)
+		if err != nil {
+			return err
+		}
+		count += n
+		for _, dir := range append(subdirs(), ".") {
+			removeEmpty(filepath.Join(out, dir))
+		}
 	}
-	project, err := resolve(".")
-	if err != nil {
-		return err
-	}
-	if project == folder || strings.HasPrefix(project, strings.TrimSuffix(folder, "/")+"/") {
-		return fmt.Errorf("clean: OUT=%s contains the working directory: nothing removed", c.Out)
-	}
-	if inputs, err := resolve(c.Inputs); err == nil && inputs == folder {
-		return fmt.Errorf("clean: OUT=%s is HELPER_IMAGES too: nothing removed", c.Out)
-	}
-	return errors.Join(os.RemoveAll(folder), os.RemoveAll(c.Out))
+	ui.Say("removed %d files that pretag wrote below %s", count, c.Out)
+	return nil
 }
 
-// resolve returns the absolute path of a file, without symbolic links.
-func resolve(path string) (string, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
+// subdirs lists the directories below OUT that pretag writes into.
+func subdirs() []string {
+	return []string{release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, release.VerifyDir, loaderDir}
+}
+
+// removeEmpty removes a directory if it is empty, and neither a symbolic link nor the
+// working directory.
+func removeEmpty(dir string) {
+	info, err := os.Lstat(dir)
+	here, hereErr := os.Stat(".")
+	if err == nil && hereErr == nil && info.IsDir() && !os.SameFile(info, here) {
+		_ = os.Remove(dir) // fails if something is in it
 	}
-	return filepath.EvalSymlinks(path)
 }
 
 // cleanUp removes the unfinished files of a killed run. It leaves the directories
 // of other targets, which may be running.
 func cleanUp(out string) error {
 	var errs []error
-	for _, dir := range []string{".", release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, release.VerifyDir, loaderDir} {
+	for _, dir := range append(subdirs(), ".") {
 		errs = append(errs, atomicfile.Clean(filepath.Join(out, dir)))
 	}
 	return errors.Join(errs...)
-}
-
-// warnOfOthers names the files below OUT that an earlier build delivered and this
-// one did not.
-func warnOfOthers(out string, delivered []string, ui *UI) error {
-	var others []string
-	for _, folder := range []string{release.ArchivesDir, release.RPM, release.Deb, release.SBOMDir} {
-		entries, err := os.ReadDir(filepath.Join(out, folder))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		for _, entry := range entries {
-			if name := path.Join(folder, entry.Name()); !slices.Contains(delivered, name) {
-				others = append(others, name)
-			}
-		}
-	}
-	if len(others) > 0 {
-		ui.Warn("left by another build: %s (%d files in all); verify reports them, so remove them, or run clean first", filepath.Join(out, others[0]), len(others))
-	}
-	return nil
 }

@@ -23,9 +23,24 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	report, err := verify.Run(ctx, verify.Options{
-		Out: c.Out, Engines: c.Engines, Runner: c.Runner, Progress: func(line string) { ui.Say("%s", line) },
+	owned, err := release.ReadOwned(c.Out)
+	if err != nil {
+		return err
+	}
+	var report verify.Report
+	var runErr error
+	published, err := c.publish(context.WithoutCancel(ctx), owned, func(stage string) error {
+		report, runErr = verify.Run(ctx, verify.Options{
+			Out: c.Out, Reports: stage, Engines: c.Engines, Runner: c.Runner, Progress: func(line string) { ui.Say("%s", line) },
+		})
+		return nil
 	})
+	if err == nil { // traces of jobs of a former run
+		var former []string
+		former, err = owned.Former(ctx, published, release.VerifyDir)
+		err = errors.Join(err, owned.Remove(former...))
+	}
+	err = errors.Join(runErr, err)
 	if report.Schema == 0 {
 		return err // nothing was checked
 	}

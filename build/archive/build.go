@@ -50,6 +50,7 @@ type Options struct {
 // A Result is what Build did.
 type Result struct {
 	Outcomes []Outcome // one for each helper, in the order of Options.Helpers
+	Notes    []string  // which tarball was taken of two
 	Warnings []string
 }
 
@@ -77,18 +78,21 @@ func (r Result) Archives() []release.Archive {
 // the others; all failures are reported together. The result's warnings are valid
 // even if there is an error.
 func Build(ctx context.Context, o Options) (Result, error) {
-	inputs, unknown, err := o.inputs()
-	var result Result
-	for _, name := range unknown {
+	found, err := o.inputs()
+	result := Result{Notes: found.notes}
+	for _, name := range found.unknown {
 		result.Warnings = append(result.Warnings, filepath.Join(o.Inputs, name)+": no helper of the catalogue has a tarball of this name")
 	}
 	if err == nil {
-		err = errors.Join(o.missing(inputs), os.MkdirAll(filepath.Join(o.Out, release.ArchivesDir), 0o755))
+		err = errors.Join(o.missing(found.inputs), o.replaceable(found.inputs))
+	}
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(o.Out, release.ArchivesDir), 0o755)
 	}
 	if err != nil {
 		return result, err
 	}
-	result.Outcomes = o.work(ctx, inputs)
+	result.Outcomes = o.work(ctx, found.inputs)
 	var errs []error
 	for _, outcome := range result.Outcomes {
 		if outcome.Err != nil {
@@ -416,6 +420,9 @@ func (o Options) missing(inputs []input) error {
 		if _, err := os.Stat(o.path(in.helper) + release.InfoSuffix); err != nil {
 			count++
 			fmt.Fprintf(&b, "\n  %s (%s.tar or prebuilt-%s.tar.xz)", in.helper, in.helper, in.helper)
+			if _, err := os.Stat(o.path(in.helper)); err == nil {
+				fmt.Fprintf(&b, "; %s has lost its record %s", o.path(in.helper), in.helper.File()+release.InfoSuffix)
+			}
 		}
 	}
 	if count == 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -58,18 +59,14 @@ func ReadManifest(out string) (Manifest, error) {
 	return m, nil
 }
 
-// Sums returns the content of SHA256SUMS for files relative to the directory
-// out, sorted by name.
-func Sums(out string, files []string) ([]byte, error) {
+// Sums returns the content of SHA256SUMS for the sha256, in hex, of each file,
+// sorted by name.
+func Sums(sums map[string]string) []byte {
 	var b bytes.Buffer
-	for _, file := range slices.Sorted(slices.Values(files)) {
-		sum, err := SHA256File(filepath.Join(out, file))
-		if err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(&b, "%s  %s\n", sum, file)
+	for _, file := range slices.Sorted(maps.Keys(sums)) {
+		fmt.Fprintf(&b, "%s  %s\n", sums[file], file)
 	}
-	return b.Bytes(), nil
+	return b.Bytes()
 }
 
 // sumLine is a line of SHA256SUMS (GNU coreutils 9.1, sha256sum, text mode).

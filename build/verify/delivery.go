@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/provenance"
@@ -20,6 +21,7 @@ import (
 // Options say what is verified and how.
 type Options struct {
 	Out      string   // the directory that package wrote
+	Reports  string   // the directory that the reports are written into
 	Engines  []string // that must be there; nil for every one found
 	Runner   string   // a gitlab-runner program; empty for the one in PATH
 	Progress Progress
@@ -42,7 +44,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		report.Job.Version = runner.program.Version
 	}
 	report.Engines, err = Engines(ctx, o.Engines, report.Sound(), runner, o.Progress)
-	return report, errors.Join(err, report.Write(o.Out))
+	return report, errors.Join(err, report.Write(o.Reports))
 }
 
 // OnDisk is the part of Run that needs no engine. It writes no report.
@@ -55,7 +57,15 @@ func OnDisk(ctx context.Context, out string) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	delivery := Delivery{Dir: out, Archives: m.Archives, Packages: m.Packages, Sums: sums, Read: readPackage(ctx), More: append(signatures(ctx, out, m), accounts(ctx, out, m, sums)...)}
+	owned, err := release.ReadOwned(out)
+	if err != nil {
+		return Report{}, err
+	}
+	former, err := owned.Former(ctx, slices.Collect(maps.Keys(sums)), release.DeliveryDirs()...)
+	if err != nil {
+		return Report{}, err
+	}
+	delivery := Delivery{Dir: out, Archives: m.Archives, Packages: m.Packages, Former: former, Sums: sums, Read: readPackage(ctx), More: append(signatures(ctx, out, m), accounts(ctx, out, m, sums)...)}
 	report := Report{Schema: reportSchema, Version: m.Version, Archives: m.Archives, Packages: m.Packages}
 	report.Disk, err = Disk(ctx, delivery)
 	return report, err

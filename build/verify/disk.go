@@ -29,6 +29,7 @@ type Delivery struct {
 	Dir      string            // OUT
 	Archives []release.Archive // below helper-images/
 	Packages []release.Package // below rpm/ and deb/
+	Former   []string          // files that a former build left, relative to Dir
 	Sums     map[string]string // by file, relative to Dir: sha256 in hex, as SHA256SUMS has them
 	Read     ReadPackage
 	More     []Check // made after the others
@@ -186,34 +187,27 @@ func notEOF(err error) error {
 	return err
 }
 
-// checkFiles compares the folders of archives and packages with what the manifest tells.
+// delivered lists the archives, their records and the packages, sorted.
+func (d Delivery) delivered() []string {
+	return slices.Sorted(slices.Values(release.Manifest{Archives: d.Archives, Packages: d.Packages}.Outputs()))
+}
+
+// checkFiles reports files that are missing, and those that a former build left. Files
+// that pretag did not write are none of its business.
 func (d Delivery) checkFiles() []string {
-	want := map[string]bool{}
-	for _, f := range d.Archives {
-		name := path.Join("helper-images", f.Name)
-		want[name], want[name+release.InfoSuffix] = true, true
-	}
-	for _, p := range d.Packages {
-		want[path.Join(p.Format, p.File)] = true
-	}
 	var problems []string
-	for _, folder := range []string{"helper-images", "rpm", "deb"} {
-		got, err := d.files(folder)
-		problems = append(problems, lines(err)...)
-		for _, name := range got {
-			if !want[name] {
-				problems = append(problems, fmt.Sprintf("%s is there and not in manifest.json", name))
-			}
-			delete(want, name)
-		}
+	for _, name := range d.Former {
+		problems = append(problems, fmt.Sprintf("%s was left by a former build and is not in manifest.json", name))
 	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		problems = append(problems, fmt.Sprintf("%s is in manifest.json and not there", name))
+	for _, name := range d.delivered() {
+		if _, err := os.Lstat(filepath.Join(d.Dir, name)); errors.Is(err, os.ErrNotExist) {
+			problems = append(problems, fmt.Sprintf("%s is in manifest.json and does not exist", name))
+		}
 	}
 	return problems
 }
 
-// checkSums recomputes every sum, and finds the files that have none where others have one.
+// checkSums recomputes every sum, and reports files of manifest.json without one.
 func (d Delivery) checkSums() []string {
 	var problems []string
 	for _, name := range slices.Sorted(maps.Keys(d.Sums)) {
@@ -224,36 +218,12 @@ func (d Delivery) checkSums() []string {
 			problems = append(problems, fmt.Sprintf("%s: sha256 is %s, want %s", name, got, want))
 		}
 	}
-	folders := map[string]bool{}
-	for name := range d.Sums {
-		folders[path.Dir(name)] = true
-	}
-	for _, folder := range slices.Sorted(maps.Keys(folders)) {
-		files, err := d.files(folder)
-		problems = append(problems, lines(err)...)
-		for _, name := range files {
-			if d.Sums[name] == "" && name != release.SumsName && name != release.SignatureName {
-				problems = append(problems, fmt.Sprintf("%s is there and has no sum", name))
-			}
+	for _, name := range append(d.delivered(), release.ManifestName) {
+		if d.Sums[name] == "" {
+			problems = append(problems, fmt.Sprintf("%s has no sum", name))
 		}
 	}
 	return problems
-}
-
-// files lists the files that are in a folder of OUT itself, by slash-separated
-// names. A folder that is not there has none.
-func (d Delivery) files(folder string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.Dir, folder))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	var names []string
-	for _, entry := range entries {
-		if !entry.IsDir() {
-			names = append(names, path.Join(folder, entry.Name()))
-		}
-	}
-	return names, err
 }
 
 func digest(path string) (size int64, sum string, err error) {

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// tempSuffix ends the names of unfinished files: .<name>.<random>.pretag-tmp.
-const tempSuffix = ".pretag-tmp"
+// TempSuffix ends the names of unfinished files: .<name>.<random>.pretag-tmp.
+const TempSuffix = ".pretag-tmp"
 
 // Write makes the file at path of what fill writes: under a temporary name
 // beside it, then synced and renamed. When anything of that fails, the temporary
@@ -20,7 +20,7 @@ const tempSuffix = ".pretag-tmp"
 // mode is 0644 whatever the umask.
 func Write(path string, fill func(*os.File) error) error {
 	dir, base := filepath.Split(path)
-	f, err := os.CreateTemp(filepath.Clean(dir), "."+base+".*"+tempSuffix)
+	f, err := os.CreateTemp(filepath.Clean(dir), "."+base+".*"+TempSuffix)
 	if err != nil {
 		return err
 	}
@@ -36,6 +36,14 @@ func Write(path string, fill func(*os.File) error) error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return syncDir(dir)
+}
+
+// Rename gives the synced file at from the name to, in place of the file that has it.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(to))
 }
 
 // WriteBytes makes the file at path hold data.
@@ -55,7 +63,7 @@ func Clean(dir string) error {
 	}
 	errs := []error{err}
 	for _, entry := range entries {
-		if name := entry.Name(); strings.HasPrefix(name, ".") && strings.HasSuffix(name, tempSuffix) {
+		if name := entry.Name(); strings.HasPrefix(name, ".") && strings.HasSuffix(name, TempSuffix) {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 		}
 	}

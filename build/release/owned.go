@@ -1,0 +1,296 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"pretag/build/internal/atomicfile"
+)
+
+// OwnedName is the record, below OUT, of the files that pretag wrote there: lines as
+// in SHA256SUMS. A file that is about to be replaced has two lines.
+const OwnedName = ".pretag"
+
+var ownedLine = regexp.MustCompile(`^([0-9a-f]{64})  (.+)$`)
+
+// An Owned knows which files below OUT are pretag's: those that a record of pretag's
+// lists with their digest, and no others. The records are OwnedName, manifest.json,
+// the SHA256SUMS that lists that manifest.json, and the record of each archive and of
+// each fetched tarball in ArchivesDir. So a file that was changed is not pretag's, and
+// OUT may hold other products. See docs/decisions/0010-shared-out.md.
+type Owned struct {
+	out  string
+	sums map[string][]string // sha256 in hex, by slash-separated name
+}
+
+// ReadOwned reads the records below the directory out, which need not exist. A file
+// named OwnedName that pretag did not write is an error. The caller holds a lock.
+func ReadOwned(out string) (*Owned, error) {
+	o := &Owned{out, map[string][]string{}}
+	file := filepath.Join(out, OwnedName)
+	data, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := ownedLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
+		if fields == nil || !filepath.IsLocal(fields[2]) {
+			return nil, fmt.Errorf("%s: %q is not <sha256>  <file>: pretag did not write it; move it away", file, line)
+		}
+		o.add(fields[2], fields[1])
+	}
+	return o, errors.Join(o.addManifest(), o.addRecords())
+}
+
+func (o *Owned) add(name, sum string) {
+	if filepath.IsLocal(name) && sum != "" && !slices.Contains(o.sums[name], sum) {
+		o.sums[name] = append(o.sums[name], sum)
+	}
+}
+
+// addManifest adds what manifest.json and SHA256SUMS list. Files of these names that
+// cannot be read, or that pretag did not write, list nothing.
+func (o *Owned) addManifest() error {
+	m, err := ReadManifest(o.out)
+	if err != nil || m.Tools["pretag"] == "" {
+		return nil //nolint:nilerr // a foreign manifest.json
+	}
+	for _, f := range m.Archives {
+		o.add(path.Join(ArchivesDir, f.Name), f.SHA256)
+	}
+	for _, p := range m.Packages {
+		o.add(path.Join(p.Format, p.File), p.SHA256)
+	}
+	manifest, err := SHA256File(filepath.Join(o.out, ManifestName))
+	if err != nil {
+		return err
+	}
+	sums, err := ReadSums(o.out)
+	if err != nil || sums[ManifestName] != manifest {
+		return nil //nolint:nilerr // a foreign SHA256SUMS
+	}
+	for name, sum := range sums {
+		o.add(name, sum)
+	}
+	sum, err := SHA256File(filepath.Join(o.out, SumsName))
+	o.add(SumsName, sum)
+	return err
+}
+
+// addRecords adds the archives and tarballs of ArchivesDir that have a record, and
+// the records.
+func (o *Owned) addRecords() error {
+	dir := filepath.Join(o.out, ArchivesDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		var sum string
+		name, isInfo := strings.CutSuffix(entry.Name(), InfoSuffix)
+		tarball, isOrigin := strings.CutSuffix(entry.Name(), OriginSuffix)
+		switch {
+		case isInfo:
+			if f, err := ReadArchive(filepath.Join(dir, name)); err == nil && f.Name == name {
+				sum = f.SHA256
+			}
+		case isOrigin:
+			name = tarball
+			if origin, err := ReadOrigin(filepath.Join(dir, name)); err == nil && origin.Source != "" {
+				sum = origin.SHA256
+			}
+		}
+		if sum == "" {
+			continue
+		}
+		o.add(path.Join(ArchivesDir, name), sum)
+		record, err := SHA256File(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return err
+		}
+		o.add(path.Join(ArchivesDir, entry.Name()), record)
+	}
+	return nil
+}
+
+// Has reports whether the file of this slash-separated name below OUT is pretag's.
+func (o *Owned) Has(ctx context.Context, name string) (bool, error) {
+	if err := context.Cause(ctx); err != nil {
+		return false, err
+	}
+	file := filepath.Join(o.out, name)
+	info, err := os.Lstat(file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || o.sums[name] == nil) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	sum, err := SHA256File(file)
+	if err != nil || !slices.Contains(o.sums[name], sum) {
+		return false, err
+	}
+	return true, nil
+}
+
+// Files returns the names of pretag's files below OUT, sorted.
+func (o *Owned) Files(ctx context.Context) ([]string, error) {
+	return o.filter(ctx, slices.Sorted(maps.Keys(o.sums)))
+}
+
+// DeliveryDirs lists the directories below OUT that a delivery fills.
+func DeliveryDirs() []string { return []string{ArchivesDir, SBOMDir, RPM, Deb} }
+
+// Former returns the names of pretag's files below the directories dirs of OUT that are
+// not in current, because an earlier run wrote them, sorted. Inputs are not among them.
+func (o *Owned) Former(ctx context.Context, current []string, dirs ...string) ([]string, error) {
+	var former []string
+	for _, name := range slices.Sorted(maps.Keys(o.sums)) {
+		below := slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(name, dir+"/") })
+		_, err := os.Lstat(filepath.Join(o.out, name+OriginSuffix))
+		isInput := err == nil || strings.HasSuffix(name, OriginSuffix)
+		if below && !isInput && !slices.Contains(current, name) {
+			former = append(former, name)
+		}
+	}
+	return o.filter(ctx, former)
+}
+
+func (o *Owned) filter(ctx context.Context, names []string) ([]string, error) {
+	var owned []string
+	for _, name := range names {
+		has, err := o.Has(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if has {
+			owned = append(owned, name)
+		}
+	}
+	return owned, nil
+}
+
+// Free reports each of the names that is taken by something that is not pretag's.
+func (o *Owned) Free(ctx context.Context, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		file := filepath.Join(o.out, name)
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		has, err := o.Has(ctx, name)
+		if err == nil && !has {
+			err = fmt.Errorf("%s already exists, and pretag did not write it or it was changed since; move it away, or set another OUT", file)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Publish moves the files below the directory staged, which is on the file system of
+// OUT, to the same names below OUT. If a name is taken by a file that is not pretag's,
+// nothing is moved. The record is written before the first file gets its name, so that
+// a run that is killed leaves no file without an owner. Publish returns the names.
+func (o *Owned) Publish(ctx context.Context, staged string) ([]string, error) {
+	sums := map[string]string{}
+	err := fs.WalkDir(os.DirFS(staged), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		sums[name], err = SHA256File(filepath.Join(staged, name))
+		return errors.Join(err, context.Cause(ctx))
+	})
+	if err != nil {
+		return nil, err
+	}
+	names := slices.Sorted(maps.Keys(sums))
+	if err := o.Free(ctx, names...); err != nil {
+		return nil, err
+	}
+	for name, sum := range sums {
+		o.add(name, sum)
+	}
+	if err := o.write(sums); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		to := filepath.Join(o.out, name)
+		err := os.MkdirAll(filepath.Dir(to), 0o755)
+		if err == nil {
+			err = atomicfile.Rename(filepath.Join(staged, name), to)
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.sums[name] = []string{sums[name]}
+	}
+	return names, o.write(nil)
+}
+
+// write writes OwnedName, or removes it if it would be empty. It leaves out what has
+// a record in ArchivesDir, and names that have no file and are not pending.
+func (o *Owned) write(pending map[string]string) error {
+	var b bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(o.sums)) {
+		_, err := os.Lstat(filepath.Join(o.out, name))
+		if path.Dir(name) == ArchivesDir || err != nil && pending[name] == "" {
+			continue
+		}
+		for _, sum := range o.sums[name] {
+			fmt.Fprintf(&b, "%s  %s\n", sum, name)
+		}
+	}
+	file := filepath.Join(o.out, OwnedName)
+	if b.Len() > 0 {
+		return atomicfile.WriteBytes(file, b.Bytes())
+	}
+	if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Remove removes the files of these names, which must be pretag's, and the
+// directories that are empty then.
+func (o *Owned) Remove(names ...string) error {
+	dirs := map[string]bool{}
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(o.out, name)); err != nil {
+			return err
+		}
+		delete(o.sums, name)
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			dirs[dir] = true
+		}
+	}
+	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(dirs))) { // the deepest first
+		if info, err := os.Lstat(filepath.Join(o.out, dir)); err == nil && info.IsDir() {
+			_ = os.Remove(filepath.Join(o.out, dir)) // fails if something else is in it
+		}
+	}
+	return o.write(nil)
+}
+
+// Clean removes all of pretag's files below OUT and the directories that are empty
+// then, and returns how many files it removed.
+func (o *Owned) Clean(ctx context.Context) (int, error) {
+	names, err := o.Files(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := o.Remove(names...); err != nil {
+		return 0, err
+	}
+	clear(o.sums) // what is left was changed by someone else
+	return len(names), o.write(nil)
+}
