@@ -45,7 +45,7 @@ func Reproduce(ctx context.Context, c Config, getenv func(string) string, ui *UI
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	first, second, err := c.builds(dir, getenv("CATALOGUE"))
+	first, second, err := c.builds(ctx, dir, getenv("CATALOGUE"))
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ type rebuild struct {
 }
 
 // builds lays out the two builds in dir. catalogue is the file of an own one, or "".
-func (c Config) builds(dir, catalogue string) (first, second rebuild, err error) {
+func (c Config) builds(ctx context.Context, dir, catalogue string) (first, second rebuild, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return first, second, err
@@ -131,7 +131,7 @@ func (c Config) builds(dir, catalogue string) (first, second rebuild, err error)
 	if err := copyFile(program, self, 0o755, time.Time{}); err != nil {
 		return first, second, err
 	}
-	return first, second, errors.Join(c.copyInputs(first, catalogue, false, 0o644, 2001), c.copyInputs(second, catalogue, true, 0o600, 2030))
+	return first, second, errors.Join(c.copyInputs(ctx, first, catalogue, false, 0o644, 2001), c.copyInputs(ctx, second, catalogue, true, 0o600, 2030))
 }
 
 // rebuildLoaders gives each build loaders of its own. This user builds them, as the
@@ -198,8 +198,8 @@ func reachable(dir string) bool {
 }
 
 // copyInputs copies the tarballs, what lies beside them, and the catalogue.
-func (c Config) copyInputs(b rebuild, catalogue string, reverse bool, mode fs.FileMode, year int) error {
-	files, err := archive.Inputs(c.archiveOptions())
+func (c Config) copyInputs(ctx context.Context, b rebuild, catalogue string, reverse bool, mode fs.FileMode, year int) error {
+	files, err := archive.Inputs(ctx, c.archiveOptions())
 	if err != nil {
 		return err
 	}

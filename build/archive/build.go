@@ -78,7 +78,7 @@ func (r Result) Archives() []release.Archive {
 // the others; all failures are reported together. The result's warnings are valid
 // even if there is an error.
 func Build(ctx context.Context, o Options) (Result, error) {
-	found, err := o.inputs()
+	found, err := o.inputs(ctx)
 	result := Result{Notes: found.notes}
 	for _, name := range found.unknown {
 		result.Warnings = append(result.Warnings, filepath.Join(o.Inputs, name)+": no helper of the catalogue has a tarball of this name")

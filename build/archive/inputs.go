@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,8 +25,8 @@ type input struct {
 }
 
 // Inputs returns the paths of the tarballs that Build would read.
-func Inputs(o Options) ([]string, error) {
-	found, err := o.inputs()
+func Inputs(ctx context.Context, o Options) ([]string, error) {
+	found, err := o.inputs(ctx)
 	var paths []string
 	for _, in := range found.inputs {
 		if in.path != "" {
@@ -44,7 +45,7 @@ type found struct {
 
 // inputs finds the tarball of each helper. Helpers with more than one are
 // reported together.
-func (o Options) inputs() (f found, err error) {
+func (o Options) inputs(ctx context.Context) (f found, err error) {
 	files, err := listFiles(o.Inputs)
 	if err != nil {
 		return f, err
@@ -52,7 +53,7 @@ func (o Options) inputs() (f found, err error) {
 	f.unknown = o.unknown(files)
 	var errs []error
 	for _, h := range o.Helpers {
-		in, note, err := o.input(h, files)
+		in, note, err := o.input(ctx, h, files)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", h, err))
 		}
@@ -86,7 +87,7 @@ func listFiles(dir string) (map[string]fs.FileInfo, error) {
 
 // input finds the tarball of h, or else of its stand-in. note is empty unless there
 // were two.
-func (o Options) input(h catalogue.Helper, files map[string]fs.FileInfo) (_ input, note string, err error) {
+func (o Options) input(ctx context.Context, h catalogue.Helper, files map[string]fs.FileInfo) (_ input, note string, err error) {
 	names, err := o.candidates(h, files)
 	if standIn, ok := o.Catalogue.Lookup(h.StandIn(o.Version)); err == nil && ok && len(names) == 0 {
 		names, err = o.candidates(standIn, files)
@@ -96,7 +97,7 @@ func (o Options) input(h catalogue.Helper, files map[string]fs.FileInfo) (_ inpu
 	}
 	name := names[0]
 	if len(names) > 1 {
-		if name = o.withConfig(h, names); name == "" {
+		if name = o.withConfig(ctx, h, names); name == "" {
 			return input{}, "", fmt.Errorf("%d tarballs in %s, want one: %s", len(names), o.Inputs, strings.Join(names, ", "))
 		}
 		names = slices.DeleteFunc(names, func(other string) bool { return other == name })
@@ -136,10 +137,10 @@ func (o Options) inPlace() bool {
 
 // withConfig returns the one tarball that is an image with a config, if the others are
 // flat root filesystems; else "".
-func (o Options) withConfig(h catalogue.Helper, names []string) string {
+func (o Options) withConfig(ctx context.Context, h catalogue.Helper, names []string) string {
 	var found []string
 	for _, name := range names {
-		img, err := tarball.Open(filepath.Join(o.Inputs, name), h.Platform, "", nil)
+		img, err := tarball.Open(ctx, filepath.Join(o.Inputs, name), h.Platform, "", nil)
 		if err != nil {
 			return "" // nobody knows what it is
 		}
