@@ -49,7 +49,7 @@ type Check struct {
 func Disk(ctx context.Context, d Delivery) ([]Result, error) {
 	checks := make([]diskCheck, 0, len(d.Archives)+len(d.Packages)+2)
 	for _, f := range d.Archives {
-		checks = append(checks, diskCheck{path.Join("helper-images", f.Name), "archive", func() []string { return checkArchive(f) }})
+		checks = append(checks, diskCheck{path.Join("helper-images", f.Name), "archive", func() []string { return checkArchive(ctx, f) }})
 	}
 	for _, p := range d.Packages {
 		checks = append(checks, diskCheck{path.Join(p.Format, p.File), "package", func() []string { return d.checkPackage(p) }})
@@ -89,8 +89,8 @@ func lines(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-func checkArchive(f release.Archive) []string {
-	problems := lines(archive.Check(context.Background(), f))
+func checkArchive(ctx context.Context, f release.Archive) []string {
+	problems := lines(archive.Check(ctx, f))
 	info, err := os.ReadFile(f.Path + release.InfoSuffix)
 	if err != nil {
 		return append(problems, lines(err)...)
@@ -132,7 +132,7 @@ func (d Delivery) checkPackage(p release.Package) []string {
 			return nil
 		}
 		if !missing[base] {
-			problems = append(problems, fmt.Sprintf("carries %s, which manifest.json does not tell", name))
+			problems = append(problems, fmt.Sprintf("carries %s, which is not in manifest.json", name))
 			return nil
 		}
 		delete(missing, base)

@@ -185,7 +185,7 @@ func TestDiskReports(t *testing.T) {
 			replaceIn(t, d.Packages[0].Path, hostFolder+"/"+name+"\x00", "/usr/lib/gitlab-runner/"+name+"\x00")
 			d.record(t)
 		}},
-		{"package with more than told", "deb/helpers.deb", "which manifest.json does not tell", func(_ *testing.T, d *Delivery) {
+		{"package with more than told", "deb/helpers.deb", "which is not in manifest.json", func(_ *testing.T, d *Delivery) {
 			d.Packages[0].Archives = d.Packages[0].Archives[:1]
 		}},
 		{"package gone", "deb/helpers.deb", "no such file", func(t *testing.T, d *Delivery) { remove(t, d.Packages[0].Path) }},

@@ -30,8 +30,55 @@ import (
 // helper's architecture.
 func runnable(t *testing.T, dir, compression string, helpers ...string) []release.Archive {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "sh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
+	return runnableAs(t, dir, testutil.Repository, testutil.Version, compression)(helpers...)
+}
+
+// runnableAs is runnable for a repository and a version, with more files.
+func runnableAs(t *testing.T, dir, repository, version, compression string, more ...testutil.Entry) func(helpers ...string) []release.Archive {
+	t.Helper()
+	body := compiled(t, "pretag/build/demo/sample")
+	v, err := catalogue.ParseVersion(version, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := archive.ParseCompression(compression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := archive.Writer{Compression: parsed}
+	return func(helpers ...string) []release.Archive {
+		t.Helper()
+		var files []release.Archive
+		for _, name := range helpers {
+			h, ok := testutil.Catalogue(t).Lookup(name)
+			if !ok {
+				t.Fatalf("no helper %s", name)
+			}
+			rootfs := testutil.Tar(t, append([]testutil.Entry{
+				testutil.File("etc/helper", name),
+				executable("bin/sh", body), executable("usr/bin/dumb-init", body), executable("entrypoint", body),
+			}, more...)...)
+			f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
+				RepoTag: repository + ":" + h.Tag(v),
+				Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+				Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
+				Time:    testutil.Created(),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Helper, f.Name = name, h.File()
+			files = append(files, f)
+		}
+		return files
+	}
+}
+
+// compiled is a program of this module.
+func compiled(t *testing.T, pkg string) []byte {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "program")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, pkg)
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -40,36 +87,7 @@ func runnable(t *testing.T, dir, compression string, helpers ...string) []releas
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := fixtureVersion(t)
-	parsed, err := archive.ParseCompression(compression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := archive.Writer{Compression: parsed}
-	var files []release.Archive
-	for _, name := range helpers {
-		h, ok := testutil.Catalogue(t).Lookup(name)
-		if !ok {
-			t.Fatalf("no helper %s", name)
-		}
-		rootfs := testutil.Tar(
-			t,
-			testutil.File("etc/helper", name),
-			executable("bin/sh", body), executable("usr/bin/dumb-init", body), executable("entrypoint", body),
-		)
-		f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
-			RepoTag: testutil.Repository + ":" + h.Tag(version),
-			Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
-			Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
-			Time:    testutil.Created(),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Helper, f.Name = name, h.File()
-		files = append(files, f)
-	}
-	return files
+	return body
 }
 
 func executable(name string, body []byte) testutil.Entry {
@@ -175,15 +193,6 @@ func testEngines(t *testing.T, engines ...string) {
 			})
 		})
 	}
-}
-
-func fixtureVersion(t *testing.T) catalogue.Version {
-	t.Helper()
-	v, err := catalogue.ParseVersion(testutil.Version, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 // What is wrong with an archive is found in the engines too, in the way that shows it.

@@ -18,12 +18,14 @@ import (
 	"pretag/build/engine"
 	"pretag/build/release"
 	"pretag/build/testutil"
+	"pretag/build/testutil/runnertest"
 )
 
 // childVariable makes the test binary check the archives in that folder instead of running the tests.
 const childVariable = "PRETAG_TEST_VERIFY"
 
 func TestMain(m *testing.M) {
+	runnertest.Become()
 	dir, ok := os.LookupEnv(childVariable)
 	if !ok {
 		os.Exit(m.Run())
@@ -54,7 +56,11 @@ func child(dir string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	_, err = Engines(ctx, nil, archives, nil, func(line string) { fmt.Println(line) })
+	runner, _, err := FindRunner(ctx, "", archives) // a test may have put one into PATH
+	if err != nil {
+		return err
+	}
+	_, err = Engines(ctx, nil, archives, runner, func(line string) { fmt.Println(line) })
 	return err
 }
 
