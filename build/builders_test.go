@@ -1,0 +1,159 @@
+//go:build acceptance
+
+package build_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"pretag/build"
+	"pretag/build/engine"
+	"pretag/build/testutil"
+)
+
+// Images that each builder of Debian saves go through package, and podman loads
+// the archives.
+func TestBuilders(t *testing.T) {
+	const ref = "localhost/helper:base"
+	dir := t.TempDir()
+	base := filepath.Join(dir, "base.tar")
+	if err := os.WriteFile(base, baseImage(t, ref), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store := func(t *testing.T, name, program string) func(args ...string) string {
+		path := testutil.Tool(t, program)
+		// vfs works on every file system. The store is removed with the test's
+		// directory, which chroot isolation leaves free of mounts.
+		t.Helper()
+		global := []string{"--root", filepath.Join(dir, name, "root"), "--runroot", filepath.Join(dir, name, "run"), "--storage-driver", "vfs"}
+		return func(args ...string) string {
+			t.Helper()
+			command := exec.CommandContext(t.Context(), path, append(global, args...)...)
+			command.Env = append(os.Environ(), "TMPDIR="+dir, "BUILDAH_ISOLATION=chroot")
+			out, err := command.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s %q: %v: %s", program, args, err, out)
+			}
+			return strings.TrimSpace(string(out))
+		}
+	}
+	saved := map[string]func(t *testing.T, to string){
+		"podman, docker-archive": func(t *testing.T, to string) {
+			podman := store(t, "podman", "podman")
+			podman("load", "-i", base)
+			podman("save", "--format", "docker-archive", "-o", to, ref)
+		},
+		"podman, oci-archive": func(t *testing.T, to string) {
+			podman := store(t, "podman-oci", "podman")
+			podman("load", "-i", base)
+			podman("save", "--format", "oci-archive", "-o", to, ref)
+		},
+		"buildah, empty layer": func(t *testing.T, to string) {
+			buildah := store(t, "buildah", "buildah")
+			buildah("from", "--name", "work", "docker-archive:"+base)
+			buildah("commit", "work", "oci-archive:"+to+":x")
+		},
+		"buildah, Dockerfile": func(t *testing.T, to string) {
+			buildah := store(t, "buildah-bud", "buildah")
+			buildah("pull", "docker-archive:"+base)
+			context := filepath.Join(dir, "context")
+			file := "FROM " + ref + "\nWORKDIR /etc\nCOPY Dockerfile /etc/x\nENV A=b\n"
+			if err := os.MkdirAll(context, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(context, "Dockerfile"), []byte(file), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			buildah("build", "--layers", "--pull=never", "-t", "localhost/helper:built", context)
+			buildah("push", "localhost/helper:built", "docker-archive:"+to+":localhost/helper:built")
+		},
+		"skopeo, oci-archive": func(t *testing.T, to string) {
+			testutil.Filter(t, nil, "skopeo", "--tmpdir", dir, "copy", "--insecure-policy", "docker-archive:"+base, "oci-archive:"+to+":x")
+		},
+		"skopeo, docker-archive": func(t *testing.T, to string) {
+			testutil.Filter(t, nil, "skopeo", "--tmpdir", dir, "copy", "--insecure-policy", "docker-archive:"+base, "docker-archive:"+to+":a/b:c")
+		},
+		"docker save": func(t *testing.T, to string) {
+			found, absent, err := engine.Find(t.Context(), []string{string(engine.Docker)})
+			if err != nil {
+				testutil.Missing(t, "docker", fmt.Sprint(absent, err))
+			}
+			docker, err := found[0].Start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := docker.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if _, err := docker.Load(t.Context(), bytes.NewReader(baseImage(t, ref))); err != nil {
+				t.Fatal(err)
+			}
+			err = docker.Export(t.Context(), ref, func(r io.Reader) error {
+				f, err := os.Create(to)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				_, err = io.Copy(f, r)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+	for name, save := range saved {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			input := filepath.Join(t.TempDir(), "alpine-x86_64.tar")
+			save(t, input)
+			body, err := os.ReadFile(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.input(t, "alpine-x86_64.tar", body)
+			stage := func(ctx context.Context, c build.Config, ui *build.UI) error { return build.Package(ctx, c, ui) }
+			if err := b.run(t, stage, "HELPERS=alpine-x86_64"); err != nil {
+				t.Fatal(err)
+			}
+			f := record(t, b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst"))
+			podman := store(t, "load-"+fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:8], "podman")
+			podman("load", "-i", f.Path)
+			if got := podman("image", "inspect", "--format", "{{.Id}}", f.RepoTag); "sha256:"+got != f.ImageID {
+				t.Errorf("podman has image %s, want %s", got, f.ImageID)
+			}
+			t.Logf("%s: %d layers, diff IDs %.27s", f.Input.Layout, len(f.DiffIDs), f.DiffIDs)
+		})
+	}
+}
+
+// baseImage is a docker-archive of a small helper image.
+func baseImage(t *testing.T, ref string) []byte {
+	t.Helper()
+	layer := testutil.Rootfs(t, "helper")
+	config, err := json.Marshal(v1.ConfigFile{
+		OS: "linux", Architecture: "amd64",
+		Config:  v1.Config{Entrypoint: []string{"/usr/bin/dumb-init", "/entrypoint"}, Cmd: []string{"sh"}},
+		History: []v1.History{{CreatedBy: "test"}}, // buildah counts layers by it
+		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sha256.Sum256(layer))}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprintf("%x.json", sha256.Sum256(config))
+	return testutil.Tar(t, testutil.File("layer.tar", string(layer)), testutil.File(id, string(config)),
+		testutil.File("manifest.json", fmt.Sprintf(`[{"Config":%q,"RepoTags":[%q],"Layers":["layer.tar"]}]`, id, ref)))
+}
