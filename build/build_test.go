@@ -23,6 +23,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	helperimages "pretag/helper-images"
+
 	"pretag/build"
 	"pretag/build/archive"
 	"pretag/build/catalogue"
@@ -182,7 +184,7 @@ func TestArchivesReportsAll(t *testing.T) {
 	b.input(t, "alpine-s390x.tar", []byte("<html>"))
 	err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm,alpine-arm64,alpine-s390x")
 	for _, want := range []string{
-		"alpine-arm: " + b.path("in", "alpine-arm.tar") + ": entry 6: no end marker (truncated tar)",
+		"alpine-arm: " + b.path("in", "alpine-arm.tar") + ": entry 7: no end marker (truncated tar)",
 		"alpine-s390x: " + b.path("in", "alpine-s390x.tar") + ": not a tar file; it looks like text/html",
 	} {
 		if err == nil || strings.Count(err.Error(), want) != 1 {
@@ -716,11 +718,20 @@ func TestVerifyHostile(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "stray\x1b[31m.tar")
 	b.input(t, "alpine-arm.tar", testutil.Tar(t, testutil.File("etc/os-release", "ID=x\n")))
+	// For a helper of the built-in catalogue it is an error.
+	missing := "has no /usr/bin/gitlab-runner-helper, which GitLab Runner calls; has no /usr/bin/dumb-init, which its entrypoint starts; has no /entrypoint, which its entrypoint starts"
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm"); err == nil || !strings.HasSuffix(err.Error(), missing) {
+		t.Errorf("error %v, want %q", err, missing)
+	}
+	custom := b.path("catalogue.yaml")
+	if err := os.WriteFile(custom, helperimages.Catalogue, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, when := range []string{"made", "kept"} {
-		if err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm"); err != nil {
+		if err := b.run(t, archives, "HELPERS=alpine-x86_64,alpine-arm", "CATALOGUE="+custom); err != nil {
 			t.Fatal(err)
 		}
-		want := "warning: alpine-arm: has no /usr/bin/gitlab-runner-helper, which GitLab Runner calls\n"
+		want := "warning: alpine-arm: " + missing + "\n"
 		if got := b.err.String(); !strings.Contains(got, want) || strings.Contains(got, "alpine-x86_64: has no") {
 			t.Errorf("%s: told:\n%s", when, got)
 		}
@@ -820,7 +831,8 @@ func TestInspectInput(t *testing.T) {
 func TestInspectContents(t *testing.T) {
 	b := newBench(t)
 	for helper, id := range map[string]string{"alpine-x86_64": "one", "alpine-arm": "two"} {
-		b.input(t, helper+".tar", testutil.Tar(t, testutil.File("etc/os-release", "ID="+id+"\n")))
+		b.input(t, helper+".tar", testutil.Tar(t, testutil.File("etc/os-release", "ID="+id+"\n"),
+			testutil.File("usr/bin/gitlab-runner-helper", "x"), testutil.File("usr/bin/dumb-init", "x"), testutil.File("entrypoint", "x")))
 	}
 	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm", "FORMATS=deb", "PACKAGE_LAYOUT=single"); err != nil {
 		t.Fatal(err)
