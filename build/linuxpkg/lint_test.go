@@ -1,0 +1,64 @@
+//go:build acceptance
+
+package linuxpkg_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pretag/build/linuxpkg"
+	"pretag/build/release"
+	"pretag/build/testutil"
+	"pretag/build/testutil/archivetest"
+)
+
+// TestLint: rpmlint and lintian have nothing to say that has no reason, in
+// packaging/lint/rpmlint.toml or in the package, of signed and unsigned packages.
+func TestLint(t *testing.T) {
+	dir := t.TempDir()
+	archives := archivetest.Archives(t, dir, sixHelpers()...)
+	loader := buildLoaders(t, "amd64")
+	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single, "signed"} {
+		opts := options(t, filepath.Join(dir, layout))
+		opts.Layout, opts.Loaders = layout, loader
+		if layout == "signed" {
+			opts.Layout, opts.Sign, opts.Release = linuxpkg.Split, signer(newKey(t)), "1~bpo12+1"
+		}
+		paths := map[string][]string{}
+		for _, p := range build(t, opts, archives).Packages {
+			paths[p.Format] = append(paths[p.Format], p.Path)
+		}
+		t.Run("rpmlint "+layout, func(t *testing.T) {
+			testutil.Tool(t, "rpmlint")
+			relativeCpio(t)
+			out := run(t, "rpmlint", append([]string{"--config", "../../packaging/lint/rpmlint.toml"}, paths[release.RPM]...)...)
+			if !strings.Contains(out, " 0 errors, 0 warnings,") {
+				t.Error(out)
+			}
+		})
+		t.Run("lintian "+layout, func(t *testing.T) {
+			testutil.Tool(t, "lintian")
+			out := run(t, "lintian", append([]string{"--allow-root", "--display-info", "--tag-display-limit", "0", "--fail-on", "error,warning,info"}, paths[release.Deb]...)...)
+			for line := range strings.Lines(out) {
+				if !strings.HasPrefix(line, "N:") {
+					t.Error(strings.TrimSpace(line))
+				}
+			}
+		})
+	}
+}
+
+// relativeCpio keeps rpmlint 2.4 from unpacking into the host's root: it calls
+// cpio, and rpmpack 0.7.1 writes absolute names into the payload, which rpm
+// takes but cpio follows.
+func relativeCpio(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	script := "#!/bin/sh\nexec " + testutil.Tool(t, "cpio") + " --no-absolute-filenames \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "cpio"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
