@@ -28,6 +28,9 @@ func TestLint(t *testing.T) {
 		}
 		paths := map[string][]string{}
 		for _, p := range build(t, opts, archives).Packages {
+			if p.Arch == "loong64" {
+				continue // lintian 2.116 does not know the architecture
+			}
 			paths[p.Format] = append(paths[p.Format], p.Path)
 		}
 		t.Run("rpmlint "+layout, func(t *testing.T) {
