@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"pretag/build/internal/nearest"
 )
 
 // Decode decodes data, which must be exactly one document, into v, a pointer.
@@ -50,8 +52,8 @@ func suggest(text string, known map[string][]string) string {
 	if field == nil || len(known[field[3]]) == 0 {
 		return text
 	}
-	nearest := slices.MinFunc(known[field[3]], func(a, b string) int { return distance(field[2], a) - distance(field[2], b) })
-	return field[1] + "; the nearest key is " + nearest
+	key, _ := nearest.Word(field[2], known[field[3]])
+	return field[1] + "; the nearest key is " + key
 }
 
 // keys adds to known the keys of each struct type that t contains, by the type's name.
@@ -86,26 +88,4 @@ func keys(t reflect.Type, known map[string][]string) {
 		}
 		known[t.String()] = slices.Sorted(maps.Keys(own))
 	}
-}
-
-// distance returns the Levenshtein distance: how many letters must be added,
-// removed or changed.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := diagonal
-			if a[i] != b[j] {
-				changed++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
