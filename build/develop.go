@@ -12,9 +12,23 @@ import (
 	"strings"
 )
 
-// Test runs all tests of the project.
+// Test runs all tests of the project: the fast ones and those that need root,
+// engines or other programs.
 func Test(ctx context.Context, ui *UI) error {
-	return ui.run(ctx, "go", "test", "-timeout=60m", "./...")
+	return ui.run(ctx, "go", "test", "-tags=acceptance", "-timeout=60m", "./...")
+}
+
+// Bench runs the Go benchmarks, and then compares whole builds with the tools
+// used today, if those are installed.
+func Bench(ctx context.Context, ui *UI) error {
+	if err := ui.run(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem", "./build/..."); err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return ui.run(ctx, ".ci/bench", filepath.Join(defaultOut, "bench"), program)
 }
 
 // Check runs the linters; all of them, whatever each one says.
