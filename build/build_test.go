@@ -32,6 +32,7 @@ import (
 	"pretag/build/internal/filestamp"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/release"
+	"pretag/build/sbom"
 	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
 )
@@ -75,7 +76,7 @@ func (b *bench) run(t *testing.T, stage func(context.Context, build.Config, *bui
 		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
 		"HELPER_IMAGES=" + b.path("in"), "OUT=" + b.path("out"),
 	}, pairs...)
-	c, err := build.FromEnv(env(vars...), build.Release)
+	c, err := build.FromEnv(vars, build.NeedVersion)
 	if err != nil {
 		return err
 	}
@@ -116,8 +117,8 @@ func TestArchives(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tag := range map[string]string{
-		"prebuilt-alpine-x86_64.docker.tar.zst": build.DefaultRepository + ":x86_64-v19.3.0",
-		"prebuilt-ubuntu-arm.docker.tar.zst":    build.DefaultRepository + ":ubuntu-arm-v19.3.0",
+		"prebuilt-alpine-x86_64.docker.tar.zst": catalogue.Repository + ":x86_64-v19.3.0",
+		"prebuilt-ubuntu-arm.docker.tar.zst":    catalogue.Repository + ":ubuntu-arm-v19.3.0",
 	} {
 		f := record(t, b.path("out", "helper-images", name))
 		if err := archive.Check(t.Context(), f); err != nil {
@@ -208,7 +209,7 @@ func TestStandIn(t *testing.T) {
 	}
 	own := record(t, b.path("out", "helper-images", "prebuilt-alpine-arm64.docker.tar.zst"))
 	latest := record(t, b.path("out", "helper-images", "prebuilt-alpine-latest-arm64.docker.tar.zst"))
-	if own.Input.Name != "alpine-latest-arm64.tar" || own.RepoTag != build.DefaultRepository+":arm64-v19.3.0" {
+	if own.Input.Name != "alpine-latest-arm64.tar" || own.RepoTag != catalogue.Repository+":arm64-v19.3.0" {
 		t.Errorf("%+v", own)
 	}
 	if diff := cmp.Diff(latest.DiffIDs, own.DiffIDs); diff != "" {
@@ -408,7 +409,7 @@ func TestPackageMergedFolders(t *testing.T) {
 		t.Error(err)
 	}
 	err := merged.run(t, build.Package, all, "RUNNER_VERSION=19.4.0")
-	for _, want := range []string{"alpine-arm64: ", "RepoTag is " + build.DefaultRepository + ":arm64-v19.3.0, want " + build.DefaultRepository + ":arm64-v19.4.0", "there is no tarball from which to make it again"} {
+	for _, want := range []string{"alpine-arm64: ", "RepoTag is " + catalogue.Repository + ":arm64-v19.3.0, want " + catalogue.Repository + ":arm64-v19.4.0", "there is no tarball from which to make it again"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that holds %q", err, want)
 		}
@@ -430,7 +431,7 @@ func TestPackageDoubtsRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ old, new, want string }{
-		{"19.3.0", "19.4.0", "RepoTags is [" + build.DefaultRepository + ":x86_64-v19.3.0], its record says"},
+		{"19.3.0", "19.4.0", "RepoTags is [" + catalogue.Repository + ":x86_64-v19.3.0], its record says"},
 		{"file=prebuilt", "file=../../prebuilt", "file is ../../prebuilt-alpine-x86_64.docker.tar.zst, want prebuilt-alpine-x86_64.docker.tar.zst"},
 		{"helper=alpine", "helper=ubuntu", "helper is ubuntu-x86_64, want alpine-x86_64"},
 		{"diff_ids=sha256:", "diff_ids=sha256:00", "diff ID: "},
@@ -858,7 +859,7 @@ func TestInspectBadPackage(t *testing.T) {
 	tree := b.path("tree")
 	for name, body := range map[string]string{
 		"DEBIAN/control":       "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n",
-		"prebuilt-x.spdx.json": strings.Repeat(" ", 17<<20),
+		"prebuilt-x.spdx.json": strings.Repeat(" ", sbom.MaxDocument+1),
 	} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(tree, name)), 0o755), os.WriteFile(filepath.Join(tree, name), []byte(body), 0o644)); err != nil {
 			t.Fatal(err)
@@ -879,7 +880,7 @@ func TestInspectBadPackage(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), ": 2 problems") {
 		t.Errorf("error %v", err)
 	}
-	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 17825792 bytes, at most 16777216"} {
+	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 67108865 bytes, at most 67108864"} {
 		if !strings.Contains(b.out.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, &b.out)
 		}

@@ -1,6 +1,7 @@
 package build_test
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,86 +11,105 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pretag/build"
+	"pretag/build/testutil"
 )
 
-// env is an environment of NAME=value words.
-func env(pairs ...string) func(string) string {
-	vars := map[string]string{}
-	for _, pair := range pairs {
-		name, value, _ := strings.Cut(pair, "=")
-		vars[name] = value
-	}
-	return func(name string) string { return vars[name] }
+var update = flag.Bool("update", false, "write docs/variables.md")
+
+// config reads the variables on top of those that every build needs.
+func config(vars ...string) (build.Config, error) {
+	return build.FromEnv(append([]string{"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000"}, vars...), build.NeedVersion)
 }
 
 func TestFromEnvDefaults(t *testing.T) {
-	c, err := build.FromEnv(env("RUNNER_VERSION=v19.3.0", "SOURCE_DATE_EPOCH=1700000000"), build.Release)
+	c, err := config("RUNNER_VERSION=v19.3.0", "HELPERS= , ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{c.Version.String(), c.Release, len(c.Helpers), c.Inputs, c.Out, c.Repository, c.Compression.String(), c.Formats, c.Layout, c.Time.Equal(time.Unix(1_700_000_000, 0)), c.Key, c.Engines}
+	got := []any{c.Version.String(), c.Release, len(c.Helpers), c.Inputs, c.Out, c.Repository, c.Compression.String(), c.Formats, c.Layout, c.Time.Equal(time.Unix(1_700_000_000, 0)), c.Key, c.Engines, c.Builder, c.Warnings}
 	want := []any{
 		"19.3.0", "1", 12, "helper-images", "out", "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper",
-		"zstd:best",
-		[]string{"rpm", "deb"},
-		"split", true, "", []string(nil),
+		"zstd:best", []string{"rpm", "deb"}, "split", true, "", []string(nil), "", []string(nil),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if _, err := build.FromEnv(env(), build.Folders); err != nil {
-		t.Errorf("a target that needs no version: %v", err)
+	_, err = build.FromEnv(nil, build.NeedNothing)
+	testutil.WantError(t, err, "")
+}
+
+func TestFromEnvSets(t *testing.T) {
+	for set, want := range map[string]int{"default": 12, "release": 32, "all": 43, "default,concrete-*": 18} {
+		c, err := config("HELPERS=" + set)
+		testutil.WantError(t, err, "")
+		if len(c.Helpers) != want {
+			t.Errorf("HELPERS=%s: got %d helpers, want %d", set, len(c.Helpers), want)
+		}
 	}
 }
 
-// TestFromEnvMaintainer: the maintainer is the one that Debian's tools take, unless
-// PACKAGE_MAINTAINER names one.
-func TestFromEnvMaintainer(t *testing.T) {
-	for _, row := range []struct {
-		pairs []string
-		want  string
+// Values that come from other programs' variables.
+func TestFromEnvFallbacks(t *testing.T) {
+	const ours = "pretag <pretag@example.org>"
+	for _, test := range []struct {
+		vars []string
+		want string
 	}{
-		{nil, "pretag <pretag@example.org>"},
-		{[]string{"DEBFULLNAME=Pat", "DEBEMAIL=pat@example.com"}, "Pat <pat@example.com>"},
-		{[]string{"DEBFULLNAME=Pat"}, "pretag <pretag@example.org>"},
-		{[]string{"DEBEMAIL=Pat P <pat@example.com>"}, "Pat P <pat@example.com>"},
-		{[]string{"DEBFULLNAME=Pat", "DEBEMAIL=pat@example.com", "PACKAGE_MAINTAINER=Al <al@example.com>"}, "Al <al@example.com>"},
+		{nil, ours},
+		{[]string{"DEBFULLNAME=Ada L", "DEBEMAIL=ada@example.com"}, "Ada L <ada@example.com>"},
+		{[]string{"DEBFULLNAME=Bob", "DEBEMAIL=Ada L <ada@example.com>"}, "Ada L <ada@example.com>"},
+		{[]string{"DEBEMAIL=ada@example.com"}, ours},
+		{[]string{"DEBEMAIL=Ada L <ada@example.com>", "PACKAGE_MAINTAINER=Bob <bob@example.com>"}, "Bob <bob@example.com>"},
 	} {
-		c, err := build.FromEnv(env(row.pairs...), build.Folders)
-		if err != nil || c.Maintainer != row.want {
-			t.Errorf("%q: %q, %v, want %q", row.pairs, c.Maintainer, err, row.want)
+		c, err := config(test.vars...)
+		testutil.WantError(t, err, "")
+		if c.Maintainer != test.want {
+			t.Errorf("%q: got the maintainer %q, want %q", test.vars, c.Maintainer, test.want)
+		}
+	}
+	const job = "https://gitlab.example.com/group/project/-/jobs/1"
+	for _, test := range [][2]string{{"CI_JOB_URL=" + job, job}, {"BUILDER_ID=https://example.com/me", "https://example.com/me"}} {
+		c, err := config(test[0])
+		testutil.WantError(t, err, "")
+		if c.Builder != test[1] {
+			t.Errorf("%s: got the builder %q", test[0], c.Builder)
 		}
 	}
 }
 
-// A repository that no engine could name is refused, as it stands in every RepoTag.
-func TestFromEnvRefusesRepositories(t *testing.T) {
-	for _, repository := range []string{"https://registry.example.com/helper", "registry.example.com//helper", "/helper", "registry.example.com/", "registry.example.com:/helper", "registry.example.com/helper/", "host/a:b/c"} {
-		_, err := build.FromEnv(env("RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "IMAGE_REPOSITORY="+repository), build.Release)
-		if err == nil || !strings.Contains(err.Error(), "want a registry's host, a path and no tag") {
-			t.Errorf("IMAGE_REPOSITORY=%s: error %v", repository, err)
-		}
-	}
-	if _, err := build.FromEnv(env("RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "IMAGE_REPOSITORY=localhost:5000/a/helper"), build.Release); err != nil {
-		t.Error(err)
+func TestFromEnvWarns(t *testing.T) {
+	c, err := config("HELPER_IMAGE=x", "ENGINE=docker", "JOBS=1", "OUTPUT=x", "HOME=/root", "PWD=/")
+	testutil.WantError(t, err, "")
+	want := []string{"the variable ENGINE is set; did you mean ENGINES?", "the variable HELPER_IMAGE is set; did you mean HELPER_IMAGES?"}
+	if diff := cmp.Diff(want, c.Warnings); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-// All wrong variables are reported at once, each by name, value and what is allowed.
+// A repository that no engine could name is rejected, because each RepoTag has it.
+func TestFromEnvRepositories(t *testing.T) {
+	for _, repository := range []string{"https://registry.example.com/helper", "registry.example.com//helper", "/helper", "registry.example.com/", "registry.example.com:/helper", "registry.example.com/helper/", "host/a:b/c", "library/helper", "registry.example.com/UPPER", "registry.example.com/a@sha256:0"} {
+		_, err := config("IMAGE_REPOSITORY=" + repository)
+		testutil.WantError(t, err, "IMAGE_REPOSITORY=", "want a registry's host, a path and no tag")
+	}
+	_, err := config("IMAGE_REPOSITORY=docker.io/group/helper")
+	testutil.WantError(t, err, `IMAGE_REPOSITORY="docker.io/group/helper": Docker Hub cannot be used, because Docker drops its host from names`)
+	_, err = config("IMAGE_REPOSITORY=localhost:5000/a/helper")
+	testutil.WantError(t, err, "")
+}
+
+// All invalid variables are reported at once, each by name, value and what is allowed.
 func TestFromEnvReportsAll(t *testing.T) {
 	dir := t.TempDir()
-	_, err := build.FromEnv(env(
+	_, err := config(
 		"RUNNER_VERSION=15.8.9", "PACKAGES_ITERATION=0", "HELPERS=alpin-*,ubuntu-*", "IMAGE_REPOSITORY=helper:tag",
 		"ARCHIVE_COMPRESSION=zstd:22", "FORMATS=rpm,apk", "PACKAGE_LAYOUT=both", "SOURCE_DATE_EPOCH=yesterday",
 		"GPG_KEY_PATH="+filepath.Join(dir, "missing"), "ENGINES=podman,lxc", "JOBS=-1", "PACKAGE_MAINTAINER=me",
-		"PACKAGE_HOMEPAGE=x", "PACKAGE_VENDOR=a\nb",
-	), build.Release)
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, want := range []string{
+		"PACKAGE_HOMEPAGE=x", "PACKAGE_VENDOR=a\nb", "BUILDER_ID=me",
+	)
+	wants := []string{
 		"RUNNER_VERSION=15.8.9 needs RUNNER_REVISION: below 16.8.0 tags carry the git revision, and the revision of this version is not known",
-		`PACKAGES_ITERATION="0": want a number above 0, with an optional distribution suffix such as 1~bpo12+1 or 1.el9`,
+		`PACKAGES_ITERATION="0": want a number above 0, with an optional distribution suffix`,
 		`HELPERS="alpin-*": no helper matches; there are alpine-x86_64, alpine-arm, `,
 		`IMAGE_REPOSITORY="helper:tag": want a registry's host, a path and no tag`,
 		`ARCHIVE_COMPRESSION="zstd:22": want zstd[:fastest|default|better|best|ultra], gzip or none`,
@@ -102,48 +122,41 @@ func TestFromEnvReportsAll(t *testing.T) {
 		`PACKAGE_MAINTAINER="me": want Name <mail@example.com>`,
 		`PACKAGE_HOMEPAGE="x": want a URL`,
 		`PACKAGE_VENDOR="a\nb": want one line`,
-	} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error\n%v\nlacks %q", err, want)
-		}
+		`BUILDER_ID="me": want a URI`,
 	}
-	if got := strings.Count(err.Error(), "\n") + 1; got != 14 {
-		t.Errorf("%d lines, want 14:\n%v", got, err)
+	testutil.WantError(t, err, wants...)
+	if got := strings.Count(err.Error(), "\n") + 1; got != len(wants) {
+		t.Errorf("%d lines, want %d:\n%v", got, len(wants), err)
 	}
 }
 
-func TestFromEnvRefuses(t *testing.T) {
+func TestFromEnvRejects(t *testing.T) {
 	dir := t.TempDir()
-	own := filepath.Join(dir, "catalogue.yaml")
-	if err := os.WriteFile(own, []byte("arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: own, arch: [x86_64]}]"), 0o644); err != nil {
-		t.Fatal(err)
+	custom, noDefault := filepath.Join(dir, "catalogue.yaml"), filepath.Join(dir, "none.yaml")
+	for file, text := range map[string]string{
+		custom:    "arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: own, arch: [x86_64]}]",
+		noDefault: "arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: own, arches: [x86_64]}]",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	none := filepath.Join(dir, "none.yaml")
-	if err := os.WriteFile(none, []byte("arches: {x86_64: {platform: linux/amd64}}\nflavors: [{name: own, arches: [x86_64]}]"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := build.FromEnv(env("CATALOGUE="+none), build.Folders); err != nil {
-		t.Errorf("a target that needs no helpers: %v", err)
-	}
+	_, err := build.FromEnv([]string{"CATALOGUE=" + noDefault}, build.NeedNothing)
+	testutil.WantError(t, err, "") // for a target that needs no helpers
 	for _, row := range []struct{ pair, want string }{
-		{"IMAGE_REPOSITORY=library/helper", "IMAGE_REPOSITORY="},
-		{"IMAGE_REPOSITORY=registry.example.com/UPPER", "IMAGE_REPOSITORY="},
-		{"IMAGE_REPOSITORY=registry.example.com/a@sha256:0", "IMAGE_REPOSITORY="},
-		{"GPG_PASSPHRASE_PATH=" + own, "GPG_PASSPHRASE_PATH is set and GPG_KEY_PATH is not"},
+		{"GPG_PASSPHRASE_PATH=" + custom, "GPG_PASSPHRASE_PATH is set and GPG_KEY_PATH is not"},
 		{"GPG_KEY_PATH=" + dir, `": not a regular file or a named pipe`},
-		{"CATALOGUE=" + own, own + ": yaml: unmarshal errors:\n  line 2: field arch not found"},
-		{"CATALOGUE=" + none, "HELPERS is required: " + none + " has no default for GitLab Runner 19.3.0"},
-		{"CATALOGUE=" + dir + "/missing", "CATALOGUE="},
+		{"CATALOGUE=" + custom, custom + ": yaml: unmarshal errors:\n  line 2: field arch not found"},
+		{"CATALOGUE=" + noDefault, `HELPERS="default": the catalogue has no such helpers for GitLab Runner 19.3.0`},
+		{"CATALOGUE=" + dir + "/missing", `CATALOGUE="` + dir + `/missing": no such file or directory`},
 		{"SOURCE_DATE_EPOCH=-1", "SOURCE_DATE_EPOCH="},
 		{"SOURCE_DATE_EPOCH=4294967296", "at most 4294967295"},
 		{"JOBS=1048577", `JOBS="1048577": want a number from 1 to 1048576`},
 		{"JOBS=two", `JOBS="two"`},
 		{"RUNNER_REVISION=zz", "RUNNER_REVISION="},
 	} {
-		_, err := build.FromEnv(env("RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1", row.pair), build.Release)
-		if err == nil || !strings.Contains(err.Error(), row.want) {
-			t.Errorf("%s: error %v, want one that holds %q", row.pair, err, row.want)
-		}
+		_, err := config(row.pair)
+		testutil.WantError(t, err, row.want)
 	}
 }
 
@@ -151,8 +164,29 @@ func TestFromEnvRefuses(t *testing.T) {
 func TestFromEnvTime(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("GIT_CEILING_DIRECTORIES", "/")
-	_, err := build.FromEnv(env("RUNNER_VERSION=19.3.0"), build.Release)
-	if err == nil || !strings.Contains(err.Error(), "SOURCE_DATE_EPOCH is required") {
-		t.Errorf("error %v", err)
+	_, err := build.FromEnv([]string{"RUNNER_VERSION=19.3.0"}, build.NeedVersion)
+	testutil.WantError(t, err, "SOURCE_DATE_EPOCH is required")
+}
+
+// docs/variables.md has the table of variables. -update writes it.
+func TestVariablesPage(t *testing.T) {
+	const page = "../docs/variables.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(text), "| variable |")
+	end := strings.Index(rest, "\n\n")
+	if !ok || end < 0 {
+		t.Fatalf("%s has no table of variables", page)
+	}
+	want := head + build.VariablesTable() + rest[end+1:]
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(want, string(text)); diff != "" && !*update {
+		t.Errorf("%s differs from the table in variables.go; run go test ./build -run TestVariablesPage -update\n(-want +got):\n%s", page, diff)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"pretag/build/demo"
 	"pretag/build/internal/dirlock"
@@ -16,31 +18,28 @@ const (
 	demoInputs = "input"
 )
 
-// DemoEnv is the environment of the demo: getenv, with a value of its own for
-// each variable that the demo must set. The rest, such as JOBS, is the user's.
-func DemoEnv(getenv func(string) string) func(string) string {
-	out := getenv("OUT")
-	if out == "" {
-		out = DefaultOut
+// DemoEnviron returns environ with the values of the demo. The other variables,
+// such as JOBS, are the user's.
+func DemoEnviron(environ []string) []string {
+	out := defaultOut
+	for _, entry := range environ {
+		if value, found := strings.CutPrefix(entry, "OUT="); found && value != "" {
+			out = value
+		}
 	}
 	out = filepath.Join(out, demoDir)
-	fixed := map[string]string{
-		"OUT":               out,
-		"HELPER_IMAGES":     filepath.Join(out, demoInputs),
-		"RUNNER_VERSION":    "19.3.0",
-		"HELPERS":           "alpine-x86_64,alpine-arm,alpine-arm64,alpine-s390x,alpine-ppc64le,alpine-riscv64,ubuntu-x86_64,ubuntu-arm64",
-		"SOURCE_DATE_EPOCH": "1767225600", // 2026-01-01
-		"CATALOGUE":         "",
-	}
-	return func(name string) string {
-		if value, ok := fixed[name]; ok {
-			return value
-		}
-		return getenv(name)
-	}
+	return append(slices.Clone(environ),
+		"OUT="+out,
+		"HELPER_IMAGES="+filepath.Join(out, demoInputs),
+		"RUNNER_VERSION=19.3.0",
+		"RUNNER_REVISION=",
+		"HELPERS=alpine-x86_64,alpine-arm,alpine-arm64,alpine-s390x,alpine-ppc64le,alpine-riscv64,ubuntu-x86_64,ubuntu-arm64",
+		"SOURCE_DATE_EPOCH=1767225600", // 2026-01-01
+		"CATALOGUE=",
+	)
 }
 
-// Demo makes sample inputs and takes them down the whole line.
+// Demo runs the whole line on sample inputs.
 func Demo(ctx context.Context, c Config, ui *UI) error {
 	ui.Say("samples: %d small helper images for %s", len(c.Helpers), c.Inputs)
 	if err := c.samples(ctx); err != nil {

@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"pretag/build/verify"
 
@@ -26,4 +28,18 @@ func CompareTrees(a, b string) (same int, differences []string, err error) {
 func WriteManifest(c Config, m release.Manifest) error {
 	_, err := c.describe(c.Out, m.Archives, m.Packages, nil, nil)
 	return err
+}
+
+// VariablesTable returns the table of variables in Markdown.
+func VariablesTable() string {
+	var b strings.Builder
+	b.WriteString("| variable | meaning | default |\n|---|---|---|\n")
+	for _, v := range variables() {
+		shown := v.shown
+		if shown == "" && v.fallback != "" {
+			shown = "`" + v.fallback + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.name, strings.ReplaceAll(v.help, "|", `\|`), shown)
+	}
+	return b.String()
 }

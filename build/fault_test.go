@@ -306,7 +306,7 @@ func TestSignals(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = c.Wait() // the state tells
-			if got := c.ProcessState.ExitCode(); got != want || !strings.Contains(text.String(), "ended by signal: "+signal.String()) {
+			if got := c.ProcessState.ExitCode(); got != want || !strings.Contains(text.String(), "interrupted by signal: "+signal.String()) {
 				t.Errorf("%s, %v: status %d, want %d: %s", target, signal, got, want, text)
 			}
 			p.clean(t)

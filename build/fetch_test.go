@@ -22,6 +22,7 @@ import (
 	"github.com/goreleaser/nfpm/v2"
 	"github.com/goreleaser/nfpm/v2/files"
 
+	"pretag/build/catalogue"
 	"pretag/build/testutil"
 )
 
@@ -31,12 +32,8 @@ func TestPlainHTTPVariable(t *testing.T) {
 	if want := []string{"10.0.0.1:5000", "registry.example.com"}; !slices.Equal(c.PlainHTTP, want) {
 		t.Errorf("got %q, want %q", c.PlainHTTP, want)
 	}
-	_, err := FromEnv(func(name string) string {
-		return map[string]string{"PLAIN_HTTP": "http://registry.example.com"}[name]
-	}, Folders)
-	if want := `PLAIN_HTTP="http://registry.example.com": want a registry's host, with its port if it has one`; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("error %v, want %s", err, want)
-	}
+	_, err := FromEnv([]string{"PLAIN_HTTP=http://registry.example.com"}, NeedNothing)
+	testutil.WantError(t, err, `PLAIN_HTTP="http://registry.example.com": want a registry's host, with its port if it has one`)
 }
 
 func fetchConfig(t *testing.T, variables map[string]string) Config {
@@ -44,7 +41,11 @@ func fetchConfig(t *testing.T, variables map[string]string) Config {
 	dir := t.TempDir()
 	variables["HELPER_IMAGES"], variables["OUT"] = filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	variables["SOURCE_DATE_EPOCH"] = "1700000000"
-	c, err := FromEnv(func(variable string) string { return variables[variable] }, Release)
+	var environ []string
+	for name, value := range variables {
+		environ = append(environ, name+"="+value)
+	}
+	c, err := FromEnv(environ, NeedVersion)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func TestUnpackThenArchives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 1 || !strings.HasPrefix(files[0].Input.Source, "old.deb@sha256:") || files[0].RepoTag != DefaultRepository+":arm-12335144" {
+	if len(files) != 1 || !strings.HasPrefix(files[0].Input.Source, "old.deb@sha256:") || files[0].RepoTag != catalogue.Repository+":arm-12335144" {
 		t.Errorf("got %+v", files)
 	}
 }

@@ -3,8 +3,6 @@ package build
 import (
 	"context"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"pretag/build/archive"
@@ -26,7 +24,7 @@ func (c Config) archiveOptions() archive.Options {
 		Compression: c.Compression,
 		Time:        c.Time,
 		Jobs:        c.Jobs,
-		Strict:      c.OwnCatalogue == "",
+		Strict:      c.CatalogueSum == "",
 	}
 }
 
@@ -79,33 +77,4 @@ func (c Config) signer(ctx context.Context, ui *UI) (*sign.Signer, error) {
 		ui.Warn("%s", warning)
 	}
 	return signer, nil
-}
-
-// parameters returns the variables that decide what is built, without paths. A
-// custom catalogue is represented by its digest.
-func (c Config) parameters() map[string]string {
-	var helpers []string
-	for _, h := range c.Helpers {
-		helpers = append(helpers, h.String())
-	}
-	parameters := map[string]string{
-		"RUNNER_VERSION":      c.Version.String(),
-		"PACKAGES_ITERATION":  c.Release,
-		"HELPERS":             strings.Join(helpers, ","),
-		"IMAGE_REPOSITORY":    c.Repository,
-		"ARCHIVE_COMPRESSION": c.Compression.String(),
-		"FORMATS":             strings.Join(c.Formats, ","),
-		"PACKAGE_LAYOUT":      c.Layout,
-		"PACKAGE_MAINTAINER":  c.Maintainer,
-		"PACKAGE_VENDOR":      c.Vendor,
-		"PACKAGE_HOMEPAGE":    c.Homepage,
-		"SOURCE_DATE_EPOCH":   strconv.FormatInt(c.Time.Unix(), 10),
-	}
-	if revision := c.Version.Revision(); revision != "" {
-		parameters["RUNNER_REVISION"] = revision
-	}
-	if c.OwnCatalogue != "" {
-		parameters["CATALOGUE"] = "sha256:" + c.OwnCatalogue
-	}
-	return parameters
 }

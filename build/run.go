@@ -11,14 +11,14 @@ import (
 	"pretag/build/internal/text"
 )
 
-// A Stage is what a target does.
+// A Stage is the work of a target.
 type Stage func(ctx context.Context, c Config, ui *UI) error
 
-// Run reads the configuration from the environment and runs a stage on this
-// process's terminal. SIGINT and SIGTERM end the stage, which cleans up; the
-// error then is an Interrupted.
-func Run(ctx context.Context, getenv func(string) string, need Need, stage Stage) error {
-	c, err := FromEnv(getenv, need)
+// Run reads the configuration from environ and runs a stage on this process's
+// terminal. SIGINT and SIGTERM end the stage, which cleans up; the error is then
+// an Interrupted.
+func Run(ctx context.Context, environ []string, need Need, stage Stage) error {
+	c, err := FromEnv(environ, need)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func Run(ctx context.Context, getenv func(string) string, need Need, stage Stage
 		}
 	}()
 	ui := Terminal()
-	if warning := c.Version.RevisionWarning(); warning != "" {
+	for _, warning := range c.Warnings {
 		ui.Warn("%s", warning)
 	}
 	err = stage(ctx, c, ui)
@@ -52,13 +52,18 @@ func Run(ctx context.Context, getenv func(string) string, need Need, stage Stage
 	return err
 }
 
-// Interrupted says that a signal ended the work.
+// Interrupted is the error of a stage that a signal ended.
 type Interrupted struct{ Signal syscall.Signal }
 
 func (i Interrupted) Error() string {
-	return fmt.Sprintf("ended by signal: %s; what was whole before is untouched", i.Signal)
+	return fmt.Sprintf("interrupted by signal: %s; files that were complete before are unchanged", i.Signal)
 }
 
-// ExitStatus is the shell's for a process that a signal ended (POSIX sh 2.8.2).
-// Mage takes it as its own.
+// ExitStatus returns the status of a shell for a process that a signal ended
+// (POSIX sh 2.8.2). Mage exits with it.
 func (i Interrupted) ExitStatus() int { return 128 + int(i.Signal) }
+
+// isInterrupt reports whether a signal caused the error.
+func isInterrupt(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.As(err, &Interrupted{})
+}

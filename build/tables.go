@@ -13,6 +13,8 @@ import (
 // outcome describes how work on an archive ended, in a few words.
 func outcome(o archive.Outcome) string {
 	switch {
+	case isInterrupt(o.Err):
+		return "interrupted"
 	case o.Err != nil:
 		return "failed"
 	case o.Kept:
