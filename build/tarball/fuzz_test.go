@@ -13,7 +13,7 @@ import (
 )
 
 // FuzzIndexes changes what image archives say of themselves, with digests and
-// sizes that fit, so that it gets behind the checks of those.
+// sizes that fit, so that it gets past their checks.
 func FuzzIndexes(f *testing.F) {
 	const descriptor = `{"mediaType":"application/vnd.oci.image.%s+json","digest":"DIGEST","size":SIZE}`
 	f.Add(

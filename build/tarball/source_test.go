@@ -50,7 +50,7 @@ func open(t *testing.T, b []byte, platform v1.Platform) (*tarball.Image, error) 
 	}
 	entries, readErr := os.ReadDir(dir)
 	if readErr != nil || len(entries) != 1 {
-		t.Errorf("the folder holds %v (%v), want the input alone", entries, readErr)
+		t.Errorf("the directory holds %v (%v), want the input alone", entries, readErr)
 	}
 	return img, err
 }
@@ -185,7 +185,7 @@ const (
 	ociIndex    = "application/vnd.oci.image.index.v1+json"
 )
 
-// tar writes the layout; prefix stands before each name.
+// tar writes the layout; prefix is put before each name.
 func (l *layout) tar(t *testing.T, prefix string) []byte {
 	t.Helper()
 	index, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, Manifests: l.index})

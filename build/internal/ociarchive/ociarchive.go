@@ -71,7 +71,7 @@ func blob(digest v1.Hash) string { return "blobs/" + digest.Algorithm + "/" + di
 type writer struct {
 	tw    *tar.Writer
 	mtime time.Time
-	seen  map[v1.Hash]bool // a layer may stand twice in an image
+	seen  map[v1.Hash]bool // an image may have the same layer twice
 }
 
 func (w writer) bytes(name string, body []byte) error {
