@@ -55,11 +55,15 @@ func newRelease(tb testing.TB, files fs.FS, layout, version string, compression 
 	if err != nil {
 		tb.Fatal(err)
 	}
+	loaders := map[string]string{runtime.GOARCH: loader}
+	if _, others := files.(fstest.MapFS); others {
+		loaders = nil
+	}
 	result, err := linuxpkg.Build(tb.Context(), linuxpkg.Options{
 		Files: files, Formats: []string{release.RPM, release.Deb}, Layout: layout,
 		Version: v, Release: "1", MTime: testutil.Created(), Out: filepath.Dir(h.archives), Helpers: testutil.Catalogue(tb).Helpers(),
 		Maintainer: "Pat Packager <pat@example.com>", Vendor: "Example", Homepage: "https://example.com/pretag",
-		Loaders: map[string]string{runtime.GOARCH: loader},
+		Loaders: loaders,
 	}, []release.Archive{r.file})
 	if err != nil {
 		tb.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"pretag/build/catalogue"
 	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
+	"pretag/build/internal/nearest"
 	"pretag/build/release"
 )
 
@@ -172,47 +173,11 @@ func (r *run) reportNone() {
 		r.refuse(exitUnfit, "no archive: %s has none for linux/%s; it has %s", r.archives, arch, strings.Join(elsewhere, ", "))
 	default:
 		hint := ""
-		if near := nearest(globs, here); near != "" {
+		if near, close := nearest.Word(globs, here); close {
 			hint = fmt.Sprintf(" (did you mean %s?)", near)
 		}
 		r.refuse(exitUnfit, "no archive: %s has none for linux/%s that matches %s; it has %s%s", r.archives, arch, globs, strings.Join(here, " "), hint)
 	}
-}
-
-// nearest returns the word that is one or two letters away from s, or "".
-func nearest(s string, words []string) string {
-	best, at := "", 3
-	for _, word := range words {
-		if d := distance(s, word); d < at && d < len(word) {
-			best, at = word, d
-		}
-	}
-	return best
-}
-
-// distance returns how many letters have to be inserted, removed, replaced or
-// swapped with their neighbor to turn a into b.
-func distance(a, b string) int {
-	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
-	for j := range rows[1] {
-		rows[1][j] = j
-	}
-	for i := range len(a) {
-		before, last, row := rows[0], rows[1], rows[2]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		rows = [3][]int{last, row, before}
-	}
-	return rows[1][len(b)]
 }
 
 // machine is the kernel's word for this host's architecture.

@@ -16,6 +16,7 @@ import (
 	helperimages "pretag/helper-images"
 
 	"pretag/build/catalogue"
+	"pretag/build/internal/nearest"
 	"pretag/build/release"
 )
 
@@ -328,7 +329,7 @@ func (r *run) missingPackage(reference string, in installation) string {
 	flavor := strings.TrimSuffix(tag, "-pwsh")
 	flavor = strings.TrimSuffix(flavor, "-"+catalogue.RunnerArch(r.machine())+"-"+in.word())
 	known := slices.Sorted(maps.Keys(flavors))
-	if near := nearest(flavor, known); near != "" {
+	if near, close := nearest.Word(flavor, known); close {
 		return fmt.Sprintf("GitLab Runner %s has no flavor %q for this host; did you mean %q?", in.version, flavor, near)
 	}
 	return fmt.Sprintf("GitLab Runner %s has no such image; its flavors for this host are %s", in.version, strings.Join(known, ", "))
