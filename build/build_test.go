@@ -463,7 +463,7 @@ func TestPackageDoubtsRecords(t *testing.T) {
 
 func TestManifest(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
-	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64"); err != nil {
+	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "CI_JOB_URL=https://gitlab.example.com/-/jobs/1"); err != nil {
 		t.Fatal(err)
 	}
 	m, err := release.ReadManifest(b.path("out"))
@@ -485,6 +485,7 @@ func TestManifest(t *testing.T) {
 	}
 	delivered := tree(t, b.path("out"))
 	delete(delivered, release.SumsName)
+	delete(delivered, release.OwnedName)
 	for name := range delivered {
 		if sums[name] == "" {
 			t.Errorf("%s: not in SHA256SUMS", name)
@@ -492,6 +493,24 @@ func TestManifest(t *testing.T) {
 	}
 	if len(sums) != len(delivered) {
 		t.Errorf("%d sums for %d files", len(sums), len(delivered))
+	}
+	var written struct {
+		Schema             int
+		Archives, Packages []struct{ Path, SHA256 string }
+	}
+	if err := json.Unmarshal([]byte(delivered[release.ManifestName]), &written); err != nil {
+		t.Fatal(err)
+	}
+	if written.Schema != 1 || len(written.Packages) == 0 {
+		t.Errorf("got schema %d and %d packages", written.Schema, len(written.Packages))
+	}
+	for _, file := range append(written.Archives, written.Packages...) {
+		if file.SHA256 == "" || sums[file.Path] != file.SHA256 {
+			t.Errorf("%q has the sha256 %q in the manifest, %q in SHA256SUMS", file.Path, file.SHA256, sums[file.Path])
+		}
+	}
+	if !strings.Contains(delivered[release.ProvenanceName], `"id": "https://gitlab.example.com/-/jobs/1"`) {
+		t.Errorf("provenance.json does not name the job:\n%s", delivered[release.ProvenanceName])
 	}
 }
 
@@ -699,17 +718,14 @@ func TestVerifyHostile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Archives[0].RepoTag = ""
+	m.Archives[0].RepoTag = "stray\x1b[31m"
 	if err := build.WriteManifest(build.Config{Out: b.path("out")}, m); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(b.path("out", "helper-images", "stray\x1b[31m"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.run(t, build.Verify); err == nil || !strings.Contains(err.Error(), "RepoTags is ") {
 		t.Errorf("verify: %v", err)
 	}
-	if got := b.out.String(); strings.Contains(got, "\x1b") || !strings.Contains(got, `stray\x1b[31m is there`) {
+	if got := b.out.String(); strings.Contains(got, "\x1b") || !strings.Contains(got, `stray\x1b[31m`) {
 		t.Errorf("told:\n%q", got)
 	}
 }

@@ -53,7 +53,7 @@ func (c Config) describe(stage string, archives []release.Archive, packages []re
 		}
 		sums[file] = sum
 	}
-	statement, err := provenance.Build{Outputs: sums, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools}.Statement().JSON()
+	statement, err := provenance.Build{Outputs: sums, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools, Builder: c.Builder}.Statement().JSON()
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,12 @@
-// Package provenance says of what, how and with which tools a build's outputs
-// were made: an in-toto statement with SLSA's provenance as its predicate. It
-// claims what the build itself knows and no more: no time of day, no identity
-// that nobody gave, and nothing that makes the statement hard to forge; a
-// signature beside it does that.
+// Package provenance records from what, how and with which tools the outputs of a
+// build were made: an in-toto statement with SLSA's provenance as its predicate. It
+// claims only what the build itself knows: no time of day, and no builder that
+// nobody named. Nothing in it prevents forgery; the signature of SHA256SUMS does.
 package provenance
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,15 +29,16 @@ const (
 	buildType     = "pretag:packages/v1"
 )
 
-// Unidentified is the builder: SLSA wants one, and nobody vouches for this one.
+// Unidentified is the builder that SLSA requires if nobody named one.
 const Unidentified = "pretag:unidentified-builder"
 
-// A Build is what a statement is made of.
+// A Build is what a statement describes.
 type Build struct {
 	Outputs    map[string]string // sha256, in hex, of each file, by its path below OUT
-	Archives   []release.Archive // what was built in between, with its inputs
-	Parameters map[string]string // the variables that decide what is made, with their values
+	Archives   []release.Archive // intermediate results, with their inputs
+	Parameters map[string]string // the variables that decide what is built, with their values
 	Tools      map[string]string // versions of what decides the bytes
+	Builder    string            // URI of who builds; "" if nobody said
 }
 
 // A Statement is an in-toto statement.
@@ -48,7 +49,7 @@ type Statement struct {
 	Predicate     Predicate  `json:"predicate"`
 }
 
-// A Resource is a file, by its digest (spec/v1/resource_descriptor.md).
+// A Resource is a file with its digest (spec/v1/resource_descriptor.md).
 type Resource struct {
 	Name        string            `json:"name"`
 	Digest      map[string]string `json:"digest"` // algorithm: hex
@@ -61,29 +62,29 @@ type Predicate struct {
 	RunDetails      RunDetails      `json:"runDetails"`
 }
 
-// A BuildDefinition is what a build was asked for.
+// A BuildDefinition is the task of a build.
 type BuildDefinition struct {
 	BuildType            string            `json:"buildType"`
 	ExternalParameters   map[string]string `json:"externalParameters"`
 	ResolvedDependencies []Resource        `json:"resolvedDependencies"`
 }
 
-// RunDetails is who carried it out.
+// RunDetails say who built.
 type RunDetails struct {
 	Builder Builder `json:"builder"`
 }
 
-// A Builder is who built, and with what.
+// A Builder is who built, and with which tools.
 type Builder struct {
 	ID      string            `json:"id"`
 	Version map[string]string `json:"version,omitempty"`
 }
 
-// Statement is the build as a statement. Equal builds have equal ones.
+// Statement returns the statement of the build. Equal builds have equal statements.
 func (b Build) Statement() Statement {
 	s := Statement{Type: statementType, PredicateType: predicateType, Predicate: Predicate{
 		BuildDefinition: BuildDefinition{BuildType: buildType, ExternalParameters: b.Parameters},
-		RunDetails:      RunDetails{Builder{ID: Unidentified, Version: b.Tools}},
+		RunDetails:      RunDetails{Builder{ID: cmp.Or(b.Builder, Unidentified), Version: b.Tools}},
 	}}
 	for _, name := range slices.Sorted(maps.Keys(b.Outputs)) {
 		s.Subject = append(s.Subject, Resource{Name: name, Digest: sha256(b.Outputs[name])})
@@ -112,19 +113,12 @@ func (b Build) Statement() Statement {
 
 func sha256(hex string) map[string]string { return map[string]string{"sha256": hex} }
 
-// JSON is the statement as it stands in a file.
-func (s Statement) JSON() ([]byte, error) {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	err := encoder.Encode(s)
-	return b.Bytes(), err
-}
+// JSON returns the content of provenance.json.
+func (s Statement) JSON() ([]byte, error) { return release.JSON(s) }
 
 var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Parse reads a statement that JSON wrote. What has no place in one is an error.
+// Parse reads a statement that JSON wrote. An unknown field is an error.
 func Parse(data []byte) (Statement, error) {
 	var s Statement
 	decoder := json.NewDecoder(bytes.NewReader(data))
@@ -159,29 +153,29 @@ func Parse(data []byte) (Statement, error) {
 	}
 	for _, r := range s.Subject {
 		if seen[r.Name] {
-			errs = append(errs, fmt.Errorf("subject %s stands twice", r.Name))
+			errs = append(errs, fmt.Errorf("subject %s is listed twice", r.Name))
 		}
 		seen[r.Name] = true
 	}
 	return s, errors.Join(errs...)
 }
 
-// Check compares the statement with files as they are: the sha256, in hex, of
-// each by its path below OUT. Every difference is reported, with both sides.
+// Check compares the statement with the files' sha256 values, in hex, by their paths
+// below OUT. It reports every difference, with both sides.
 func (s Statement) Check(files map[string]string) error {
 	var errs []error
 	subjects := map[string]bool{}
 	for _, r := range s.Subject {
 		subjects[r.Name] = true
 		if got, ok := files[r.Name]; !ok {
-			errs = append(errs, fmt.Errorf("%s: is not there, the provenance names it", r.Name))
+			errs = append(errs, fmt.Errorf("%s: is missing, but the provenance lists it", r.Name))
 		} else if want := r.Digest["sha256"]; got != want {
 			errs = append(errs, fmt.Errorf("%s: sha256 is %s, the provenance says %s", r.Name, got, want))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !subjects[name] {
-			errs = append(errs, fmt.Errorf("%s: the provenance does not name it", name))
+			errs = append(errs, fmt.Errorf("%s: is not in the provenance", name))
 		}
 	}
 	return errors.Join(errs...)

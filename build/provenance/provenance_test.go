@@ -92,7 +92,7 @@ func TestParseRefuses(t *testing.T) {
 		"packages/v1":              {"packages/v2", "buildType is "},
 		`"sha256": "2`:             {`"sha256": "x`, `"helper-images/a.docker.tar.zst" has no name or no sha256`},
 		`"name": "rpm/a.rpm"`:      {`"name": ""`, `"" has no name`},
-		`"rpm/a.rpm"`:              {`"helper-images/a.docker.tar.zst"`, "subject helper-images/a.docker.tar.zst stands twice"},
+		`"rpm/a.rpm"`:              {`"helper-images/a.docker.tar.zst"`, "subject helper-images/a.docker.tar.zst is listed twice"},
 		`"subject": [`:             {`"subject": [], "x": [`, `unknown field "x"`},
 		provenance.Unidentified:    {"", "no builder"},
 		string(good):               {string(good) + "{}", "more than one"},
@@ -117,8 +117,8 @@ func TestCheck(t *testing.T) {
 	err := s.Check(files)
 	for _, want := range []string{
 		"rpm/a.rpm: sha256 is " + two + ", the provenance says " + one,
-		"helper-images/a.docker.tar.zst: is not there",
-		"deb/new.deb: the provenance does not name it",
+		"helper-images/a.docker.tar.zst: is missing",
+		"deb/new.deb: is not in the provenance",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)

@@ -14,14 +14,19 @@ import (
 	"slices"
 )
 
+// manifestSchema is raised when fields of manifest.json are removed or change
+// their meaning.
+const manifestSchema = 1
+
 // A Manifest is the content of manifest.json.
 type Manifest struct {
+	Schema   int               `json:"schema"`             // set when it is written
 	Version  string            `json:"version"`            // of GitLab Runner
 	Revision string            `json:"revision,omitempty"` // of GitLab Runner, below 16.8.0
 	Release  string            `json:"release"`            // of the packages
 	Created  int64             `json:"sourceDateEpoch"`    // seconds since 1970
 	Tools    map[string]string `json:"tools"`              // versions of everything that decides the bytes
-	Signer   string            `json:"signer,omitempty"`   // ID of the key that signed, in hex
+	Signer   string            `json:"keyID,omitempty"`    // of the key that signed, in hex
 	Archives []Archive         `json:"archives"`
 	Packages []Package         `json:"packages"`
 }
@@ -39,6 +44,32 @@ func (m Manifest) Outputs() []string {
 	return files
 }
 
+// MarshalJSON adds to each archive and package its path relative to OUT.
+func (m Manifest) MarshalJSON() ([]byte, error) {
+	type archive struct {
+		Path string `json:"path"`
+		Archive
+	}
+	type pkg struct {
+		Path string `json:"path"`
+		Package
+	}
+	type fields Manifest
+	m.Schema = manifestSchema
+	written := struct {
+		fields
+		Archives []archive `json:"archives"`
+		Packages []pkg     `json:"packages"`
+	}{fields(m), []archive{}, []pkg{}}
+	for _, f := range m.Archives {
+		written.Archives = append(written.Archives, archive{path.Join(ArchivesDir, f.Name), f})
+	}
+	for _, p := range m.Packages {
+		written.Packages = append(written.Packages, pkg{path.Join(p.Format, p.File), p})
+	}
+	return JSON(written)
+}
+
 // ReadManifest reads manifest.json in the directory out.
 func ReadManifest(out string) (Manifest, error) {
 	file := filepath.Join(out, ManifestName)
@@ -49,6 +80,9 @@ func ReadManifest(out string) (Manifest, error) {
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, fmt.Errorf("%s: %w", file, err)
+	}
+	if m.Schema > manifestSchema {
+		return m, fmt.Errorf("%s: schema %d is newer than this pretag, which knows %d", file, m.Schema, manifestSchema)
 	}
 	for i := range m.Archives {
 		m.Archives[i].Path = filepath.Join(out, ArchivesDir, m.Archives[i].Name)
