@@ -76,7 +76,7 @@ func situations() []situation {
 			},
 			"zypper": {
 				{command: "install gitlab-runner " + pwsh, want: pwsh4}, {command: "use"},
-				{command: "install --oldpackage gitlab-runner=19.3.0-1", want: moved3},
+				{command: "install --oldpackage --force-resolution gitlab-runner=19.3.0-1", want: moved3},
 			},
 		}},
 		{"images alone", "ours4>ours", map[string][]step{ // the runner must not lose its image
