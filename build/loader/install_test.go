@@ -70,7 +70,7 @@ func TestUnit(t *testing.T) {
 
 // TestScriptlets runs each scriptlet as its package manager would, with systemd
 // running and without. systemctl is one that writes down what it is asked: a
-// second systemd cannot be had beside that of the machine.
+// second systemd cannot run next to that of the machine.
 func TestScriptlets(t *testing.T) {
 	needRoot(t)
 	testutil.Tool(t, "unshare")

@@ -284,7 +284,7 @@ func TestUnlisted(t *testing.T) {
 }
 
 // TestSelection has globs over the helpers, as HELPERS of the build has, and
-// tells nothing installed from nothing that fits.
+// distinguishes nothing installed from nothing that fits.
 func TestSelection(t *testing.T) {
 	h := newHost(t)
 	h.want(noArchive, []string{"no archive", "has none\n"}, "verify")
@@ -565,7 +565,7 @@ func noProcesses(t *testing.T, name string) {
 	}
 }
 
-// TestNoSession leaves nothing behind in the life of a user without a session:
+// TestNoSession leaves nothing behind for a user without a session:
 // no process, no runtime folder, and a podman that works with a session and without.
 func TestNoSession(t *testing.T) {
 	e := rootless(t)
@@ -594,7 +594,7 @@ func TestNoSession(t *testing.T) {
 	if left, err := filepath.Glob("/run/gitlab-runner-helper-images.*/" + u.Uid); err != nil || len(left) > 0 {
 		t.Errorf("folders are left: %v %v", left, err)
 	}
-	// podman 5 has a db.sql beside its folder, or in it.
+	// podman 5 has a db.sql next to its directory, or in it.
 	for _, name := range []string{"libpod", "db.sql"} {
 		if _, err := os.Lstat(filepath.Join(u.HomeDir, ".local/share/containers/storage", name)); !os.IsNotExist(err) {
 			t.Errorf("libpod's own %s of the user: %v, want none yet", name, err)
@@ -603,7 +603,7 @@ func TestNoSession(t *testing.T) {
 	if got := e.id(t, f.RepoTag); got != imageID(f) {
 		t.Errorf("in a session the image is %q, want %s", got, imageID(f))
 	}
-	h.want(allPresent, []string{"present"}, "load") // beside a podman that has a session
+	h.want(allPresent, []string{"present"}, "load") // next to a podman that has a session
 	e.must(t, "create", "--name=user", "--network=none", f.RepoTag, "true")
 	h.install("19.4.0", hostHelper())
 	h.want(allPresent, []string{"loaded"}, "load")

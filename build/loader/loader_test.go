@@ -410,7 +410,7 @@ func inEachEngine(t *testing.T, test func(*testing.T, engine)) {
 	})
 }
 
-// hasDocker tells Docker's command from podman-docker's of the same name.
+// hasDocker distinguishes Docker's command from podman-docker's of the same name.
 func hasDocker() bool {
 	out, err := exec.Command("docker", "--version").Output()
 	return err == nil && bytes.HasPrefix(out, []byte("Docker version"))

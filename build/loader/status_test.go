@@ -26,7 +26,7 @@ type report struct {
 	} `json:"images"`
 }
 
-// runner puts a gitlab-runner that tells its version, and a config.toml, into the host.
+// runner puts a gitlab-runner that reports its version, and a config.toml, into the host.
 func (h *host) runner(version, revision, config string) {
 	h.tb.Helper()
 	dir := filepath.Dir(h.archives)
@@ -55,7 +55,7 @@ func (h *host) report(code int) report {
 	return r
 }
 
-// TestStatus tells what is asked for from what is merely there.
+// TestStatus distinguishes what is asked for from what is merely there.
 func TestStatus(t *testing.T) {
 	inEachEngine(t, func(t *testing.T, e engine) {
 		h := newHost(t, e.settings...)
@@ -84,7 +84,7 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// TestStatusAdvises tells what to do about an image that is asked for and missing.
+// TestStatusAdvises reports what to do about an image that is asked for and missing.
 func TestStatusAdvises(t *testing.T) {
 	arch := strings.TrimPrefix(hostHelper(), "alpine-")
 	inEachEngine(t, func(t *testing.T, e engine) {
