@@ -77,7 +77,7 @@ func (r *run) do(ctx context.Context, c call) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	// A new session has no controlling terminal, so nobody can push keystrokes into
 	// it (TIOCSTI), and its process group is that of all the program's processes.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = newSession()
 	if c.user != nil {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.user.uid, Gid: c.user.gid, Groups: c.user.groups}
 	}

@@ -185,18 +185,7 @@ func (r *run) machine() string {
 	if r.root != "" { // tests
 		return "x86_64"
 	}
-	var name syscall.Utsname
-	if err := syscall.Uname(&name); err != nil {
-		return ""
-	}
-	var word []byte
-	for _, c := range name.Machine {
-		if c == 0 {
-			break
-		}
-		word = append(word, byte(c))
-	}
-	return string(word)
+	return kernelMachine()
 }
 
 // goArch returns Go's word for the kernel's.

@@ -4,45 +4,6 @@
 // its attributes.
 package filestamp
 
-import (
-	"fmt"
-	"io/fs"
-	"syscall"
-	"time"
-)
-
 // A Stamp changes whenever its file does: it has the time of the inode's last
 // change, which the kernel sets and no program can. "" is no file's.
 type Stamp string
-
-// settled is how long ago a file must have changed. Within the granularity of
-// its file system's times it could change again, and its stamp would not; two
-// seconds are what Go's own caches take (cmd/go/internal/modindex, modTimeCutoff).
-const settled = 2 * time.Second
-
-// Of returns the stamp of a file, or "" if that changed too short a time ago.
-func Of(file fs.FileInfo) Stamp {
-	s, ok := file.Sys().(*syscall.Stat_t)
-	if !ok || time.Since(time.Unix(s.Ctim.Unix())) < settled {
-		return ""
-	}
-	return Stamp(fmt.Sprint(s.Dev, s.Ino, s.Size, s.Mtim.Nano(), s.Ctim.Nano()))
-}
-
-// attribute is where a file keeps the stamp of another; see xattr(7).
-const attribute = "user.pretag.stamp"
-
-// KeepOn keeps the stamp on the file at path. It is a hint: where the file
-// system has no such attributes, none is kept.
-func (s Stamp) KeepOn(path string) {
-	if s != "" {
-		_ = syscall.Setxattr(path, attribute, []byte(s), 0)
-	}
-}
-
-// KeptOn reports whether the file at path keeps this stamp.
-func (s Stamp) KeptOn(path string) bool {
-	kept := make([]byte, len(s)+1) // longer ones are others
-	n, err := syscall.Getxattr(path, attribute, kept)
-	return s != "" && err == nil && string(kept[:n]) == string(s)
-}
