@@ -12,6 +12,7 @@ import (
 
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/dirlock"
+	"pretag/build/linuxpkg/bundle"
 	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
 )
@@ -144,7 +145,7 @@ func Clean(ctx context.Context, c Config, ui *UI) error {
 
 // subdirs lists the directories below OUT that pretag writes into.
 func subdirs() []string {
-	return []string{release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, release.VerifyDir, loaderDir}
+	return []string{release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, release.VerifyDir, loaderDir, bundle.Dir}
 }
 
 // removeEmpty removes a directory if it is empty, and neither a symbolic link nor the

@@ -38,6 +38,10 @@ func Package(ctx context.Context) error { return run(ctx, build.NeedVersion, bui
 // Loaders builds the program that runs on hosts, for each architecture, in OUT/loader.
 func Loaders(ctx context.Context) error { return run(ctx, build.NeedNothing, build.Loaders) }
 
+// Bundle collects the packages that a host needs in one tar file, for each format and
+// host architecture, in OUT/bundle. It needs what package wrote.
+func Bundle(ctx context.Context) error { return run(ctx, build.NeedNothing, build.Bundle) }
+
 // Verify checks what is in OUT, on disk and in every engine.
 // ENGINES names the engines that must be there.
 func Verify(ctx context.Context) error { return run(ctx, build.NeedNothing, build.Verify) }

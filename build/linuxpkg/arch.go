@@ -2,6 +2,7 @@ package linuxpkg
 
 import (
 	"cmp"
+	"strings"
 
 	"pretag/build/release"
 )
@@ -33,6 +34,15 @@ func hostArch(format, goarch, variant string) string {
 	}
 	return word.deb
 }
+
+// HostArch returns the word of a format for the hosts of a platform (os/arch/variant).
+func HostArch(format, platform string) string {
+	parts := append(strings.Split(platform, "/"), "", "")
+	return hostArch(format, parts[1], parts[2])
+}
+
+// NoArch returns the word of a format for packages that every host takes.
+func NoArch(format string) string { return noArch(format) }
 
 // noArch is the word for packages that every host takes.
 func noArch(format string) string {

@@ -1,0 +1,72 @@
+//go:build acceptance
+
+package build_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pretag/build"
+	"pretag/build/testutil"
+)
+
+// The packages of a bundle install without a network with one command.
+func TestBundleInstallsOffline(t *testing.T) {
+	if os.Geteuid() != 0 {
+		testutil.Missing(t, "root", "chroot needs it")
+	}
+	for _, tool := range []string{"go", "mmdebstrap", "unshare", "dnf", "rpm", "rpmbuild"} {
+		testutil.Tool(t, tool)
+	}
+	b := newBench(t, "alpine-x86_64.tar", "prebuilt-alpine-x86_64-pwsh.tar", "ubuntu-arm64.tar")
+	t.Chdir("..") // where the loader's sources are
+	helpers := "HELPERS=alpine-x86_64,alpine-x86_64-pwsh,ubuntu-arm64"
+	if err := b.run(t, packageWithLoader, helpers); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t, build.Bundle); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ arch, command string }{
+		// The root has no sources, so apt can only use what is in the directory.
+		{"deb-amd64", "mmdebstrap --quiet --variant=apt --format=directory --aptopt='Acquire::Retries \"10\"' bookworm root; rm -rf root/etc/apt/sources.list* root/var/lib/apt/lists/*; cp -r unpacked root/bundle; unshare --net chroot root sh -c 'cd /bundle && apt-get install -y ./*.deb' && dpkg --root=root -l 'gitlab-runner-helper-images*'"},
+		// The root has a package that stands for the shell of a base system.
+		{"rpm-x86_64", `printf '%s\n' 'Name: base' 'Version: 1' 'Release: 1' 'Summary: base' 'License: MIT' 'BuildArch: noarch' 'Provides: /bin/sh' '%description' base '%files' >base.spec
+			rpmbuild -bb --quiet --define "_topdir $PWD/rpmbuild" base.spec
+			rpm --root="$PWD/rpmroot" -i rpmbuild/RPMS/noarch/base-1-1.noarch.rpm
+			cd unpacked
+			unshare --net dnf --installroot="$PWD/../rpmroot" --releasever=9 --disablerepo='*' --setopt=tsflags=noscripts -y install ./*.rpm
+			rpm --root="$PWD/../rpmroot" -qa`},
+	} {
+		t.Run(row.arch, func(t *testing.T) {
+			tarball := b.path("out", "bundle", "gitlab-runner-helper-images-19.3.0-1-"+row.arch+".tar")
+			script := "rm -rf unpacked && mkdir unpacked && tar -xf " + tarball + " --strip-components=1 -C unpacked && (cd unpacked && sha256sum -c SHA256SUMS)\n" + row.command
+			command := exec.Command("sh", "-ec", script)
+			command.Dir = b.dir
+			command.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+			out, err := command.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			t.Logf("%s", out)
+			for _, name := range []string{"gitlab-runner-helper-images", "gitlab-runner-helper-images-loader", "gitlab-runner-helper-images-alpine-amd64-pwsh"} {
+				if !strings.Contains(string(out), name) {
+					t.Errorf("%s is not installed:\n%s", name, out)
+				}
+			}
+			if strings.Contains(string(out), "arm64") {
+				t.Errorf("a package for arm64:\n%s", out)
+			}
+		})
+	}
+}
+
+func packageWithLoader(ctx context.Context, c build.Config, ui *build.UI) error {
+	c.LoaderArches = []string{"amd64"}
+	c.GoEnviron = os.Environ()
+	return build.Package(ctx, c, ui)
+}
