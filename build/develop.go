@@ -39,6 +39,9 @@ func Check(ctx context.Context, ui *UI) error {
 	}
 	return errors.Join(
 		ui.run(ctx, "go", "vet", "./..."),
+		ui.run(ctx, "env", "GOOS=darwin", "GOARCH=arm64", "go", "vet", "./..."),
+		ui.run(ctx, "env", "GOOS=linux", "GOARCH=386", "go", "vet", "./..."),
+		ui.run(ctx, "env", "GOOS=linux", "GOARCH=s390x", "go", "vet", "./..."),
 		ui.run(ctx, "go", "vet", "-tags=mage", "."),
 		ui.run(ctx, "go", "tool", "staticcheck", "./..."),
 		ui.run(ctx, "go", "tool", "staticcheck", "-tags=mage", "."),

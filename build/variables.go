@@ -332,7 +332,7 @@ func (r *reader) readTime(s string) error {
 	}
 	seconds, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || seconds < 0 || seconds > maxTime {
-		return fmt.Errorf("%q: want seconds since 1970, at most %d", s, maxTime)
+		return fmt.Errorf("%q: want seconds since 1970, at most %d", s, int64(maxTime))
 	}
 	r.Time = time.Unix(seconds, 0).UTC()
 	return nil
