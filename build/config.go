@@ -13,7 +13,7 @@ import (
 	"pretag/build/fetch"
 	"pretag/build/internal/nearest"
 	"pretag/build/internal/text"
-	"pretag/build/loaders"
+	"pretag/build/linuxpkg/loaders"
 )
 
 // A Config holds the values of the variables, read and validated once.

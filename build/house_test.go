@@ -12,7 +12,6 @@ func TestImports(t *testing.T) {
 	const prefix = "pretag/build/"
 	allowed := map[string]string{
 		"archive":    "catalogue tarball",
-		"bench":      "archive catalogue linuxpkg sign",
 		"catalogue":  "",
 		"demo":       "catalogue",
 		"engine":     "",
@@ -20,7 +19,6 @@ func TestImports(t *testing.T) {
 		"inspect":    "archive catalogue linuxpkg/pkgread provenance sbom sign tarball",
 		"linuxpkg":   "catalogue",
 		"loader":     "catalogue",
-		"loaders":    "",
 		"provenance": "",
 		"release":    "",
 		"sbom":       "archive catalogue tarball",

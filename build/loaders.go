@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"pretag/build/linuxpkg"
-	"pretag/build/loaders"
+	"pretag/build/linuxpkg/loaders"
 	"pretag/build/release"
 )
 

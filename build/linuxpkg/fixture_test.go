@@ -14,7 +14,7 @@ import (
 	"pretag/build/catalogue"
 	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/pkgread"
-	"pretag/build/loaders"
+	"pretag/build/linuxpkg/loaders"
 	"pretag/build/release"
 	"pretag/build/testutil"
 	"pretag/packaging"

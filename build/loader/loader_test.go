@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"pretag/build/loaders"
+	"pretag/build/linuxpkg/loaders"
 	"pretag/build/testutil"
 )
 

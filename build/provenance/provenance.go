@@ -22,7 +22,7 @@ const Name = "provenance.json"
 
 // Types of the statement and of its predicate (in-toto attestation framework
 // v1.1, spec/v1/statement.md; SLSA v1.1, provenance.md), and of what this
-// project builds, as docs/decisions/0008-accounted-for.md describes it.
+// project builds, as docs/decisions/0007-accounted-for.md describes it.
 const (
 	statementType = "https://in-toto.io/Statement/v1"
 	predicateType = "https://slsa.dev/provenance/v1"

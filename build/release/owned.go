@@ -27,7 +27,7 @@ var ownedLine = regexp.MustCompile(`^([0-9a-f]{64})  (.+)$`)
 // lists with their digest, and no others. The records are OwnedName, manifest.json,
 // the SHA256SUMS that lists that manifest.json, and the record of each archive and of
 // each fetched tarball in ArchivesDir. So a file that was changed is not pretag's, and
-// OUT may hold other products. See docs/decisions/0010-shared-out.md.
+// OUT may hold other products. See docs/decisions/0009-shared-out.md.
 type Owned struct {
 	out  string
 	sums map[string][]string // sha256 in hex, by slash-separated name

@@ -1,7 +1,7 @@
 // Package sbom lists what is in an image, from the image's own databases (apk,
 // dpkg, rpm) and the build information of Go programs, and writes it as an
 // SPDX 2.3 document. It does not guess what the databases do not say;
-// docs/decisions/0008-accounted-for.md says what is left open.
+// docs/decisions/0007-accounted-for.md says what is left open.
 package sbom
 
 import (

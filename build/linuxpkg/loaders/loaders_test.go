@@ -53,7 +53,7 @@ func TestFindRejectsOtherFiles(t *testing.T) {
 	}
 	_, err = Find(dir, []string{"amd64", "arm", "s390x"})
 	for _, want := range []string{
-		`it is the program "pretag/build/loaders.test", want "pretag/build/loader/gitlab-runner-helper-images"`,
+		`it is the program "pretag/build/linuxpkg/loaders.test", want "pretag/build/loader/gitlab-runner-helper-images"`,
 		"-arm: could not read Go build info",
 		"-s390x: no such file or directory",
 	} {
