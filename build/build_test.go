@@ -9,12 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,10 +27,8 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/inspect"
-	"pretag/build/internal/filestamp"
 	"pretag/build/internal/ociarchive"
 	"pretag/build/release"
-	"pretag/build/sbom"
 	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
 )
@@ -285,58 +281,6 @@ func TestArchivesKeeps(t *testing.T) {
 	}
 }
 
-// A tarball that stands there as it did is known again without being read: one
-// that has changed is taken for the old one where its stamp is put on the record.
-func TestArchivesKeepsUnread(t *testing.T) {
-	t.Parallel()
-	const helper = "alpine-x86_64"
-	b := newBench(t, helper+".tar")
-	tarball, info := b.path("in", helper+".tar"), b.path("out", "helper-images", "prebuilt-"+helper+".docker.tar.zst.info")
-	kept := func() bool {
-		t.Helper()
-		if err := b.run(t, archives, "HELPERS="+helper); err != nil {
-			t.Fatal(err)
-		}
-		return strings.Contains(b.err.String(), "kept")
-	}
-	settled := func() filestamp.Stamp {
-		t.Helper()
-		for {
-			file, err := os.Stat(tarball)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if stamp := filestamp.Of(file); stamp != "" {
-				return stamp
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-	}
-	if kept() {
-		t.Error("want it made")
-	}
-	stamp := settled()
-	if stamp.KeptOn(info) {
-		t.Error("a tarball that had just been written has its stamp on the record")
-	}
-	if stamp.KeepOn(info); !stamp.KeptOn(info) {
-		testutil.Missing(t, "xattr", "the file system of TMPDIR has no extended attributes")
-	}
-	filestamp.Stamp("another").KeepOn(info)
-	if !kept() || !stamp.KeptOn(info) {
-		t.Error("want it kept, and its stamp on the record")
-	}
-	b.input(t, helper+".tar", testutil.Rootfs(t, "another of the same size"))
-	settled().KeepOn(info)
-	if !kept() {
-		t.Error("want it kept: it bears the stamp")
-	}
-	filestamp.Stamp("another").KeepOn(info)
-	if kept() || !settled().KeptOn(info) {
-		t.Error("want it made anew, and its stamp on the record")
-	}
-}
-
 // A tarball for another platform is refused where its layout tells.
 func TestArchivesComparesPlatform(t *testing.T) {
 	b := newBench(t)
@@ -474,11 +418,6 @@ func TestManifest(t *testing.T) {
 	if diff := cmp.Diff([]release.Archive{want}, m.Archives); diff != "" {
 		t.Errorf("archives (-want +got):\n%s", diff)
 	}
-	command := exec.Command(testutil.Tool(t, "sha256sum"), "--check", "--strict", "--quiet", release.SumsName)
-	command.Dir = b.path("out")
-	if text, err := command.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, text)
-	}
 	sums, err := release.ReadSums(b.path("out"))
 	if err != nil {
 		t.Fatal(err)
@@ -486,9 +425,9 @@ func TestManifest(t *testing.T) {
 	delivered := tree(t, b.path("out"))
 	delete(delivered, release.SumsName)
 	delete(delivered, release.OwnedName)
-	for name := range delivered {
-		if sums[name] == "" {
-			t.Errorf("%s: not in SHA256SUMS", name)
+	for name, content := range delivered {
+		if want := fmt.Sprintf("%x", sha256.Sum256([]byte(content))); sums[name] != want {
+			t.Errorf("%s: SHA256SUMS has %q, want %q", name, sums[name], want)
 		}
 	}
 	if len(sums) != len(delivered) {
@@ -796,7 +735,7 @@ func TestInspectPlatformVariant(t *testing.T) {
 	if err := b.run(t, build.Package, "HELPERS=alpine-arm64", "FORMATS=deb"); err != nil {
 		t.Fatal(err)
 	}
-	debs, err := filepath.Glob(b.path("out", "deb", "*alpine-arm64*.deb"))
+	debs, err := filepath.Glob(b.path("out", "deb", "*_arm64.deb"))
 	if err != nil || len(debs) != 1 {
 		t.Fatal(debs, err)
 	}
@@ -865,49 +804,6 @@ func TestInspectContents(t *testing.T) {
 		if strings.Count(b.out.String(), want) != 1 {
 			t.Errorf("want %q once in\n%s", want, &b.out)
 		}
-	}
-}
-
-// A package in which nothing is right is told of whole, each wrong once.
-func TestInspectBadPackage(t *testing.T) {
-	dpkgDeb := testutil.Tool(t, "dpkg-deb")
-	b := newBench(t)
-	tree := b.path("tree")
-	for name, body := range map[string]string{
-		"DEBIAN/control":       "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n",
-		"prebuilt-x.spdx.json": strings.Repeat(" ", sbom.MaxDocument+1),
-	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(tree, name)), 0o755), os.WriteFile(filepath.Join(tree, name), []byte(body), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f := archivetest.Archives(t, tree, "alpine-x86_64")[0]
-	deb := b.path("deb", "x.deb")
-	if err := errors.Join(
-		os.WriteFile(f.Path+release.InfoSuffix, []byte("source=x\n"), 0o644),
-		os.Mkdir(filepath.Dir(deb), 0o755),
-	); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(dpkgDeb, "-Znone", "--build", tree, deb).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	err := b.inspect(t, deb)
-	if err == nil || !strings.Contains(err.Error(), ": 2 problems") {
-		t.Errorf("error %v", err)
-	}
-	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 67108865 bytes, at most 67108864"} {
-		if !strings.Contains(b.out.String(), want) {
-			t.Errorf("the output lacks %q:\n%s", want, &b.out)
-		}
-	}
-	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
-		ctx, cancel := context.WithCancel(ctx)
-		cancel()
-		return build.Inspect(ctx, c, deb, false, ui)
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want the interruption", err)
 	}
 }
 

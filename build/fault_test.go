@@ -1,8 +1,10 @@
+//go:build acceptance
+
 package build_test
 
 import (
 	"bytes"
-	"crypto/rand"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,10 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"pretag/build/linuxpkg/loaders"
 	"pretag/build/testutil"
 )
 
@@ -26,15 +30,32 @@ type program struct {
 	wrap      []string // what it is started through
 }
 
-// compile makes the program that mage runs, with tiny inputs for two helpers.
-func compile(t *testing.T) *program {
-	t.Helper()
-	p := &program{path: filepath.Join(t.TempDir(), "pretag"), dir: t.TempDir()}
-	command := exec.Command("go", "tool", "mage", "-compile", p.path)
+// compiledDir holds the program that mage runs, pretag, and loaders for x86 hosts,
+// once compiled has been called. TestMain removes it.
+var compiledDir string
+
+var compiled = sync.OnceValue(func() (err error) {
+	if compiledDir, err = os.MkdirTemp("", "pretag-test-"); err != nil {
+		return err
+	}
+	command := exec.Command("go", "tool", "mage", "-compile", filepath.Join(compiledDir, "pretag"))
 	command.Dir = ".."
 	if text, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
+		return fmt.Errorf("%w: %s", err, text)
 	}
+	_, err = loaders.Build(context.Background(), loaders.Options{
+		Source: "..", Out: filepath.Join(compiledDir, "loader"), GoArches: []string{"386", "amd64"}, Environ: os.Environ(),
+	})
+	return errors.Join(err, os.Chmod(compiledDir, 0o755)) // other users run it, too
+})
+
+// compile returns the program that mage runs, with tiny inputs for two helpers.
+func compile(t *testing.T) *program {
+	t.Helper()
+	if err := compiled(); err != nil {
+		t.Fatal(err)
+	}
+	p := &program{path: filepath.Join(compiledDir, "pretag"), dir: t.TempDir()}
 	for _, name := range []string{"in", "out", "tmp"} {
 		if err := os.Mkdir(filepath.Join(p.dir, name), 0o755); err != nil {
 			t.Fatal(err)
@@ -43,6 +64,7 @@ func compile(t *testing.T) *program {
 	p.pairs = []string{
 		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
 		"HELPERS=alpine-latest-x86_64,concrete-x86_64", "JOBS=2",
+		"LOADERS=" + filepath.Join(compiledDir, "loader"),
 	}
 	p.input(t, "alpine-latest-x86_64", testutil.Rootfs(t, "alpine"))
 	p.input(t, "concrete-x86_64", testutil.Rootfs(t, "ubuntu"))
@@ -56,16 +78,6 @@ func (p *program) input(t *testing.T, helper string, body []byte) {
 	if err := os.WriteFile(filepath.Join(p.folder("in"), helper+".tar"), body, 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// incompressible is a root filesystem of about size bytes.
-func incompressible(t *testing.T, size int) []byte {
-	t.Helper()
-	body := make([]byte, size)
-	if _, err := rand.Read(body); err != nil {
-		t.Fatal(err)
-	}
-	return testutil.Tar(t, testutil.File("usr/noise", string(body)))
 }
 
 // command is a target, not yet started. Its environment has no HOME.

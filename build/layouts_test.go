@@ -107,6 +107,7 @@ func TestRebuildRunnersOwnPackage(t *testing.T) {
 
 			variables := map[string]string{"RUNNER_VERSION": row.version, "ARCHIVE_COMPRESSION": "zstd:fastest", "PACKAGE_LAYOUT": row.layout}
 			c := fetchConfig(t, variables)
+			c.LoaderArches = []string{} // they are tested elsewhere
 			var out, printed bytes.Buffer
 			if err := Unpack(t.Context(), c, file, &UI{Out: &out, Err: &printed}); err != nil {
 				t.Fatal(err)
@@ -119,8 +120,8 @@ func TestRebuildRunnersOwnPackage(t *testing.T) {
 				t.Fatal(err)
 			}
 			for line := range strings.Lines(printed.String()) {
-				// No package of Runner's carries alpine-ppc64le.
-				if strings.Contains(line, "warning") && !strings.Contains(line, "no gitlab-runner-helper-images package for ppc64le hosts") {
+				// No package of Runner's carries alpine-ppc64le, and no loader is built here.
+				if strings.Contains(line, "warning") && !strings.Contains(line, "ppc64le: the helper that GitLab Runner") && !strings.Contains(line, "no loader, so") && !strings.Contains(line, "no helper image exists") {
 					t.Error(line)
 				}
 			}

@@ -6,10 +6,6 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/binary"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -166,62 +162,6 @@ func TestAcceptsEntries(t *testing.T) {
 		if err := examine(layers...); err == nil || !strings.Contains(err.Error(), "dangling hard link") {
 			t.Errorf("target in %s: error %v", name, err)
 		}
-	}
-}
-
-// What other programs write passes, and byte for byte.
-func TestPassesForeignTars(t *testing.T) {
-	gnutar := testutil.Tool(t, "tar")
-	dir := t.TempDir()
-	for name, body := range map[string]string{
-		"usr/bin/tool": "#!/bin/sh\n", "etc/" + strings.Repeat("long/", 40) + "name": "x", "etc/empty": "",
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(filepath.Join(dir, "usr/bin/tool"), 0o755|os.ModeSetuid); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Link(filepath.Join(dir, "usr/bin/tool"), filepath.Join(dir, "usr/bin/same")); err != nil {
-		t.Fatal(err)
-	}
-	hole := filepath.Join(dir, "etc/hole")
-	if err := os.WriteFile(hole, []byte("x"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(hole, 1<<20); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"--format=gnu"}, {"--format=pax"}, {"--format=pax", "--sparse"}, {"--format=pax", "--xattrs"}} {
-		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			layer, err := exec.Command(gnutar, append(args, "-C", dir, "-c", ".")...).Output()
-			if err != nil {
-				t.Fatal(err)
-			}
-			f, err := write(t, "none", spec(t, layer))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := archive.Check(t.Context(), f); err != nil {
-				t.Error(err)
-			}
-			tr := tar.NewReader(bytes.NewReader(plainBytes(t, f)))
-			if _, err := tr.Next(); err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(tr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, layer) {
-				t.Error("the layer is not the input byte for byte")
-			}
-		})
 	}
 }
 

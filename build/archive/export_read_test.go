@@ -30,7 +30,7 @@ func TestReadExported(t *testing.T) {
 		},
 		"docker 29": {
 			file("oci-layout", "{}"), file("index.json", "{}"), manifest("blobs/sha256/"+id, `"x:y"`, "blobs/sha256/1", "blobs/sha256/2", "blobs/sha256/1"),
-			file("blobs/sha256/"+id, config), file("blobs/sha256/1", string(testutil.Filter(t, one, "gzip", "-c"))), file("blobs/sha256/2", string(two)),
+			file("blobs/sha256/"+id, config), file("blobs/sha256/1", string(testutil.Compress(t, "gzip", one))), file("blobs/sha256/2", string(two)),
 		},
 		"podman": {
 			file("1.tar", string(one)), file("2.tar", string(two)), symbolic("x/layer.tar", "../1.tar"), symbolic("y/layer.tar", "../2.tar"),

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -100,43 +99,6 @@ func TestReadFindsProblems(t *testing.T) {
 				t.Errorf("problems %q, want one that holds %q", got, row.want)
 			}
 		})
-	}
-}
-
-// What docker 20.10, podman and skopeo cannot read, or read as less than it is.
-func TestReadDoubtsCompression(t *testing.T) {
-	plain := goodDocker(t).bytes(t)
-	for _, row := range []struct{ program, want string }{
-		{"gzip", "gzip around the archive"}, {"xz", "xz around the archive"}, {"bzip2", "bzip2 around the archive"},
-	} {
-		command := exec.Command(testutil.Tool(t, row.program), "-c")
-		command.Stdin = bytes.NewReader(plain)
-		out, err := command.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := read(t, out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Join(c.Problems, "\n"); !strings.Contains(got, row.want) {
-			t.Errorf("problems %q, want one that holds %q", got, row.want)
-		}
-	}
-	f, err := write(t, "zstd:fastest", spec(t, testutil.Rootfs(t, "x")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := os.ReadFile(f.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := read(t, append([]byte("\x50\x2a\x4d\x18\x01\x00\x00\x00x"), body...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(c.Problems) != 1 || !strings.Contains(c.Problems[0], "skippable") {
-		t.Errorf("problems %q, want the skippable frame", c.Problems)
 	}
 }
 

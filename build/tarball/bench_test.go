@@ -1,3 +1,5 @@
+//go:build acceptance
+
 package tarball_test
 
 import (

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/gzip"
+	"compress/gzip"
 )
 
 // What is merely not supported is not called corrupt, and the error says what to do.

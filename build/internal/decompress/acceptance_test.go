@@ -1,0 +1,42 @@
+//go:build acceptance
+
+package decompress_test
+
+import (
+	"testing"
+
+	"pretag/build/internal/decompress"
+	"pretag/build/testutil"
+)
+
+// programParts is parts with streams that the usual programs write.
+func programParts(tb testing.TB, bodies ...[]byte) map[decompress.Format][][]byte {
+	tb.Helper()
+	all := map[decompress.Format][][]byte{}
+	for _, body := range bodies {
+		for format, command := range map[decompress.Format][]string{
+			decompress.Gzip: {"gzip", "-c"}, decompress.XZ: {"xz", "--block-size=1024", "-c"},
+			decompress.Zstd: {"zstd", "-c"}, decompress.Bzip2: {"bzip2", "-c"},
+		} {
+			all[format] = append(all[format], testutil.Filter(tb, body, command[0], command[1:]...))
+		}
+	}
+	return all
+}
+
+func TestCutAnywhereByPrograms(t *testing.T) { cutAnywhere(t, programParts) }
+
+func TestFlippedAnywhereByPrograms(t *testing.T) { flippedAnywhere(t, programParts) }
+
+func TestStopsBombsByPrograms(t *testing.T) {
+	streams := map[decompress.Format][]byte{}
+	for format, parts := range programParts(t, make([]byte, 16<<20)) {
+		streams[format] = parts[0]
+	}
+	stopsBombs(t, streams)
+}
+
+func TestRefusesHistoryOfXZ(t *testing.T) {
+	_, err := plain(testutil.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c"))
+	testutil.WantError(t, err, "history")
+}
