@@ -29,7 +29,9 @@ func TestFromEnvDefaults(t *testing.T) {
 	got := []any{c.Version.String(), c.Release, len(c.Helpers), c.Inputs, c.Out, c.Repository, c.Compression.String(), c.Formats, c.Layout, c.Time.Equal(time.Unix(1_700_000_000, 0)), c.Key, c.Engines, c.Builder, c.Warnings}
 	want := []any{
 		"19.3.0", "1", 12, "helper-images", "out", "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper",
-		"zstd:best", []string{"rpm", "deb"}, "split", true, "", []string(nil), "", []string(nil),
+		"zstd:best",
+		[]string{"rpm", "deb"},
+		"split", true, "", []string(nil), "", []string(nil),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

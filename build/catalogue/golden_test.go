@@ -288,7 +288,8 @@ func pushed(t *testing.T, v catalogue.Version) map[string][]string {
 		if row["channel"] != "registry push" || strings.Contains(flavor, "windows") || !slices.Contains(in(t, row), "v"+v.String()) {
 			continue
 		}
-		prefixes, source := []string{}, flavor
+		var prefixes []string
+		source := flavor
 		if prefix, ok := strings.CutPrefix(flavor, "tag prefix "); ok { // from 17.8.0 on
 			prefixes, source = []string{prefix + "-"}, strings.TrimPrefix(row["base_or_source"], "from ")
 		} else {

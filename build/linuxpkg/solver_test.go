@@ -67,15 +67,18 @@ func situations() []situation {
 		}},
 		{"downgrade", "ours4>ours", map[string][]step{
 			"apt": {
-				{command: "install gitlab-runner " + pwsh, want: pwsh4}, {command: "use"},
+				{command: "install gitlab-runner " + pwsh, want: pwsh4},
+				{command: "use"},
 				{command: "install --allow-downgrades gitlab-runner=19.3.0-1 " + ours + "=19.3.0-1", says: "REMOVED:\n  " + pwsh, want: chosen},
 			},
 			"dnf": {
-				{command: "install gitlab-runner " + pwsh, want: pwsh4}, {command: "use"},
+				{command: "install gitlab-runner " + pwsh, want: pwsh4},
+				{command: "use"},
 				{command: "downgrade gitlab-runner-19.3.0-1 " + ours + "-19.3.0-1", want: moved3},
 			},
 			"zypper": {
-				{command: "install gitlab-runner " + pwsh, want: pwsh4}, {command: "use"},
+				{command: "install gitlab-runner " + pwsh, want: pwsh4},
+				{command: "use"},
 				{command: "install --oldpackage --force-resolution gitlab-runner=19.3.0-1", want: moved3},
 			},
 		}},
@@ -86,16 +89,23 @@ func situations() []situation {
 		}},
 		{"newer images over 15.8.0", "monolith>ours15 ours", map[string][]step{
 			"apt": {
-				{command: "install gitlab-runner", want: "runner 15.8.0"}, {command: "use"}, {command: "install " + ours + "=15.8.0-1", want: "loader 19.4.0, native 15.8.0, runner 15.8.0"},
+				{command: "install gitlab-runner", want: "runner 15.8.0"},
+				{command: "use"},
+				{command: "install " + ours + "=15.8.0-1", want: "loader 19.4.0, native 15.8.0, runner 15.8.0"},
 				{command: "install --no-remove " + ours + "=19.3.0-1 gitlab-runner=15.8.0", refused: "gitlab-runner"},
 			},
 			"dnf": {
-				{command: "install gitlab-runner", want: "runner 15.8.0"}, {command: "use"}, {command: "install " + ours + "-15.8.0-1", want: "loader 19.4.0, native 15.8.0, runner 15.8.0"},
+				{command: "install gitlab-runner", want: "runner 15.8.0"},
+				{command: "use"},
+				{command: "install " + ours + "-15.8.0-1", want: "loader 19.4.0, native 15.8.0, runner 15.8.0"},
 				{command: "install --exclude=gitlab-runner " + ours + "-19.3.0-1", refused: "gitlab-runner"},
 			},
 			"zypper": {
-				{command: "install gitlab-runner", want: "runner 15.8.0"}, {command: "use"}, {command: "install " + ours + "=15.8.0-1", want: "loader 19.4.0, native 15.8.0, runner 15.8.0"},
-				{command: "addlock gitlab-runner"}, {command: "install " + ours + "=19.3.0-1", refused: "gitlab-runner"},
+				{command: "install gitlab-runner", want: "runner 15.8.0"},
+				{command: "use"},
+				{command: "install " + ours + "=15.8.0-1", want: "loader 19.4.0, native 15.8.0, runner 15.8.0"},
+				{command: "addlock gitlab-runner"},
+				{command: "install " + ours + "=19.3.0-1", refused: "gitlab-runner"},
 			},
 		}},
 		{"removal", "ours", map[string][]step{
@@ -119,15 +129,18 @@ func situations() []situation {
 		}},
 		{"release above GitLab's", "gitlab>gitlab higher", map[string][]step{
 			"apt": {
-				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"}, {command: "use"},
+				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"},
+				{command: "use"},
 				{command: "dist-upgrade", want: "loader 19.4.0-1.x, native 19.4.0-1.x, runner 19.4.0"},
 			},
 			"dnf": {
-				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"}, {command: "use"},
+				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"},
+				{command: "use"},
 				{command: "upgrade", want: "loader 19.4.0-1.x, native 19.4.0-1.x, runner 19.4.0"},
 			},
 			"zypper": {
-				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"}, {command: "use"},
+				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"},
+				{command: "use"},
 				{command: "update", want: "GitLab's 19.4.0, runner 19.4.0"},
 				{command: "install --allow-vendor-change " + ours, want: "loader 19.4.0-1.x, native 19.4.0-1.x, runner 19.4.0"},
 				{command: "update", want: "loader 19.4.0-1.x, native 19.4.0-1.x, runner 19.4.0"},
@@ -165,7 +178,9 @@ func situations() []situation {
 		}},
 		{"fips", "fips>fips ours", map[string][]step{
 			"dnf": {
-				{command: "install gitlab-runner-fips-19.3.0", want: "runner-fips 19.3.0"}, {command: "use"}, {command: "install " + ours + "-19.3.0", want: "loader 19.4.0, native 19.3.0, runner-fips 19.3.0"},
+				{command: "install gitlab-runner-fips-19.3.0", want: "runner-fips 19.3.0"},
+				{command: "use"},
+				{command: "install " + ours + "-19.3.0", want: "loader 19.4.0, native 19.3.0, runner-fips 19.3.0"},
 				{command: "upgrade --exclude=" + ours, want: "loader 19.4.0, native 19.3.0, runner-fips 19.3.0"},
 				{command: "upgrade", want: "loader 19.4.0, native 19.4.0, runner-fips 19.4.0"},
 			},

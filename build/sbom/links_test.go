@@ -48,7 +48,8 @@ func TestLinks(t *testing.T) {
 		},
 		"helper under a second name": {
 			[][]testutil.Entry{{executable("objects/helper", "h"), hardLink("usr/bin/gitlab-runner-helper", "objects/helper")}, {testutil.File("objects/.wh.helper", "")}},
-			"", []string{"/usr/bin/gitlab-runner-helper"},
+			"",
+			[]string{"/usr/bin/gitlab-runner-helper"},
 		},
 		"package lists one of two names": {
 			[][]testutil.Entry{{database, tool, hardLink("opt/tool", "usr/sbin/tool")}},
@@ -60,7 +61,8 @@ func TestLinks(t *testing.T) {
 		},
 		"usr/sbin -> bin": {
 			[][]testutil.Entry{{database, symlink("usr/sbin", "bin"), executable("usr/bin/tool", "t"), executable("usr/bin/other", "o")}},
-			"pkg:apk/a@1?arch=x86_64 MIT", []string{"/usr/bin/other"},
+			"pkg:apk/a@1?arch=x86_64 MIT",
+			[]string{"/usr/bin/other"},
 		},
 		"usr/sbin -> ../bin -> /real": {
 			[][]testutil.Entry{{database, symlink("usr/sbin", "../bin"), symlink("bin", "/real"), executable("real/tool", "t")}},
@@ -68,7 +70,8 @@ func TestLinks(t *testing.T) {
 		},
 		"a listed link is not what it leads to": {
 			[][]testutil.Entry{{database, symlink("usr/sbin/tool", "/usr/bin/mawk"), executable("usr/bin/mawk", "m")}},
-			"pkg:apk/a@1?arch=x86_64 MIT", []string{"/usr/bin/mawk"},
+			"pkg:apk/a@1?arch=x86_64 MIT",
+			[]string{"/usr/bin/mawk"},
 		},
 		"directory of the database": {
 			[][]testutil.Entry{{symlink("var/lib/dpkg", "../../usr/lib/state"), testutil.File("usr/lib/state/status", dpkgStatusOf("p"))}},
@@ -105,7 +108,8 @@ func TestLinks(t *testing.T) {
 				testutil.File("var/lib/dpkg/info/p.list", "/bin/tool\n/bin/all\n"), testutil.File("var/lib/dpkg/info/q.list", "/bin/tool\n"),
 				executable("bin/tool", "q's"), executable("bin/tool.real", "p's"), executable("bin/all", "nobody's"), executable("bin/all.real", "p's"),
 			}},
-			"pkg:deb/p@1?arch=all NOASSERTION pkg:deb/q@1?arch=all NOASSERTION", []string{"/bin/all"},
+			"pkg:deb/p@1?arch=all NOASSERTION pkg:deb/q@1?arch=all NOASSERTION",
+			[]string{"/bin/all"},
 		},
 		"the root itself in an upper layer": {
 			[][]testutil.Entry{{database, tool}, {testutil.Dir("./"), testutil.File("etc/x", "")}},

@@ -18,7 +18,7 @@ func (s *Signer) RPMWarning() string {
 	return ""
 }
 
-// rpmCannot returns which versions of rpm cannot read a key. Tried with rpm 4.18.0
+// rpmCannot returns which versions of rpm cannot read a key: rpm 4.18.0
 // (Debian 12), which reads OpenPGP itself, and rpm 4.20.1 (Debian 13), which uses
 // Sequoia.
 func rpmCannot(key *packet.PublicKey) (kind, cannot string) {

@@ -23,8 +23,10 @@ import (
 func manifest(t *testing.T) release.Manifest {
 	t.Helper()
 	m := release.Manifest{Archives: []release.Archive{
-		{Name: "a-amd64", Platform: "linux/amd64"}, {Name: "a-pwsh", Platform: "linux/amd64"},
-		{Name: "a-arm", Platform: "linux/arm/v7"}, {Name: "a-fips", Platform: "linux/arm/v7"},
+		{Name: "a-amd64", Platform: "linux/amd64"},
+		{Name: "a-pwsh", Platform: "linux/amd64"},
+		{Name: "a-arm", Platform: "linux/arm/v7"},
+		{Name: "a-fips", Platform: "linux/arm/v7"},
 	}}
 	dir := t.TempDir()
 	for _, p := range []release.Package{

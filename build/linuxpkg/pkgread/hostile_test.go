@@ -49,8 +49,10 @@ func word(number, value uint32) tag {
 func oneFile(size uint64, digest string, more ...tag) []tag {
 	return append([]tag{
 		text(1000, "n"), text(1001, "1"), text(1022, "noarch"),
-		{1030, 3, 1, []byte{0x81, 0xa4}}, word(1034, 0), text(1035, digest), text(1036, ""), word(1037, 0), text(1039, "root"), text(1040, "root"),
-		word(1116, 0), text(1117, "f"), text(1118, "/"), {5008, 5, 1, binary.BigEndian.AppendUint64(nil, size)},
+		{1030, 3, 1, []byte{0x81, 0xa4}},
+		word(1034, 0), text(1035, digest), text(1036, ""), word(1037, 0), text(1039, "root"), text(1040, "root"),
+		word(1116, 0), text(1117, "f"), text(1118, "/"),
+		{5008, 5, 1, binary.BigEndian.AppendUint64(nil, size)},
 	}, more...)
 }
 

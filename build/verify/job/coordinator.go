@@ -58,7 +58,6 @@ type coordinator struct {
 	trace   []byte
 	state   string
 	reason  string
-	runner  string        // version that the runner reports
 	decided chan struct{} // closed when the runner reports the final state
 }
 
