@@ -18,9 +18,9 @@ func (s *Signer) RPMWarning() string {
 	return ""
 }
 
-// rpmCannot returns which versions of rpm cannot read a key: rpm 4.18.0
-// (Debian 12), which reads OpenPGP itself, and rpm 4.20.1 (Debian 13), which uses
-// Sequoia.
+// rpmCannot returns which versions of rpm cannot read a key: rpm 4.18
+// reads no NIST and no Brainpool curve, rpm 4.20 no Brainpool curve (observed with the
+// rpms of Debian 12 and 13).
 func rpmCannot(key *packet.PublicKey) (kind, cannot string) {
 	curve, err := key.Curve()
 	kind = string(curve)
