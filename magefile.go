@@ -1,4 +1,4 @@
-//go:build mage
+//go:build mage && !windows
 
 // RPM and DEB packages of pre-tagged GitLab Runner helper images.
 package main

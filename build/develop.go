@@ -38,12 +38,13 @@ func Check(ctx context.Context, ui *UI) error {
 		return err
 	}
 	return errors.Join(
-		ui.run(ctx, "go", "vet", "./..."),
+		ui.run(ctx, "go", "vet", "-tags=acceptance", "./..."),
 		ui.run(ctx, "env", "GOOS=darwin", "GOARCH=arm64", "go", "vet", "./..."),
 		ui.run(ctx, "env", "GOOS=linux", "GOARCH=386", "go", "vet", "./..."),
 		ui.run(ctx, "env", "GOOS=linux", "GOARCH=s390x", "go", "vet", "./..."),
 		ui.run(ctx, "go", "vet", "-tags=mage", "."),
-		ui.run(ctx, "go", "tool", "staticcheck", "./..."),
+		ui.run(ctx, "env", "GOOS=windows", "go", "vet", "-tags=mage", "."),
+		ui.run(ctx, "go", "tool", "staticcheck", "-tags=acceptance", "./..."),
 		ui.run(ctx, "go", "tool", "staticcheck", "-tags=mage", "."),
 		gofumpt(ctx, ui),
 		govulncheck(ctx, ui),
