@@ -29,11 +29,11 @@ func TestCutAnywhereByPrograms(t *testing.T) { cutAnywhere(t, programParts) }
 func TestFlippedAnywhereByPrograms(t *testing.T) { flippedAnywhere(t, programParts) }
 
 func TestStopsBombsByPrograms(t *testing.T) {
-	streams := map[decompress.Format][]byte{}
-	for format, parts := range programParts(t, make([]byte, 16<<20)) {
-		streams[format] = parts[0]
-	}
-	stopsBombs(t, streams)
+	zeros := make([]byte, 16<<20)
+	stopsBombs(t, map[decompress.Format][]byte{
+		decompress.Gzip: testutil.Filter(t, zeros, "gzip", "-c"), decompress.XZ: testutil.Filter(t, zeros, "xz", "-1", "-c"),
+		decompress.Zstd: testutil.Filter(t, zeros, "zstd", "-c"), decompress.Bzip2: testutil.Filter(t, zeros, "bzip2", "-c"),
+	})
 }
 
 func TestRefusesHistoryOfXZ(t *testing.T) {
