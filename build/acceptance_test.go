@@ -20,7 +20,7 @@ import (
 	"pretag/build/testutil/archivetest"
 )
 
-// A package in which nothing is right is told of whole, each wrong once.
+// Each problem of a package is reported once.
 func TestInspectBadPackage(t *testing.T) {
 	dpkgDeb := testutil.Tool(t, "dpkg-deb")
 	b := newBench(t)
@@ -63,8 +63,8 @@ func TestInspectBadPackage(t *testing.T) {
 	}
 }
 
-// A tarball that stands there as it did is known again without being read: one
-// that has changed is taken for the old one where its stamp is put on the record.
+// An unchanged tarball is recognized without being read: a changed one passes for the
+// old one if its stamp is put on the record.
 func TestArchivesKeepsUnread(t *testing.T) {
 	t.Parallel()
 	const helper = "alpine-x86_64"

@@ -33,13 +33,13 @@ import (
 	"pretag/build/testutil/archivetest"
 )
 
-// A bench is folders to build in and what the user was told.
+// A bench is directories to build in, and what was printed.
 type bench struct {
 	dir      string
 	out, err bytes.Buffer
 }
 
-// newBench has a root filesystem as input of each named file.
+// newBench returns a bench with a root filesystem in each named input file.
 func newBench(t *testing.T, inputs ...string) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir()}
@@ -85,7 +85,7 @@ func archives(ctx context.Context, c build.Config, ui *build.UI) error {
 	return err
 }
 
-// tree is every file below a folder with its content.
+// tree returns the content of every file below a directory.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -173,7 +173,7 @@ func TestArchivesReportsInputs(t *testing.T) {
 	}
 }
 
-// One helper's failure does not hide the others', and leaves nothing of it.
+// All failures are reported, and a failure leaves nothing behind.
 func TestArchivesReportsAll(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar")
 	whole := testutil.Rootfs(t, "x")
@@ -197,7 +197,7 @@ func TestArchivesReportsAll(t *testing.T) {
 	}
 }
 
-// A stand-in's tarball serves where the helper's own is missing.
+// A stand-in's tarball is used if the helper has none.
 func TestStandIn(t *testing.T) {
 	b := newBench(t, "alpine-latest-arm64.tar")
 	if err := b.run(t, archives, "HELPERS=alpine-arm64,alpine-latest-arm64"); err != nil {
@@ -211,7 +211,7 @@ func TestStandIn(t *testing.T) {
 	if diff := cmp.Diff(latest.DiffIDs, own.DiffIDs); diff != "" {
 		t.Error(diff)
 	}
-	// It is read and compressed once, and no byte is another for it.
+	// It is read and compressed once, which does not change a byte.
 	alone := newBench(t, "alpine-latest-arm64.tar")
 	for _, helper := range []string{"alpine-arm64", "alpine-latest-arm64"} {
 		if err := alone.run(t, archives, "HELPERS="+helper); err != nil {
@@ -228,7 +228,7 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
-// What is there already is kept, if it is what would be made.
+// An archive that a build would write again is kept.
 func TestArchivesKeeps(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
 	const helpers = "HELPERS=alpine-x86_64"
@@ -281,7 +281,7 @@ func TestArchivesKeeps(t *testing.T) {
 	}
 }
 
-// A tarball for another platform is refused where its layout tells.
+// A tarball for another platform is rejected if its layout names the platform.
 func TestArchivesComparesPlatform(t *testing.T) {
 	b := newBench(t)
 	body, err := os.ReadFile(archivetest.Archives(t, t.TempDir(), "ubuntu-x86_64")[0].Path)
@@ -295,7 +295,7 @@ func TestArchivesComparesPlatform(t *testing.T) {
 	}
 }
 
-// The same inputs give the same bytes, in whatever folder, umask, time zone and
+// The same inputs give the same bytes in any directory, umask, time zone and with any
 // number of workers.
 func TestPackageSameBytes(t *testing.T) {
 	var trees []map[string]string
@@ -324,8 +324,8 @@ func TestPackageSameBytes(t *testing.T) {
 	}
 }
 
-// Archives made on three machines and merged give what one machine makes, and
-// packaging them needs no tarballs.
+// Archives of three machines, merged, give the packages of one machine, without the
+// tarballs.
 func TestPackageMergedFolders(t *testing.T) {
 	inputs := []string{"alpine-x86_64.tar", "alpine-arm64.tar", "ubuntu-x86_64.tar"}
 	one := newBench(t, inputs...)
@@ -360,7 +360,7 @@ func TestPackageMergedFolders(t *testing.T) {
 	}
 }
 
-// Without the tarball a record is as good as what it is found to say.
+// Without the tarball a record must fit its archive and the variables.
 func TestPackageDoubtsRecords(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
 	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
@@ -453,7 +453,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// Two do not write to one folder at once.
+// Two processes do not write to one directory at once.
 func TestFoldersAreLocked(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel() // so that what is not locked gets no further
@@ -495,7 +495,7 @@ func TestFoldersAreLocked(t *testing.T) {
 	}
 }
 
-// What a killed run left is gone after the next.
+// A run removes the unfinished files of a killed one.
 func TestArchivesCleansUp(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
 	left := b.path("elsewhere", "helper-images", ".prebuilt-alpine-x86_64.docker.tar.zst.123.pretag-tmp")
@@ -528,8 +528,8 @@ func TestArchivesCleansUp(t *testing.T) {
 	}
 }
 
-// A tarball that cannot be read is no missing one: the archive of an earlier
-// run must not pass for it.
+// A tarball that cannot be read is not missing: the archive of an earlier run must not
+// replace it.
 func TestArchivesRefusesWhatIsNoFile(t *testing.T) {
 	b := newBench(t, "alpine-arm.tar", "alpine-x86_64.tar")
 	if err := b.run(t, archives, "HELPERS=alpine-arm,alpine-x86_64"); err != nil {
@@ -576,7 +576,7 @@ func TestInspect(t *testing.T) {
 	if err := run(false, b.path("in", "alpine-x86_64.tar")); err != nil || !strings.Contains(b.out.String(), "layout       rootfs\n") {
 		t.Errorf("%v\n%s", err, &b.out)
 	}
-	// an archive that is whole, but not the one of its record and its name
+	// a valid archive that fits neither its record nor its name
 	other := archivetest.Archives(t, b.path("out", "helper-images"), "alpine-arm")[0]
 	if err := os.Rename(other.Path, path); err != nil {
 		t.Fatal(err)
@@ -592,8 +592,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// The catalogue that the project ships parses, and each helper has its own
-// file, tag and package.
+// The built-in catalogue is valid, and each helper has its own file, tag and package.
 func TestShippedNames(t *testing.T) {
 	v, err := catalogue.ParseVersion("19.3.0", "")
 	if err != nil {
@@ -610,8 +609,7 @@ func TestShippedNames(t *testing.T) {
 	}
 }
 
-// verify reports a bill of materials of another image, and a provenance that
-// tells of other files.
+// verify reports an SBOM of another image, and a provenance of other files.
 func TestAccountsAreChecked(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "alpine-arm64.tar")
 	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64,alpine-arm64", "CATALOGUE=../helper-images/catalogue.yaml"); err != nil {
@@ -646,8 +644,8 @@ func TestAccountsAreChecked(t *testing.T) {
 	}
 }
 
-// What verify prints of a file cannot write to the terminal. An archive that
-// is not what manifest.json says is nothing to load.
+// The output of verify contains no control characters from files. An archive that
+// differs from manifest.json is not loaded.
 func TestVerifyHostile(t *testing.T) {
 	b := newBench(t, "alpine-arm64.tar")
 	if err := b.run(t, build.Package, "HELPERS=alpine-arm64"); err != nil {
@@ -669,8 +667,8 @@ func TestVerifyHostile(t *testing.T) {
 	}
 }
 
-// A root filesystem without Runner's helper program is taken, and said so, each
-// time; what a file is called cannot write to the terminal.
+// A root filesystem without Runner's helper program gets a warning, each time. Control
+// characters in file names are escaped.
 func TestWarnings(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "stray\x1b[31m.tar")
 	b.input(t, "alpine-arm.tar", testutil.Tar(t, testutil.File("etc/os-release", "ID=x\n")))
@@ -697,7 +695,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// ociArchive is an oci-archive of one layer.
+// ociArchive returns an oci-archive of one layer.
 func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []byte {
 	t.Helper()
 	config, err := mutate.ConfigFile(empty.Image, &c)
@@ -715,7 +713,7 @@ func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []
 	return archive.Bytes()
 }
 
-// What an image was built on stands in its manifest's annotations or its labels.
+// The base image is in the manifest's annotations or in the labels.
 func TestInspectBase(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("a", 64)
 	b := newBench(t)
@@ -728,7 +726,7 @@ func TestInspectBase(t *testing.T) {
 	}
 }
 
-// What archives and package take and make, inspect finds good.
+// inspect finds no problem in what archives and package read and write.
 func TestInspectPlatformVariant(t *testing.T) {
 	b := newBench(t)
 	b.input(t, "alpine-arm64.tar", ociArchive(t, v1.ConfigFile{OS: "linux", Architecture: "arm64", Variant: "v8"}, nil))
@@ -746,7 +744,7 @@ func TestInspectPlatformVariant(t *testing.T) {
 	}
 }
 
-// What is an input, inspect does not measure as an archive of pretag's.
+// inspect does not judge an input like an archive that pretag wrote.
 func TestInspectInput(t *testing.T) {
 	b := newBench(t)
 	f := archivetest.Archives(t, b.path("in"), "alpine-x86_64")[0]
@@ -782,8 +780,7 @@ func TestInspectInput(t *testing.T) {
 	}
 }
 
-// Of a package with several archives, each has the contents that its own bill
-// of materials lists.
+// Each archive of a package is shown with the contents of its own SBOM.
 func TestInspectContents(t *testing.T) {
 	b := newBench(t)
 	for helper, id := range map[string]string{"alpine-x86_64": "one", "alpine-arm": "two"} {

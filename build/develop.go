@@ -31,7 +31,7 @@ func Bench(ctx context.Context, ui *UI) error {
 	return ui.run(ctx, ".ci/bench", filepath.Join(defaultOut, "bench"), program)
 }
 
-// Check runs the linters; all of them, whatever each one says.
+// Check runs all linters, even if one of them fails.
 func Check(ctx context.Context, ui *UI) error {
 	scripts, err := shellScripts()
 	if err != nil {
@@ -63,7 +63,7 @@ func (ui *UI) run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// gofumpt fails where a file is not formatted.
+// gofumpt reports files that are not formatted.
 func gofumpt(ctx context.Context, ui *UI) error {
 	ui.Say("go tool gofumpt -l .")
 	out, err := exec.CommandContext(ctx, "go", "tool", "gofumpt", "-l", ".").Output()
@@ -76,11 +76,11 @@ func gofumpt(ctx context.Context, ui *UI) error {
 	return nil
 }
 
-// vulnerable is how govulncheck exits when it has found something
+// vulnerable is the exit status of govulncheck if it found something
 // (golang.org/x/vuln v1.9.0, internal/scan/errors.go).
 const vulnerable = 3
 
-// govulncheck warns where the vulnerability database cannot be had.
+// govulncheck only warns if the vulnerability database cannot be reached.
 func govulncheck(ctx context.Context, ui *UI) error {
 	ui.Say("go tool govulncheck ./...")
 	out, err := exec.CommandContext(ctx, "go", "tool", "govulncheck", "./...").CombinedOutput()
@@ -95,7 +95,7 @@ func govulncheck(ctx context.Context, ui *UI) error {
 	return nil
 }
 
-// shellScripts lists the files below .ci, build and packaging that begin like a shell script.
+// shellScripts lists the files below .ci, build and packaging that are shell scripts.
 func shellScripts() ([]string, error) {
 	var scripts []string
 	for _, dir := range []string{".ci", "build", "packaging"} {

@@ -22,8 +22,7 @@ import (
 	"pretag/build/testutil"
 )
 
-// A program is pretag as a process of its own, with folders to work in: in
-// (inputs), out and tmp.
+// A program is pretag as a process, with the directories in (inputs), out and tmp.
 type program struct {
 	path, dir string
 	pairs     []string // NAME=value, beside those of the folders
@@ -80,7 +79,7 @@ func (p *program) input(t *testing.T, helper string, body []byte) {
 	}
 }
 
-// command is a target, not yet started. Its environment has no HOME.
+// command returns the command for a target. Its environment has no HOME.
 func (p *program) command(t *testing.T, target string, pairs ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	argv := append(append([]string{}, p.wrap...), p.path, target)
@@ -94,7 +93,7 @@ func (p *program) command(t *testing.T, target string, pairs ...string) (*exec.C
 	return c, &text
 }
 
-// run runs a target to its end and returns its exit status and all that it says.
+// run runs a target and returns its exit status and its output.
 func (p *program) run(t *testing.T, target string, pairs ...string) (int, string) {
 	t.Helper()
 	c, text := p.command(t, target, pairs...)
@@ -113,7 +112,7 @@ func (p *program) must(t *testing.T, target string, pairs ...string) map[string]
 	return tree(t, p.folder("out"))
 }
 
-// clean reports what a run has left of its work.
+// clean reports unfinished files.
 func (p *program) clean(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"out", "tmp", "in"} {
@@ -129,8 +128,8 @@ func (p *program) clean(t *testing.T) {
 	}
 }
 
-// fails runs a target that cannot succeed: its status is 1, it says why, it
-// leaves nothing, and all that was in OUT is there as it was.
+// fails runs a target that cannot succeed: it exits with 1, prints the reason and
+// leaves OUT as it was.
 func (p *program) fails(t *testing.T, target string, want []string, pairs ...string) {
 	t.Helper()
 	before := tree(t, p.folder("out"))
@@ -157,7 +156,7 @@ func asRoot(t *testing.T) {
 	testutil.Root(t, "to mount file systems")
 }
 
-// mount puts a tmpfs of that size at a folder of the program.
+// mount mounts a tmpfs of that size on a directory of the program.
 func (p *program) mount(t *testing.T, name, options string) func(options string) {
 	t.Helper()
 	asRoot(t)
@@ -196,7 +195,7 @@ func TestDiskFull(t *testing.T) {
 	for n := 0; err == nil; size += n {
 		n, err = full.Write(make([]byte, 4<<10))
 	}
-	// Room for the bills of materials, and not for what the packages are made of.
+	// There is space for the SBOMs, but not for the packages.
 	if err := errors.Join(full.Truncate(int64(size-64<<10)), full.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +210,7 @@ func TestDiskFull(t *testing.T) {
 	p.must(t, "package")
 }
 
-// As a quota does, the limit ends a write in its middle.
+// Like a quota, the limit ends a write in the middle.
 func TestFileSizeLimit(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
@@ -245,14 +244,14 @@ func TestFolders(t *testing.T) {
 	p.must(t, "archives", "SOURCE_DATE_EPOCH=1")
 }
 
-// htmlFor is a folder of inputs in which one is an error page.
+// htmlFor returns a directory of inputs, one of which is an error page.
 func (p *program) htmlFor(t *testing.T, helper string) string {
 	t.Helper()
 	p.input(t, helper, []byte("<!DOCTYPE html><html>"+strings.Repeat("x", 600)))
 	return p.folder("in")
 }
 
-// An input that is bad keeps the archive of the good one before it, and its record.
+// A bad input leaves the archive of the good one before it, and its record.
 func TestKeepsWhatWasGood(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
@@ -291,7 +290,7 @@ func TestInputChanges(t *testing.T) {
 	p.must(t, "archives")
 }
 
-// started waits until a run has begun to write.
+// started waits until a run writes.
 func (p *program) started(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -354,8 +353,8 @@ func TestTwoBuilds(t *testing.T) {
 	p.clean(t)
 }
 
-// Wherever a run is killed, each file is what it was or what it was to be, and
-// the next run makes everything as if nothing had happened.
+// Wherever a run is killed, each file is the old or the new one, and the next run
+// completes the work.
 func TestKilledAnywhere(t *testing.T) {
 	for target, kills := range map[string]int{"archives": 60, "package": 50} {
 		t.Run(target, func(t *testing.T) {
@@ -410,7 +409,7 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
-// The bytes are the same whoever builds, and with whatever umask and clock.
+// The bytes are the same for any user, umask and clock.
 func TestSurroundings(t *testing.T) {
 	p := compile(t)
 	want := p.must(t, "package")
@@ -475,7 +474,7 @@ func TestSurroundings(t *testing.T) {
 	}
 }
 
-// Too little of something is an error or a crash, and costs nothing that was there.
+// Low limits cause an error or a crash, and nothing is lost.
 func TestLowLimits(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
@@ -498,8 +497,8 @@ func TestLowLimits(t *testing.T) {
 	}
 }
 
-// The passphrase and the secret key stand in no argument, on no screen and in no
-// file but their own: not when all goes well, not when the key cannot be opened.
+// The passphrase and the secret key are in no argument, no output and no other file,
+// whether the key can be opened or not.
 func TestSecrets(t *testing.T) {
 	p := compile(t)
 	gpg := newGPG(t)
@@ -566,8 +565,8 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// A system call that fails where a file is made whole ends the run with its
-// name, and what was good stays: writing, patching a header, mode, sync, rename.
+// A failing system call (writing, patching a header, mode, sync, rename) is reported,
+// and the files that were good stay.
 func TestSystemCallsFail(t *testing.T) {
 	strace := testutil.Tool(t, "strace")
 	for call, fault := range map[string]string{

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// incompressible is a root filesystem of about size bytes.
+// incompressible returns a root filesystem of about size bytes.
 func incompressible(t *testing.T, size int) []byte {
 	t.Helper()
 	body := make([]byte, size)

@@ -34,7 +34,7 @@ import (
 	"pretag/build/verify"
 )
 
-// compressions are b in every compression, in one stream and in two.
+// compressions returns b in every compression, in one stream and in two.
 func compressions(t *testing.T, b []byte) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{"none": b}
@@ -46,7 +46,7 @@ func compressions(t *testing.T, b []byte) map[string][]byte {
 	return all
 }
 
-// layouts are one small image in every layout.
+// layouts returns a small image in every layout.
 func layouts(t *testing.T) map[string][]byte {
 	t.Helper()
 	rootfs := testutil.Rootfs(t, "x")
@@ -73,7 +73,7 @@ func layouts(t *testing.T) map[string][]byte {
 	return map[string][]byte{"rootfs": rootfs, "docker-archive": docker, "oci-archive": oci.Bytes()}
 }
 
-// examine reads the tarball at path as the archives target does, and gives the
+// examine reads the tarball at path as the archives target does, and returns the
 // layers' diff IDs.
 func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Hash, error) {
 	h, _ := testutil.Catalogue(t).Lookup("alpine-x86_64")
@@ -93,8 +93,8 @@ func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Has
 	return examined.DiffIDs, err
 }
 
-// Of each layout in each compression: cut anywhere it is refused, and with a bit
-// changed anywhere it is refused or the same image, where anything tells.
+// Each layout in each compression is rejected if it is cut anywhere. With a bit changed
+// anywhere it is rejected, or it is the same image.
 func TestDamagedAnywhere(t *testing.T) {
 	var decoders decompress.Decoders
 	cut, flipped := 0, 0
@@ -141,8 +141,8 @@ func TestDamagedAnywhere(t *testing.T) {
 	t.Logf("%d cuts, %d flips", cut, flipped)
 }
 
-// What is small and would cost much: the whole program stays below a bound of
-// memory, says which file is wrong, and leaves nothing.
+// Small inputs that would take much memory: the program stays below a bound, names the
+// file and leaves nothing.
 func TestHostileInputs(t *testing.T) {
 	p := compile(t)
 	zeros := make([]byte, 16<<20)
@@ -216,10 +216,8 @@ func TestHostileInputs(t *testing.T) {
 	t.Logf("%d rows: at most %d MiB and %.1f s", len(rows), peak>>10, slowest.Seconds())
 }
 
-// memory waits for the end of a process that nobody has waited for, and tells
-// the most memory that it had, in kB. A Rusage would tell of this process as
-// well: the kernel counts what a child shares with its parent before it becomes
-// another program.
+// memory waits for a process and returns its peak memory in kB. A Rusage would include
+// this process: the kernel counts what a child shares with its parent before exec.
 func memory(pid int) (highest int64) {
 	for ; ; time.Sleep(time.Millisecond) {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -233,7 +231,7 @@ func memory(pid int) (highest int64) {
 	}
 }
 
-// tarOfNames is a tar file of n empty files.
+// tarOfNames returns a tar file of n empty files.
 func tarOfNames(t *testing.T, n int) []byte {
 	t.Helper()
 	one := testutil.Tar(t, testutil.File("usr/0000000", ""))[:512]
@@ -254,8 +252,8 @@ func tarOfNames(t *testing.T, n int) []byte {
 	return append(b.Bytes(), make([]byte, 1024)...)
 }
 
-// One changed byte every few kB of an archive, an rpm and a deb: verify reports
-// each. With sums made to fit, it still reports each change of what is packed.
+// verify reports each changed byte, every few kB, of an archive, an rpm and a deb. If
+// the sums are made to fit, it still reports each change of the contents.
 func TestVerifyReportsEveryFlip(t *testing.T) {
 	b := newBench(t)
 	noise := make([]byte, 1<<20)

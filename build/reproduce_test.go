@@ -15,8 +15,8 @@ import (
 	"pretag/build/testutil"
 )
 
-// TestMain lets the test program stand for the project's own, which Reproduce
-// calls with a target.
+// TestMain makes the test program run the target package, as Reproduce does with the
+// real program.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "package" {
 		if err := build.Run(context.Background(), os.Environ(), build.NeedVersion, withoutLoaders); err != nil {
@@ -64,7 +64,7 @@ func TestReproduce(t *testing.T) {
 	}
 }
 
-// In most containers root may not name a host.
+// In most containers root cannot set the host name.
 func TestReproduceWithoutCapability(t *testing.T) {
 	testutil.Root(t, "TestReproduce has no capability either")
 	command := exec.CommandContext(t.Context(), testutil.Tool(t, "setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", os.Args[0], "-test.run=^TestReproduce$")

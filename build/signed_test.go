@@ -16,7 +16,7 @@ import (
 	"pretag/build/testutil"
 )
 
-// A gpgHome is a key ring of GnuPG's own.
+// A gpgHome is a GnuPG home directory.
 type gpgHome struct {
 	*testing.T
 	dir string
@@ -25,7 +25,7 @@ type gpgHome struct {
 func newGPG(t *testing.T) gpgHome {
 	t.Helper()
 	testutil.Tool(t, "gpg")
-	// a socket's path is short
+	// the path of a socket must be short
 	dir, err := os.MkdirTemp("", "gpg")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func (g gpgHome) run(args ...string) string {
 	return string(out)
 }
 
-// key makes a key and exports it; it returns the file of the secret key.
+// key makes a key and returns the file of the secret key.
 func (g gpgHome) key(name, algorithm, passphrase, expiry string, more ...string) (secret string) {
 	g.Helper()
 	g.run(append(more, "--passphrase", passphrase, "--quick-gen-key", name+" <"+name+"@example.com>", algorithm, "sign", expiry)...)
@@ -70,8 +70,8 @@ func (g gpgHome) file(name, content string) string {
 	return path
 }
 
-// Signed packages and sums are taken by rpmkeys, debsig-verify and gpgv, and by
-// none of them once a byte is another. Equal builds are equal, signed too.
+// rpmkeys, debsig-verify and gpgv accept signed packages and sums, and reject them if a
+// byte is changed. Signed builds are reproducible, too.
 func TestSigned(t *testing.T) {
 	gpg := newGPG(t)
 	passphrase := gpg.file("passphrase", "correct horse\n")
@@ -104,7 +104,7 @@ func TestSigned(t *testing.T) {
 	}
 }
 
-// try runs a program and returns what it says.
+// try runs a program and returns its output.
 func try(t *testing.T, program string, args ...string) (string, error) {
 	t.Helper()
 	out, err := exec.Command(testutil.Tool(t, program), args...).CombinedOutput()
@@ -243,7 +243,7 @@ func verifyOurselves(t *testing.T, b *bench) {
 	if err := b.run(t, build.VerifyOnDisk); err != nil {
 		t.Error(err)
 	}
-	// the same sums in another order: only the signature can tell
+	// the same sums in another order: only the signature differs
 	path := b.path("out", "SHA256SUMS")
 	sums, err := os.ReadFile(path)
 	if err != nil {
@@ -259,8 +259,7 @@ func verifyOurselves(t *testing.T, b *bench) {
 	}
 }
 
-// A key that was renewed after SOURCE_DATE_EPOCH signs: the key itself, and one
-// whose subkey signs.
+// A key that was renewed after SOURCE_DATE_EPOCH can sign, and so can its subkey.
 func TestSignedByRenewedKey(t *testing.T) {
 	const made = "20200101T000000!"
 	for _, usage := range []string{"sign", "cert"} {

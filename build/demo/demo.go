@@ -1,5 +1,5 @@
-// Package demo makes sample inputs for the whole line: small helper images of
-// every architecture, with a program that runs. It builds no archives.
+// Package demo makes sample inputs: small helper images of every architecture, with a
+// program that runs.
 package demo
 
 import (
@@ -27,9 +27,9 @@ import (
 // program is the sample's Go package.
 const program = "pretag/build/demo/sample"
 
-// OCIFlavor is the flavor whose samples are oci-archives of two layers, as
-// GitLab Runner's release pipeline has them. All others are flat root
-// filesystems in xz, as its packages carry them.
+// OCIFlavor is the flavor whose samples are oci-archives of two layers, as in GitLab
+// Runner's release pipeline. All others are flat root filesystems in xz, as in its
+// packages.
 const OCIFlavor = "ubuntu"
 
 // Samples makes the input tarball of each helper in dir, with files of the given
@@ -100,7 +100,7 @@ func sample(dir string, h catalogue.Helper, program []byte, mtime time.Time) err
 	})
 }
 
-// system is what the sample has of an operating system.
+// system returns the files of the sample's operating system.
 func system(h catalogue.Helper) []entry {
 	return []entry{
 		{tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
@@ -111,7 +111,7 @@ func system(h catalogue.Helper) []entry {
 	}
 }
 
-// helper is the one program under all names that a helper image is called by.
+// helper returns the program under all names that GitLab Runner calls.
 func helper(program []byte) []entry {
 	return []entry{
 		{tar.Header{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
@@ -129,7 +129,7 @@ type entry struct {
 	body   []byte
 }
 
-// layer makes a tar file.
+// layer returns a tar file.
 func layer(mtime time.Time, entries []entry) ([]byte, error) {
 	var buf bytes.Buffer
 	tw := tar.NewWriter(&buf)
@@ -146,7 +146,7 @@ func layer(mtime time.Time, entries []entry) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// oci makes an image with the config that a real one has.
+// oci returns an image with the config of a real one.
 func oci(h catalogue.Helper, created time.Time, layers ...[]entry) (v1.Image, error) {
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		OS: h.Platform.OS, Architecture: h.Platform.Architecture, Variant: h.Platform.Variant,

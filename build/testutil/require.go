@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// Tool returns the path of the program. Where it is missing the test skips, and
-// fails if the REQUIRE variable (comma-separated) names it: CI lets no skip pass.
+// Tool returns the path of the program. If it is missing, the test is skipped, or fails
+// if the variable REQUIRE (comma-separated) names it.
 func Tool(tb testing.TB, program string) string {
 	tb.Helper()
 	path, err := exec.LookPath(program)
@@ -23,8 +23,8 @@ func Tool(tb testing.TB, program string) string {
 	return path
 }
 
-// ContainerdStore returns the path of a dockerd that can keep images in
-// containerd's store, as every later Docker may, and 29 does on new hosts.
+// ContainerdStore returns the path of a dockerd that can keep images in containerd's
+// store: 24 and later can, and 29 does so on new hosts.
 func ContainerdStore(tb testing.TB) string {
 	tb.Helper()
 	daemon := Tool(tb, "dockerd")
@@ -36,7 +36,7 @@ func ContainerdStore(tb testing.TB) string {
 	return daemon
 }
 
-// Root ends a test that only root can run, saying what for.
+// Root ends a test that only root can run; why is the reason.
 func Root(tb testing.TB, why string) {
 	tb.Helper()
 	if os.Geteuid() != 0 {
@@ -44,8 +44,8 @@ func Root(tb testing.TB, why string) {
 	}
 }
 
-// Missing ends a test that cannot run for want of name: it skips, or fails if
-// REQUIRE names it.
+// Missing ends a test that cannot run without name: it is skipped, or fails if REQUIRE
+// names it.
 func Missing(tb testing.TB, name, why string) {
 	tb.Helper()
 	if slices.Contains(strings.Split(os.Getenv("REQUIRE"), ","), name) {

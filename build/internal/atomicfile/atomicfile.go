@@ -1,4 +1,4 @@
-// Package atomicfile writes a file whole or not at all.
+// Package atomicfile writes files that are complete or not there.
 package atomicfile
 
 import (
@@ -13,11 +13,11 @@ import (
 // TempSuffix ends the names of unfinished files: .<name>.<random>.pretag-tmp.
 const TempSuffix = ".pretag-tmp"
 
-// Write makes the file at path of what fill writes: under a temporary name
-// beside it, then synced and renamed. When anything of that fails, the temporary
-// file is gone and what was at path is untouched. Last the folder is synced: where
-// that fails, the new file is there, and a loss of power may undo it. The file's
-// mode is 0644 whatever the umask.
+// Write replaces the file at path with what fill writes: it writes a temporary file in
+// the same directory, syncs it and renames it. If any of that fails, it removes the
+// temporary file and leaves the old file. Last it syncs the directory: if that fails,
+// the new file is in place, but a loss of power may undo the rename. The file's mode is
+// 0644 whatever the umask.
 func Write(path string, fill func(*os.File) error) error {
 	dir, base := filepath.Split(path)
 	f, err := os.CreateTemp(filepath.Clean(dir), "."+base+".*"+TempSuffix)
@@ -38,7 +38,7 @@ func Write(path string, fill func(*os.File) error) error {
 	return syncDir(dir)
 }
 
-// Rename gives the synced file at from the name to, in place of the file that has it.
+// Rename renames a synced file and replaces the file that has the new name.
 func Rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
@@ -46,7 +46,7 @@ func Rename(from, to string) error {
 	return syncDir(filepath.Dir(to))
 }
 
-// WriteBytes makes the file at path hold data.
+// WriteBytes replaces the file at path with data.
 func WriteBytes(path string, data []byte) error {
 	return Write(path, func(f *os.File) error {
 		_, err := f.Write(data)
@@ -54,8 +54,8 @@ func WriteBytes(path string, data []byte) error {
 	})
 }
 
-// Clean removes what a killed process left unfinished in dir: files and folders
-// that are named as unfinished. Call it only where nobody else writes.
+// Clean removes unfinished files and directories of a killed process from dir. The
+// caller prevents other processes from writing there.
 func Clean(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,8 +70,8 @@ func Clean(dir string) error {
 	return errors.Join(errs...)
 }
 
-// syncDir makes a rename last. Some file systems, FUSE's among them, cannot sync
-// a folder: there nothing more can be done.
+// syncDir makes renames permanent. Some file systems, such as FUSE's, cannot sync a
+// directory, which is not an error.
 func syncDir(dir string) error {
 	d, err := os.Open(filepath.Clean(dir))
 	if err != nil {

@@ -24,8 +24,8 @@ func Of(file fs.FileInfo) Stamp {
 // attribute is where a file keeps the stamp of another; see xattr(7).
 const attribute = "user.pretag.stamp"
 
-// KeepOn keeps the stamp on the file at path. It is a hint: where the file
-// system has no such attributes, none is kept.
+// KeepOn keeps the stamp on the file at path. It does nothing if the file system has
+// no extended attributes.
 func (s Stamp) KeepOn(path string) {
 	if s != "" {
 		_ = syscall.Setxattr(path, attribute, []byte(s), 0)
@@ -34,7 +34,7 @@ func (s Stamp) KeepOn(path string) {
 
 // KeptOn reports whether the file at path keeps this stamp.
 func (s Stamp) KeptOn(path string) bool {
-	kept := make([]byte, len(s)+1) // longer ones are others
+	kept := make([]byte, len(s)+1) // so that a longer one is not cut to this one
 	n, err := syscall.Getxattr(path, attribute, kept)
 	return s != "" && err == nil && string(kept[:n]) == string(s)
 }

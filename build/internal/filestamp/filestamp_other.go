@@ -4,7 +4,7 @@ package filestamp
 
 import "io/fs"
 
-// Of returns "": elsewhere than on Linux files are read again.
+// Of returns "", so that files are read again.
 func Of(fs.FileInfo) Stamp { return "" }
 
 // KeepOn does nothing.
