@@ -1,10 +1,13 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/loaders"
@@ -55,12 +58,24 @@ func (c Config) loaders(ctx context.Context, stage string, goArches []string, ui
 }
 
 func (c Config) buildLoaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
-	paths, err := loaders.Build(ctx, loaders.Options{Source: ".", Out: filepath.Join(stage, loaderDir), GoArches: goArches, Environ: c.GoEnviron})
+	paths, err := loaders.Build(ctx, loaders.Options{Source: c.sources(ctx), Out: filepath.Join(stage, loaderDir), GoArches: goArches, Environ: c.GoEnviron})
 	if err != nil {
 		return nil, err
 	}
 	for _, goarch := range goArches {
-		ui.Say("loader for %s: %s", goarch, paths[goarch])
+		ui.Say("loader for %s: %s", goarch, filepath.Join(c.Out, loaderDir, filepath.Base(paths[goarch])))
 	}
 	return paths, nil
+}
+
+// sources returns the directory of this project's sources: the current module, or one
+// that it requires if its magefile imports the targets. Build reports what is missing.
+func (c Config) sources(ctx context.Context) string {
+	command := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "pretag")
+	command.Env = c.GoEnviron
+	out, err := command.Output()
+	if err != nil {
+		return "."
+	}
+	return cmp.Or(strings.TrimSpace(string(out)), ".")
 }

@@ -18,7 +18,11 @@ type Stage func(ctx context.Context, c Config, ui *UI) error
 // terminal. SIGINT and SIGTERM end the stage, which cleans up; the error is then
 // an Interrupted.
 func Run(ctx context.Context, environ []string, need Need, stage Stage) error {
+	ui := Terminal()
 	c, err := FromEnv(environ, need)
+	for _, warning := range c.Warnings { // they may explain the error
+		ui.Warn("%s", warning)
+	}
 	if err != nil {
 		return err
 	}
@@ -35,10 +39,6 @@ func Run(ctx context.Context, environ []string, need Need, stage Stage) error {
 		case <-ctx.Done():
 		}
 	}()
-	ui := Terminal()
-	for _, warning := range c.Warnings {
-		ui.Warn("%s", warning)
-	}
 	err = stage(ctx, c, ui)
 	if errors.Is(mage.Err(), context.Canceled) {
 		return Interrupted{syscall.SIGINT}
