@@ -2,8 +2,9 @@ package build_test
 
 import (
 	"crypto/rand"
-	"pretag/build/testutil"
 	"testing"
+
+	"pretag/build/testutil"
 )
 
 // incompressible returns a root filesystem of about size bytes.
@@ -13,5 +14,5 @@ func incompressible(t *testing.T, size int) []byte {
 	if _, err := rand.Read(body); err != nil {
 		t.Fatal(err)
 	}
-	return testutil.Tar(t, testutil.File("usr/noise", string(body)))
+	return testutil.Rootfs(t, "x", testutil.File("usr/noise", string(body)))
 }
