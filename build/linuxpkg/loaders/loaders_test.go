@@ -33,7 +33,7 @@ func TestBuildWithoutSources(t *testing.T) {
 
 func TestBuildWithoutGo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := Build(t.Context(), Options{Source: "../..", Out: t.TempDir(), GoArches: []string{"amd64"}})
+	_, err := Build(t.Context(), Options{Source: "../../..", Out: t.TempDir(), GoArches: []string{"amd64"}})
 	if !errors.Is(err, ErrNoToolchain) || !strings.Contains(err.Error(), `"go"`) {
 		t.Errorf("error %v, want one that says that there is no go", err)
 	}
@@ -68,10 +68,10 @@ func TestFindRejectsOtherFiles(t *testing.T) {
 func TestBuild(t *testing.T) {
 	var sums [2][]byte
 	for i, flags := range []string{"", "GOFLAGS=-ldflags=-X=a=b -tags=none"} {
-		source := "../.."
+		source := "../../.."
 		if i == 1 {
 			source = filepath.Join(t.TempDir(), "other place")
-			root, err := filepath.Abs("../..")
+			root, err := filepath.Abs("../../..")
 			if err != nil {
 				t.Fatal(err)
 			}

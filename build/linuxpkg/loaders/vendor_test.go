@@ -16,12 +16,12 @@ import (
 func TestVendored(t *testing.T) {
 	tree := t.TempDir()
 	for _, name := range []string{"build", "helper-images", "packaging"} {
-		if err := os.CopyFS(filepath.Join(tree, name), os.DirFS(filepath.Join("../..", name))); err != nil {
+		if err := os.CopyFS(filepath.Join(tree, name), os.DirFS(filepath.Join("../../..", name))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range []string{"go.mod", "go.sum", "magefile.go"} {
-		text, err := os.ReadFile(filepath.Join("../..", name))
+		text, err := os.ReadFile(filepath.Join("../../..", name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(tree, name), text, 0o644)
 		}
