@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -263,14 +264,19 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sums, err := release.ReadSums(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var first string // of the problems
 	report := func(forge bool) (failed bool) {
-		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: map[string]string{}, Read: readPackage}
+		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: maps.Clone(sums), Read: readPackage}
 		for _, p := range m.Packages {
 			if forge {
 				if p.SHA256, err = release.SHA256File(p.Path); err != nil {
 					t.Fatal(err)
 				}
+				d.Sums[p.Format+"/"+p.File] = p.SHA256
 			}
 			d.Packages = append(d.Packages, release.Package(p))
 		}

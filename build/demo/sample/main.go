@@ -1,5 +1,6 @@
-// Command sample is every program of the demo's helper images: what it does depends on
-// the name by which it is called. It imports little, so that it compiles in a second.
+// Command sample stands for every program of the demo's helper images: what it
+// does depends on the name that it is called by. It imports next to nothing, so
+// that it is built for an architecture in a second.
 package main
 
 import (
@@ -21,7 +22,7 @@ func main() {
 	}
 }
 
-// run replaces this process by the program args[0], which it looks up as a shell does.
+// run becomes the program args[0], looked up like a shell does.
 func run(args []string) {
 	path := args[0]
 	if !strings.Contains(path, "/") {
