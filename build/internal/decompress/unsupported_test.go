@@ -2,13 +2,12 @@ package decompress_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"encoding/binary"
 	"hash/crc32"
 	"strings"
 	"testing"
-
-	"compress/gzip"
 )
 
 // What is merely not supported is not called corrupt, and the error says what to do.
