@@ -89,3 +89,18 @@ func TestDecidePrune(t *testing.T) {
 		})
 	}
 }
+
+func TestNewerThanKnown(t *testing.T) {
+	newest := catalogue.Newest().String()
+	for version, want := range map[string]string{
+		"":                       "",
+		"15.8.0":                 "",
+		newest:                   "",
+		"99.0.0":                 "GitLab Runner 99.0.0 is newer than " + newest + ", the newest version that this loader knows; the names are those of " + newest,
+		"99.0.1~pre.1.gabcdef01": "GitLab Runner 99.0.1~pre.1.gabcdef01 is newer than " + newest + ", the newest version that this loader knows; the names are those of " + newest,
+	} {
+		if got := newerThanKnown(version, "0123abcd"); got != want {
+			t.Errorf("%q: got %q, want %q", version, got, want)
+		}
+	}
+}

@@ -188,6 +188,9 @@ func (r *run) printTable(in installation, rows []row) {
 		for _, reference := range in.wants {
 			r.say("  %s", reference)
 		}
+		if note := newerThanKnown(in.version, in.revision); note != "" {
+			r.say("  %s", note)
+		}
 	}
 	for _, doubt := range in.doubts {
 		r.say("  unknown: %s", doubt)
@@ -249,6 +252,16 @@ func (r *run) table(lines [][]string) {
 	}
 	w.Flush() // a strings.Builder cannot fail
 	fmt.Fprint(r.Stdout, text.String())
+}
+
+// newerThanKnown says so if Runner is newer than every version whose names are
+// known; otherwise it returns "".
+func newerThanKnown(version, revision string) string {
+	newest := catalogue.Newest()
+	if version == "" || catalogue.InstalledVersion(version, revision).Compare(newest) <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("GitLab Runner %s is newer than %s, the newest version that this loader knows; the names are those of %[2]s", version, newest)
 }
 
 func (r *run) printJSON(in installation, rows []row) error {
