@@ -109,7 +109,7 @@ func flip(b []byte, at int) []byte {
 	return b
 }
 
-// checksum mends the checksum of the first header (POSIX pax, "ustar Interchange Format").
+// checksum fixes the checksum of the first header (POSIX pax, "ustar Interchange Format").
 func checksum(b []byte) []byte {
 	copy(b[148:156], "        ")
 	sum := 0

@@ -123,7 +123,7 @@ func TestPassphrasePipe(t *testing.T) {
 	key := file(t, armoredKey(t, "correct horse", ed25519))
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if err := sign.CheckPassphrasePath(fifo); err != nil {
 		t.Fatal(err)
