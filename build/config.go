@@ -95,6 +95,21 @@ func FromEnv(environ []string, need Need) (Config, error) {
 	return r.Config, errors.Join(r.errs...)
 }
 
+// checkArguments rejects NAME=value among the arguments of a command if NAME is a
+// variable: mage takes each later word for a target, and reports that only after the
+// first one has run with other values. Values are not shown, because they may be secrets.
+func checkArguments(args []string) error {
+	var errs []error
+	for _, v := range variables() {
+		for _, arg := range args {
+			if name, _, assigns := strings.Cut(arg, "="); assigns && name == v.name {
+				errs = append(errs, fmt.Errorf("%s=... is after the target: set variables before the command", name))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // A reader is a Config that is being read, variable by variable.
 type reader struct {
 	Config

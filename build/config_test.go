@@ -1,7 +1,9 @@
 package build_test
 
 import (
+	"context"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -163,6 +165,19 @@ func TestFromEnvRejects(t *testing.T) {
 }
 
 // Outside git SOURCE_DATE_EPOCH is required; inside, the commit's time serves.
+func TestRunRejectsVariablesAfterTheTarget(t *testing.T) {
+	stage := func(context.Context, build.Config, *build.UI) error {
+		t.Error("the stage ran")
+		return nil
+	}
+	args := []string{"package", "HELPERS=alpine-*", "GPG_PASSPHRASE_PATH=s3cret"}
+	err := build.Run(t.Context(), args, []string{"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1"}, build.NeedVersion, stage)
+	testutil.WantError(t, err, "HELPERS=... is after the target: set variables before the command", "GPG_PASSPHRASE_PATH=... is after")
+	if strings.Contains(fmt.Sprint(err), "s3cret") {
+		t.Errorf("shows a value: %v", err)
+	}
+}
+
 func TestFromEnvTime(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("GIT_CEILING_DIRECTORIES", "/")

@@ -19,7 +19,7 @@ import (
 // real program.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "package" {
-		if err := build.Run(context.Background(), os.Environ(), build.NeedVersion, withoutLoaders); err != nil {
+		if err := build.Run(context.Background(), nil, os.Environ(), build.NeedVersion, withoutLoaders); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

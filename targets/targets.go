@@ -16,7 +16,7 @@ import (
 
 // Demo runs the whole line on sample images, in OUT/demo. It needs no setup.
 func Demo(ctx context.Context) error {
-	return build.Run(ctx, build.DemoEnviron(os.Environ()), build.NeedVersion, build.Demo)
+	return build.Run(ctx, os.Args[1:], build.DemoEnviron(os.Environ()), build.NeedVersion, build.Demo)
 }
 
 // Archives makes a docker-archive with its RepoTag from each selected helper tarball.
@@ -74,5 +74,5 @@ func Reproduce(ctx context.Context) error {
 func Clean(ctx context.Context) error { return run(ctx, build.NeedNothing, build.Clean) }
 
 func run(ctx context.Context, need build.Need, stage build.Stage) error {
-	return build.Run(ctx, os.Environ(), need, stage)
+	return build.Run(ctx, os.Args[1:], os.Environ(), need, stage)
 }
