@@ -54,6 +54,7 @@ func fetchConfig(t *testing.T, variables map[string]string) Config {
 
 // From an old package to pre-tagged archives, with what unpack says.
 func TestUnpackThenArchives(t *testing.T) {
+	t.Parallel()
 	dir, deb := t.TempDir(), filepath.Join(t.TempDir(), "old.deb")
 	var contents files.Contents
 	for destination, data := range map[string][]byte{
@@ -95,6 +96,7 @@ func TestUnpackThenArchives(t *testing.T) {
 // From a registry to pre-tagged archives: the image stays the same, and the
 // record says which it was. A tarball that was changed has no source.
 func TestPullThenArchives(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(memory.New(memory.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	repository := server.Listener.Addr().String() + "/helper"

@@ -9,6 +9,7 @@ import (
 // Imports point one way. A row lists what a package may import of ours, besides
 // release, which everything may import, and internal/ packages.
 func TestImports(t *testing.T) {
+	t.Parallel()
 	const prefix = "pretag/build/"
 	allowed := map[string]string{
 		"archive":    "catalogue tarball",

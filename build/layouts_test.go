@@ -102,6 +102,7 @@ func TestRebuildRunnersOwnPackage(t *testing.T) {
 		{"19.3.0", "deb", "split"},
 	} {
 		t.Run(row.version, func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(t.TempDir(), "own."+row.format)
 			want := runnersOwn(t, layout(t, row.version, row.format), row.version, file)
 

@@ -50,6 +50,7 @@ func (b *bench) shared(t *testing.T, stage build.Stage, pairs ...string) error {
 // OUT may hold other products and the inputs. Runs can be repeated, and clean leaves
 // what was there before the first.
 func TestSharedOut(t *testing.T) {
+	t.Parallel()
 	b := newShared(t, "alpine-x86_64.tar", "prebuilt-ubuntu-x86_64.tar")
 	before := tree(t, b.path("out"))
 	helpers := "HELPERS=alpine-x86_64,ubuntu-x86_64"
@@ -102,6 +103,7 @@ func TestForeignFiles(t *testing.T) {
 		"sbom/prebuilt-alpine-x86_64.spdx.json",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newShared(t, "alpine-x86_64.tar")
 			path := b.path("out", name)
 			if err := os.WriteFile(path, []byte(`{"foreign": true}`), 0o644); err != nil {
@@ -139,6 +141,7 @@ func TestInputIsNotReplaced(t *testing.T) {
 
 // Packages of two versions never lie side by side.
 func TestPackageOfAnotherVersion(t *testing.T) {
+	t.Parallel()
 	b := newShared(t, "alpine-x86_64.tar")
 	for _, version := range []string{"19.3.0", "19.2.0"} {
 		if err := b.shared(t, packageWithoutLoaders, "HELPERS=alpine-x86_64", "RUNNER_VERSION="+version); err != nil {
@@ -157,6 +160,7 @@ func TestPackageOfAnotherVersion(t *testing.T) {
 
 // Files of a former build with other helpers are named; foreign files are not.
 func TestFormerFilesAreNamed(t *testing.T) {
+	t.Parallel()
 	b := newShared(t, "alpine-x86_64.tar", "alpine-arm64.tar")
 	for _, helpers := range []string{"alpine-x86_64,alpine-arm64", "alpine-x86_64"} {
 		if err := b.shared(t, packageWithoutLoaders, "HELPERS="+helpers); err != nil {
@@ -181,6 +185,7 @@ func TestFormerFilesAreNamed(t *testing.T) {
 
 // An image archive with a config is taken in place of a flat tarball, which is said.
 func TestConfigWins(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "prebuilt-alpine-x86_64.tar")
 	b.input(t, "alpine-x86_64.tar", ociArchive(t, v1.ConfigFile{OS: "linux", Architecture: "amd64"}, nil))
 	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {

@@ -11,6 +11,7 @@ import (
 // The package for the hosts of an architecture needs the image that Runner asks
 // for there, which on riscv64 is alpine-edge from 16.3.0 to 18.2.2.
 func TestHostPackageFollowsRunnersDefault(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		version, helper string
 		want            bool

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"pretag/build/linuxpkg"
+	"pretag/build/linuxpkg/loaders"
 	"pretag/build/release"
 	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
@@ -19,7 +20,10 @@ import (
 func TestLint(t *testing.T) {
 	dir := t.TempDir()
 	archives := archivetest.Archives(t, dir, sixHelpers()...)
-	loader := buildLoaders(t, "amd64")
+	loader, err := loaders.Build(t.Context(), loaders.Options{Source: "../..", Out: t.TempDir(), GoArches: []string{"amd64"}, Environ: os.Environ()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single, "signed"} {
 		opts := options(t, filepath.Join(dir, layout))
 		opts.Layout, opts.Loaders = layout, loader

@@ -3,7 +3,6 @@ package linuxpkg_test
 import (
 	"bytes"
 	"context"
-	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
@@ -37,7 +36,7 @@ var update = flag.Bool("update", false, "write the golden files of TestGolden")
 
 // TestGolden compares all that packages declare and hold with testdata.
 func TestGolden(t *testing.T) {
-	loader := buildLoaders(t, "arm64")
+	loader := standIns(t, "arm64")
 	for _, test := range []struct {
 		name, runner, release, layout string
 		helpers                       []string
@@ -51,6 +50,7 @@ func TestGolden(t *testing.T) {
 		{"split-latest", "latest", "1", linuxpkg.Split, []string{"alpine-x86_64", "concrete-x86_64"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			opts := options(t, dir)
 			opts.Version, opts.Release, opts.Layout, opts.Loaders = version(t, test.runner), test.release, test.layout, loader
@@ -126,6 +126,7 @@ func describe(t *testing.T, p release.Package) string {
 
 // TestArchiveInPackage compares archive and record byte by byte.
 func TestArchiveInPackage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	archives := archivetest.Archives(t, dir, "alpine-x86_64")
 	body, err := os.ReadFile(archives[0].Path)
@@ -158,6 +159,7 @@ func TestArchiveInPackage(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ runner, want string }{
 		{"v19.3.0", "19.3.0-2"},
 		{"latest", "0.0.0~latest-2"},
@@ -218,6 +220,7 @@ func TestHosts(t *testing.T) {
 
 // TestArches compares the words of both formats for each architecture.
 func TestArches(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	result := build(t, options(t, dir), archivetest.Archives(t, dir,
 		"alpine-x86_64", "alpine-arm", "alpine-arm64", "alpine-s390x", "alpine-ppc64le", "alpine-riscv64"))
@@ -237,43 +240,43 @@ func TestArches(t *testing.T) {
 // TestLicenses: the license texts of every module that is linked into the loader
 // are those of the module, and are in its package.
 func TestLicenses(t *testing.T) {
-	loader := buildLoaders(t, "amd64")
-	info, err := buildinfo.ReadFile(loader["amd64"])
-	if err != nil {
-		t.Fatal(err)
+	t.Parallel()
+	modules := map[string]string{"std": strings.TrimSpace(run(t, "go", "env", "GOROOT"))}
+	linked := run(t, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Dir}}{{end}}", "pretag/build/loader/gitlab-runner-helper-images")
+	for line := range strings.Lines(linked) {
+		if fields := strings.Fields(line); len(fields) == 2 && fields[0] != "pretag" {
+			modules[fields[0]] = fields[1]
+		}
 	}
-	texts := map[string]string{}
-	add := func(module, dir string) {
-		t.Helper()
+	license := regexp.MustCompile(`^(LICEN[CS]E|COPYING|NOTICE)(\.(txt|md))?$`)
+	for module, dir := range modules {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
+		found := false
 		for _, entry := range entries {
-			if regexp.MustCompile(`^(LICEN[CS]E|COPYING|NOTICE)(\.(txt|md))?$`).MatchString(entry.Name()) {
-				text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
-				if err != nil {
-					t.Fatal(err)
-				}
-				texts[module] += string(text)
-				packaged, err := fs.ReadFile(packaging.Files, "licenses/"+module)
-				if err != nil || !strings.Contains(string(packaged), strings.TrimSpace(string(text))) {
-					t.Errorf("packaging/licenses/%s does not hold %s of the module: %v", module, entry.Name(), err)
-				}
+			if !license.MatchString(entry.Name()) {
+				continue
+			}
+			found = true
+			text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			packaged, err := fs.ReadFile(packaging.Files, "licenses/"+module)
+			if err != nil || !strings.Contains(string(packaged), strings.TrimSpace(string(text))) {
+				t.Errorf("packaging/licenses/%s does not hold %s of the module: %v", module, entry.Name(), err)
 			}
 		}
-		if texts[module] == "" {
+		if !found {
 			t.Errorf("%s: no license in %s", module, dir)
 		}
-	}
-	add("std", strings.TrimSpace(run(t, "go", "env", "GOROOT")))
-	for _, module := range info.Deps {
-		add(module.Path, strings.TrimSpace(run(t, "go", "list", "-m", "-f", "{{.Dir}}", module.Path)))
 	}
 
 	dir := t.TempDir()
 	opts := options(t, dir)
-	opts.Loaders = loader
+	opts.Loaders = standIns(t, "amd64")
 	p := find(t, build(t, opts, archivetest.Archives(t, dir, "alpine-x86_64")).Packages, release.Deb, ours+"-loader", "amd64")
 	eachEntry(t, p.Path, func(e pkgread.Entry) {
 		if filepath.Base(e.Path) != "copyright" {
@@ -283,7 +286,7 @@ func TestLicenses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for module := range texts {
+		for module := range modules {
 			if !strings.Contains(string(text), " ==== "+module+" ") {
 				t.Errorf("%s does not name %s", e.Path, module)
 			}
@@ -293,9 +296,10 @@ func TestLicenses(t *testing.T) {
 
 // TestTexts: the texts in a package name only packages of the build.
 func TestTexts(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	archives := archivetest.Archives(t, dir, append(sixHelpers(), "concrete-x86_64")...)
-	loader := buildLoaders(t, "amd64")
+	loader := standIns(t, "amd64")
 	name := regexp.MustCompile("(^|[^/])(" + ours + "-[a-z0-9-]+)")
 	for _, layout := range []string{linuxpkg.Split, linuxpkg.Single} {
 		opts := options(t, filepath.Join(dir, layout))
@@ -332,7 +336,7 @@ func TestTexts(t *testing.T) {
 
 // TestReproducible builds twice from equal inputs, with everything else unequal.
 func TestReproducible(t *testing.T) {
-	loader := buildLoaders(t, "amd64")
+	loader := standIns(t, "amd64")
 	digests := func(layout string) map[string]string {
 		dir := t.TempDir()
 		archives := archivetest.Archives(t, dir, sixHelpers()...)
@@ -390,6 +394,7 @@ func TestReproducible(t *testing.T) {
 
 // TestTooBig: what rpm's packager cannot count is refused before it is called.
 func TestTooBig(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	archives := archivetest.Archives(t, dir, "alpine-x86_64")
 	if err := os.Truncate(archives[0].Path, 2<<30); err != nil { // sparse
@@ -406,6 +411,7 @@ func TestTooBig(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	archives := archivetest.Archives(t, dir, "alpine-x86_64")
 	definition := func(name, data string) func(*linuxpkg.Options) {
@@ -462,6 +468,7 @@ func grown(f release.Archive) release.Archive { f.Size++; return f }
 // TestPayload: archives are stored, not compressed again, in what every rpm and
 // dpkg of the supported distributions reads; plain archives are compressed.
 func TestPayload(t *testing.T) {
+	t.Parallel()
 	for method, stored := range map[string]bool{"zstd": true, "gzip": true, "none": false} {
 		dir := t.TempDir()
 		archives := archivetest.ArchivesOf(t, dir, testutil.Version, archive.Compression{Method: method}, "alpine-x86_64")
@@ -487,9 +494,10 @@ func TestPayload(t *testing.T) {
 // TestScriptlets: each file below scriptlets/ is in a package. IfExists would
 // ignore a misspelled name.
 func TestScriptlets(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	opts := options(t, dir)
-	opts.Loaders = buildLoaders(t, "amd64")
+	opts.Loaders = standIns(t, "amd64")
 	packaged := map[string]bool{}
 	for _, p := range build(t, opts, archivetest.Archives(t, dir, sixHelpers()...)).Packages {
 		for _, text := range metadata(t, p.Path).Scripts {

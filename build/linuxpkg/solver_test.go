@@ -238,7 +238,7 @@ func reposOf(t *testing.T, dir string, loader map[string]string) {
 func TestSolvers(t *testing.T) {
 	testutil.Root(t, "package managers change a root")
 	dir := t.TempDir()
-	reposOf(t, dir, buildLoaders(t, "amd64"))
+	reposOf(t, dir, standIns(t, "amd64"))
 	for _, tool := range []string{"apt", "apt of trixie", "dnf", "zypper"} {
 		t.Run(tool, func(t *testing.T) {
 			repos, prefix := dir, ""
