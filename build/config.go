@@ -11,9 +11,9 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/fetch"
+	"pretag/build/internal/gobuild"
 	"pretag/build/internal/nearest"
 	"pretag/build/internal/text"
-	"pretag/build/linuxpkg/loaders"
 )
 
 // A Config holds the values of the variables, read and validated once.
@@ -86,7 +86,7 @@ func FromEnv(environ []string, need Need) (Config, error) {
 	if warning := r.Version.RevisionWarning(); warning != "" {
 		r.Warnings = append(r.Warnings, warning)
 	}
-	for _, name := range loaders.Variables() {
+	for _, name := range gobuild.Variables() {
 		if value := r.environ[name]; value != "" {
 			r.GoEnviron = append(r.GoEnviron, name+"="+value)
 		}

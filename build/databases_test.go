@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg/loaders"
 	"pretag/build/testutil"
 )
@@ -18,7 +19,7 @@ import (
 func TestHostileDatabases(t *testing.T) {
 	p := compile(t)
 	ahead := t.TempDir()
-	if _, err := loaders.Build(t.Context(), loaders.Options{Source: "..", Out: ahead, GoArches: []string{"386", "amd64", "loong64"}, Environ: os.Environ()}); err != nil {
+	if _, err := loaders.Build(t.Context(), gobuild.Builder{Source: "..", Environ: os.Environ()}, ahead, []string{"386", "amd64", "loong64"}); err != nil {
 		t.Fatal(err)
 	}
 	p.pairs = append(p.pairs, "HELPERS=alpine-x86_64", "FORMATS=deb", "LOADERS="+ahead)

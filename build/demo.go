@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -9,6 +11,7 @@ import (
 
 	"pretag/build/demo"
 	"pretag/build/internal/dirlock"
+	"pretag/build/internal/gobuild"
 	"pretag/build/release"
 )
 
@@ -42,7 +45,9 @@ func DemoEnviron(environ []string) []string {
 // Demo runs the whole line on sample inputs.
 func Demo(ctx context.Context, c Config, ui *UI) error {
 	ui.Say("samples: %d small helper images for %s", len(c.Helpers), c.Inputs)
-	if err := c.samples(ctx); err != nil {
+	if err := c.samples(ctx); errors.Is(err, gobuild.ErrUnavailable) {
+		return fmt.Errorf("%w: run demo in a checkout of %s, with Go", err, gobuild.Module)
+	} else if err != nil {
 		return err
 	}
 	ui.Say("loader: for this machine only; the target package builds it for every host architecture")
@@ -65,7 +70,7 @@ func (c Config) samples(ctx context.Context) error {
 		return err
 	}
 	_, err = c.publish(ctx, owned, func(stage string) error {
-		return demo.Samples(ctx, filepath.Join(stage, demoInputs), c.Helpers, c.Time)
+		return demo.Samples(ctx, c.builder(ctx), filepath.Join(stage, demoInputs), c.Helpers, c.Time)
 	})
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg/loaders"
 	"pretag/build/release"
 	"pretag/build/testutil"
@@ -43,9 +44,8 @@ var compiled = sync.OnceValue(func() (err error) {
 	if text, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, text)
 	}
-	_, err = loaders.Build(context.Background(), loaders.Options{
-		Source: "..", Out: filepath.Join(compiledDir, "loader"), GoArches: []string{"386", "amd64"}, Environ: os.Environ(),
-	})
+	_, err = loaders.Build(context.Background(), gobuild.Builder{Source: "..", Environ: os.Environ()},
+		filepath.Join(compiledDir, "loader"), []string{"386", "amd64"})
 	return errors.Join(err, os.Chmod(compiledDir, 0o755)) // other users run it, too
 })
 

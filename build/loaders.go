@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/loaders"
 	"pretag/build/release"
@@ -45,7 +46,7 @@ func (c Config) loaders(ctx context.Context, stage string, goArches []string, ui
 	}
 	if c.LoaderDir == "" {
 		paths, err := c.buildLoaders(ctx, stage, goArches, ui)
-		if !errors.Is(err, loaders.ErrNoToolchain) {
+		if !errors.Is(err, gobuild.ErrUnavailable) {
 			return paths, err
 		}
 		if found, findErr := loaders.Find(filepath.Join(c.Out, loaderDir), goArches); findErr == nil {
@@ -58,7 +59,7 @@ func (c Config) loaders(ctx context.Context, stage string, goArches []string, ui
 }
 
 func (c Config) buildLoaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
-	paths, err := loaders.Build(ctx, loaders.Options{Source: c.sources(ctx), Out: filepath.Join(stage, loaderDir), GoArches: goArches, Environ: c.GoEnviron})
+	paths, err := loaders.Build(ctx, c.builder(ctx), filepath.Join(stage, loaderDir), goArches)
 	if err != nil {
 		return nil, err
 	}
@@ -68,14 +69,15 @@ func (c Config) buildLoaders(ctx context.Context, stage string, goArches []strin
 	return paths, nil
 }
 
-// sources returns the directory of this project's sources: the current module, or one
-// that it requires if its magefile imports the targets. Build reports what is missing.
-func (c Config) sources(ctx context.Context) string {
-	command := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "pretag")
+// builder returns a builder of this project's programs. The sources are the current
+// module, or one that it requires if its magefile imports the targets. What is missing
+// is reported when it compiles.
+func (c Config) builder(ctx context.Context) gobuild.Builder {
+	command := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", gobuild.Module)
 	command.Env = c.GoEnviron
 	out, err := command.Output()
 	if err != nil {
-		return "."
+		out = nil
 	}
-	return cmp.Or(strings.TrimSpace(string(out)), ".")
+	return gobuild.Builder{Source: cmp.Or(strings.TrimSpace(string(out)), "."), Environ: c.GoEnviron}
 }

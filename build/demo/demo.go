@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,11 +21,12 @@ import (
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/gobuild"
 	"pretag/build/internal/ociarchive"
 )
 
 // program is the sample's Go package.
-const program = "pretag/build/demo/sample"
+const program = "./build/demo/sample"
 
 // OCIFlavor is the flavor whose samples are oci-archives of two layers, as in GitLab
 // Runner's release pipeline. All others are flat root filesystems in xz, as in its
@@ -33,8 +34,8 @@ const program = "pretag/build/demo/sample"
 const OCIFlavor = "ubuntu"
 
 // Samples makes the input tarball of each helper in dir, with files of the given
-// time. It needs the Go toolchain, once for each architecture.
-func Samples(ctx context.Context, dir string, helpers []catalogue.Helper, mtime time.Time) error {
+// time. It compiles their program once for each architecture.
+func Samples(ctx context.Context, b gobuild.Builder, dir string, helpers []catalogue.Helper, mtime time.Time) error {
 	programs := map[string][]byte{}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -43,7 +44,7 @@ func Samples(ctx context.Context, dir string, helpers []catalogue.Helper, mtime 
 		key := h.Platform.String()
 		if programs[key] == nil {
 			var err error
-			if programs[key], err = compile(ctx, h.Platform); err != nil {
+			if programs[key], err = compile(ctx, b, h.Platform); err != nil {
 				return fmt.Errorf("%s: %w", h, err)
 			}
 		}
@@ -55,22 +56,20 @@ func Samples(ctx context.Context, dir string, helpers []catalogue.Helper, mtime 
 }
 
 // compile builds the sample's program for a platform.
-func compile(ctx context.Context, platform v1.Platform) ([]byte, error) {
+func compile(ctx context.Context, b gobuild.Builder, platform v1.Platform) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "pretag-demo-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "sample")
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, program)
-	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
+	path, goarm := filepath.Join(dir, "sample"), ""
 	if platform.Architecture == "arm" {
-		command.Env = append(command.Env, "GOARM="+platform.Variant[1:])
+		goarm = strings.TrimPrefix(platform.Variant, "v")
 	}
-	if text, err := command.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build: %w: %s", err, bytes.TrimSpace(text))
+	if err := b.Compile(ctx, program, platform.Architecture, goarm, path); err != nil {
+		return nil, err
 	}
-	return os.ReadFile(out)
+	return os.ReadFile(path)
 }
 
 // sample writes one helper's tarball.
@@ -168,7 +167,7 @@ func oci(h catalogue.Helper, created time.Time, layers ...[]entry) (v1.Image, er
 		if err != nil {
 			return nil, err
 		}
-		addendum := mutate.Addendum{Layer: l, History: v1.History{Created: v1.Time{Time: created}, CreatedBy: program}}
+		addendum := mutate.Addendum{Layer: l, History: v1.History{Created: v1.Time{Time: created}, CreatedBy: gobuild.Module + strings.TrimPrefix(program, ".")}}
 		if img, err = mutate.Append(img, addendum); err != nil {
 			return nil, err
 		}

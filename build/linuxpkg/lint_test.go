@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/loaders"
 	"pretag/build/release"
@@ -20,7 +21,7 @@ import (
 func TestLint(t *testing.T) {
 	dir := t.TempDir()
 	archives := archivetest.Archives(t, dir, sixHelpers()...)
-	loader, err := loaders.Build(t.Context(), loaders.Options{Source: "../..", Out: t.TempDir(), GoArches: []string{"amd64"}, Environ: os.Environ()})
+	loader, err := loaders.Build(t.Context(), gobuild.Builder{Source: "../..", Environ: os.Environ()}, t.TempDir(), []string{"amd64"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg/loaders"
 	"pretag/build/testutil"
 )
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	paths, err := loaders.Build(context.Background(), loaders.Options{Source: "../..", Out: dir, GoArches: []string{runtime.GOARCH}, Environ: os.Environ()})
+	paths, err := loaders.Build(context.Background(), gobuild.Builder{Source: "../..", Environ: os.Environ()}, dir, []string{runtime.GOARCH})
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // other users run it too
 	}

@@ -1,43 +1,14 @@
 package loaders
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"pretag/build/internal/gobuild"
 )
-
-func TestEnvironmentKeepsWhatFindsModules(t *testing.T) {
-	got := environment([]string{
-		"PATH=/bin", "GOPROXY=off", "GOFLAGS=-race -mod=vendor -tags=x", "GOAMD64=v3", "GOARM=5", "CGO_ENABLED=1", "GOEXPERIMENT=x", "LC_ALL=C",
-	}, "arm")
-	want := []string{
-		"PATH=/bin", "GOPROXY=off", "GOFLAGS=-trimpath -mod=vendor", "CGO_ENABLED=0", "GOOS=linux", "GOARCH=arm", "GOWORK=off", "GO111MODULE=on", "GOFIPS140=off",
-		"GO386=sse2", "GOAMD64=v1", "GOARM=7", "GOARM64=v8.0", "GOPPC64=power8", "GORISCV64=rva20u64",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("environment of the build (-want +got):\n%s", diff)
-	}
-}
-
-func TestBuildWithoutSources(t *testing.T) {
-	_, err := Build(t.Context(), Options{Source: t.TempDir(), Out: t.TempDir(), GoArches: []string{"amd64"}})
-	if !errors.Is(err, ErrNoToolchain) || !strings.Contains(err.Error(), "does not hold the sources of pretag") {
-		t.Errorf("error %v, want one that says that the sources are missing", err)
-	}
-}
-
-func TestBuildWithoutGo(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	_, err := Build(t.Context(), Options{Source: "../../..", Out: t.TempDir(), GoArches: []string{"amd64"}})
-	if !errors.Is(err, ErrNoToolchain) || !strings.Contains(err.Error(), `"go"`) {
-		t.Errorf("error %v, want one that says that there is no go", err)
-	}
-}
 
 func TestFindRejectsOtherFiles(t *testing.T) {
 	dir := t.TempDir()
@@ -81,7 +52,7 @@ func TestBuild(t *testing.T) {
 		}
 		out := t.TempDir()
 		environ := append(os.Environ(), flags)
-		paths, err := Build(t.Context(), Options{Source: source, Out: out, GoArches: []string{runtime.GOARCH}, Environ: environ})
+		paths, err := Build(t.Context(), gobuild.Builder{Source: source, Environ: environ}, out, []string{runtime.GOARCH})
 		if err != nil {
 			t.Fatal(err)
 		}

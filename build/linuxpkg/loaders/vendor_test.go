@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pretag/build/internal/gobuild"
 )
 
 // TestVendored builds the loader from a vendored tree, without modules and without a proxy.
@@ -38,7 +40,7 @@ func TestVendored(t *testing.T) {
 		return strings.HasPrefix(entry, "GOFLAGS=") || strings.HasPrefix(entry, "GOPROXY=") || strings.HasPrefix(entry, "GOMODCACHE=")
 	})
 	environ = append(environ, "GOFLAGS=-mod=vendor", "GOPROXY=off", "GOMODCACHE="+t.TempDir())
-	if _, err := Build(t.Context(), Options{Source: tree, Out: t.TempDir(), GoArches: []string{runtime.GOARCH}, Environ: environ}); err != nil {
+	if _, err := Build(t.Context(), gobuild.Builder{Source: tree, Environ: environ}, t.TempDir(), []string{runtime.GOARCH}); err != nil {
 		t.Fatal(err)
 	}
 }
