@@ -72,6 +72,10 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
+	loaders, err := c.loadersAhead(ctx, c.hostArches()) // before the archives, which take time
+	if err != nil {
+		return err
+	}
 	archives, err := archives(ctx, c, ui)
 	if err != nil {
 		return err
@@ -79,7 +83,12 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	var packages []release.Package
 	var delivered []string
 	_, err = c.publish(ctx, owned, func(stage string) (err error) {
-		packages, delivered, err = c.packages(ctx, stage, archives, signer, ui)
+		if loaders == nil {
+			if loaders, err = c.buildLoaders(ctx, stage, c.hostArches(), ui); err != nil {
+				return err
+			}
+		}
+		packages, delivered, err = c.packages(ctx, stage, archives, loaders, signer, ui)
 		return errors.Join(err, c.unsign(owned, delivered))
 	})
 	if err != nil {
@@ -89,17 +98,15 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	return c.retire(ctx, owned, packages, delivered, ui)
 }
 
-// packages makes everything but the archives in the directory stage. It returns the
+// packages makes everything but the archives and loaders in the directory stage. It returns the
 // packages and the names of all delivered files.
-func (c Config) packages(ctx context.Context, stage string, archives []release.Archive, signer *sign.Signer, ui *UI) ([]release.Package, []string, error) {
+func (c Config) packages(ctx context.Context, stage string, archives []release.Archive, loaders map[string]string, signer *sign.Signer, ui *UI) ([]release.Package, []string, error) {
 	documents, err := sboms(ctx, archives, filepath.Join(stage, release.SBOMDir), ui)
 	if err != nil {
 		return nil, nil, err
 	}
 	options := c.packageOptions(stage, documents, signer)
-	if options.Loaders, err = c.loaders(ctx, stage, c.hostArches(), ui); err != nil {
-		return nil, nil, err
-	}
+	options.Loaders = loaders
 	result, err := linuxpkg.Build(ctx, options, archives)
 	for _, warning := range result.Warnings {
 		ui.Warn("%s", warning)

@@ -3,7 +3,6 @@ package build
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -37,28 +36,29 @@ func Loaders(ctx context.Context, c Config, ui *UI) error {
 	return err
 }
 
-// loaders returns the path of a loader for each architecture: those in LOADERS,
-// where that is set. Otherwise it builds them in the directory stage, and where it
-// cannot it takes those that the target loaders has built ahead.
-func (c Config) loaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
+// loadersAhead returns the path of a loader for each architecture if they were built
+// ahead: those in LOADERS or, if nothing can be compiled here, those that the target
+// loaders has left in OUT. It returns nil if buildLoaders can build them.
+func (c Config) loadersAhead(ctx context.Context, goArches []string) (map[string]string, error) {
+	if c.LoaderDir != "" {
+		return loaders.Find(c.LoaderDir, goArches)
+	}
+	err := c.builder(ctx).Available()
+	if err == nil || len(goArches) == 0 {
+		return nil, nil
+	}
+	found, findErr := loaders.Find(filepath.Join(c.Out, loaderDir), goArches)
+	if findErr != nil {
+		return nil, fmt.Errorf("loaders: %w: run the target loaders where Go and the sources are, and set LOADERS to its output\n%w", err, findErr)
+	}
+	return found, nil
+}
+
+// buildLoaders builds a loader for each architecture in the directory stage.
+func (c Config) buildLoaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
 	if len(goArches) == 0 {
 		return nil, nil
 	}
-	if c.LoaderDir == "" {
-		paths, err := c.buildLoaders(ctx, stage, goArches, ui)
-		if !errors.Is(err, gobuild.ErrUnavailable) {
-			return paths, err
-		}
-		if found, findErr := loaders.Find(filepath.Join(c.Out, loaderDir), goArches); findErr == nil {
-			return found, nil
-		}
-		return nil, fmt.Errorf("%w, and %s does not hold loaders for %v: run the target loaders where Go and the sources are, and set LOADERS to its output",
-			err, filepath.Join(c.Out, loaderDir), goArches)
-	}
-	return loaders.Find(c.LoaderDir, goArches)
-}
-
-func (c Config) buildLoaders(ctx context.Context, stage string, goArches []string, ui *UI) (map[string]string, error) {
 	paths, err := loaders.Build(ctx, c.builder(ctx), filepath.Join(stage, loaderDir), goArches)
 	if err != nil {
 		return nil, err

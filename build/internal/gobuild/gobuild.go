@@ -19,7 +19,7 @@ import (
 // Module is the path of this project's module.
 const Module = "pretag"
 
-// ErrUnavailable is the error of Compile if there is no Go command or no source code.
+// ErrUnavailable is the error of Available and Compile if there is no Go command or no source code.
 var ErrUnavailable = errors.New("nothing can be compiled here")
 
 // A Builder compiles programs.
@@ -56,6 +56,12 @@ func (b Builder) Compile(ctx context.Context, program, goarch, goarm, path strin
 		return err
 	}
 	return os.Rename(built, path)
+}
+
+// Available reports whether Compile finds the Go command and the sources.
+func (b Builder) Available() error {
+	_, err := b.toolchain()
+	return err
 }
 
 // toolchain returns the path of the Go command. Without one, or without the
