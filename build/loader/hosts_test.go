@@ -299,13 +299,14 @@ func TestDowngrade(t *testing.T) {
 	})
 }
 
-// TestSession serves a user who has a session, through its runtime directory.
+// TestSession serves a user who has a session, through its runtime directory, unless
+// that directory is not the user's.
 func TestSession(t *testing.T) {
 	e := rootless(t)
 	u := lookupUser(t, e.user)
 	runtime := "/run/user/" + u.Uid
 	uid, _ := strconv.Atoi(u.Uid)
-	if err := errors.Join(os.MkdirAll(runtime, 0o700), os.Chown(runtime, uid, uid)); err != nil {
+	if err := errors.Join(os.MkdirAll("/run/user", 0o755), os.Mkdir(runtime, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -324,6 +325,10 @@ func TestSession(t *testing.T) {
 	}
 	h := newHost(t, e.settings...)
 	f := h.install("19.3.0", hostHelper())[0]
+	h.want(tryAgain, []string{"missing"}, "status") // the directory is root's
+	if err := os.Chown(runtime, uid, uid); err != nil {
+		t.Fatal(err)
+	}
 	h.want(allPresent, []string{"loaded"}, "load")
 	out, err := own("image", "inspect", "--format", "{{.Id}}", f.RepoTag).Output()
 	if err != nil || strings.TrimSpace(string(out)) != imageID(f) {
@@ -350,7 +355,7 @@ func TestManyImages(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "podman"), []byte("#!/bin/sh\necho \"$1 $2\" >>"+calls+"\nexec "+real+" \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	h.env = environ("PATH=" + bin + ":" + os.Getenv("PATH"))
 	begin := time.Now()
 	h.want(allPresent, []string{"present"}, "load")
 	t.Logf("load with 1001 images in the store, all present: %v", time.Since(begin))

@@ -342,7 +342,7 @@ func TestExchanged(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+			h.env = environ("PATH=" + bin + ":" + os.Getenv("PATH"))
 			if out := h.want(allPresent, nil, "load"); strings.Count(out, ": loaded") != 2 {
 				t.Errorf("want both versions loaded:\n%s", out)
 			}
@@ -544,7 +544,7 @@ exit 125
 	if err := errors.Join(os.Chmod(filepath.Dir(bin), 0o755), os.Chmod(bin, 0o755), os.WriteFile(filepath.Join(bin, "podman"), []byte(podman), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	h.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	h.env = environ("PATH=" + bin + ":" + os.Getenv("PATH"))
 	if out, _ := h.run("status"); !strings.Contains(out, "it began") {
 		t.Fatalf("podman was not called:\n%s", out)
 	}

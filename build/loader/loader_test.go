@@ -14,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,7 +78,7 @@ type host struct {
 func newHost(tb testing.TB, settings ...string) *host {
 	tb.Helper()
 	dir := tempDir(tb)
-	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: os.Environ(), loader: loader}
+	h := &host{tb: tb, archives: filepath.Join(dir, "helper-images"), env: environ(), loader: loader}
 	if err := os.Mkdir(h.archives, 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -87,6 +88,15 @@ func newHost(tb testing.TB, settings ...string) *host {
 		"RUNNER_CONFIG=" + filepath.Join(dir, "config.toml"),
 	}, settings...)
 	return h
+}
+
+// environ returns the environment of this process with more variables, and without
+// those that win over helper-images.conf.
+func environ(more ...string) []string {
+	return append(slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.Contains([]string{"TMPDIR", "DOCKER_HOST", "CONTAINERS_STORAGE_CONF"}, name)
+	}), more...)
 }
 
 // tempDir is a folder that other users may enter, which tb.TempDir is not.
