@@ -70,7 +70,8 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 	return JSON(written)
 }
 
-// ReadManifest reads manifest.json in the directory out.
+// ReadManifest reads manifest.json in the directory out. One that pretag did not write
+// is an error.
 func ReadManifest(out string) (Manifest, error) {
 	file := filepath.Join(out, ManifestName)
 	var m Manifest
@@ -80,6 +81,9 @@ func ReadManifest(out string) (Manifest, error) {
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, fmt.Errorf("%s: %w", file, err)
+	}
+	if m.Tools["pretag"] == "" {
+		return m, fmt.Errorf("%s: pretag did not write it", file)
 	}
 	if m.Schema > manifestSchema {
 		return m, fmt.Errorf("%s: schema %d is newer than this pretag, which knows %d", file, m.Schema, manifestSchema)

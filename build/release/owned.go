@@ -62,7 +62,7 @@ func (o *Owned) add(name, sum string) {
 // cannot be read, or that pretag did not write, list nothing.
 func (o *Owned) addManifest() error {
 	m, err := ReadManifest(o.out)
-	if err != nil || m.Tools["pretag"] == "" {
+	if err != nil {
 		return nil //nolint:nilerr // a foreign manifest.json
 	}
 	for _, f := range m.Archives {
