@@ -61,7 +61,7 @@ func write(t *testing.T, compression string, s archive.Spec) (release.Archive, e
 
 // Round trips are judged by go-containerregistry's reader as well as our own.
 func TestWriteReadsBack(t *testing.T) {
-	writeReadsBack(t, []string{"zstd:fastest", "zstd:default", "zstd:better", "zstd:best", "gzip", "none"}, plainBytes)
+	writeReadsBack(t, []string{"zstd:fastest", "zstd:best", "gzip", "none"}, plainBytes)
 }
 
 // plainBytes decompresses the archive.
@@ -84,58 +84,76 @@ func plainBytes(t *testing.T, f release.Archive) []byte {
 	return data
 }
 
-// writeReadsBack writes archives and reads them from what plainBytes returns.
+// writeReadsBack writes archives and reads them from what plainBytes returns. A
+// writer that was used before writes the same bytes.
 func writeReadsBack(t *testing.T, compressions []string, plainBytes func(*testing.T, release.Archive) []byte) {
 	t.Helper()
+	first := testutil.Rootfs(t, strings.Repeat("one", 5000))
 	second := testutil.Tar(t, testutil.File("etc/second", strings.Repeat("layer two\n", 1000)))
 	third := testutil.Tar(t, testutil.Dir("etc"), testutil.File("etc/.wh.second", ""))
 	for _, compression := range compressions {
-		for _, layers := range [][][]byte{{testutil.Rootfs(t, "one")}, {testutil.Rootfs(t, "one"), second, third}} {
-			t.Run(compression, func(t *testing.T) {
-				f, err := write(t, compression, spec(t, layers...))
+		t.Run(compression, func(t *testing.T) {
+			c, err := archive.ParseCompression(compression)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := archive.Writer{Compression: c}
+			var sums []string
+			for _, layers := range [][][]byte{{first}, {first, second, third}, {first}} {
+				f, err := w.Write(t.Context(), filepath.Join(t.TempDir(), "a"), spec(t, layers...))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := archive.Check(t.Context(), f); err != nil {
-					t.Fatal(err)
+				if sums = append(sums, f.SHA256); len(sums) < 3 {
+					readsBack(t, f, plainBytes(t, f), layers)
 				}
-				tag, err := name.NewTag(f.RepoTag, name.StrictValidation)
-				if err != nil {
-					t.Fatal(err)
-				}
-				plain := plainBytes(t, f)
-				img, err := ggcr.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(plain)), nil }, &tag)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := validate.Image(img); err != nil {
-					t.Fatal(err)
-				}
-				id, err := img.ConfigName()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if id.String() != f.ImageID {
-					t.Errorf("image ID %s, want %s", f.ImageID, id)
-				}
-				got, err := img.Layers()
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i, layer := range got {
-					r, err := layer.Uncompressed()
-					if err != nil {
-						t.Fatal(err)
-					}
-					body, err := io.ReadAll(r)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if !bytes.Equal(body, layers[i]) {
-						t.Errorf("layer %d is not the input byte for byte", i+1)
-					}
-				}
-			})
+			}
+			if sums[0] != sums[2] || sums[0] == sums[1] {
+				t.Errorf("sums %q, want the first and the third alike", sums)
+			}
+		})
+	}
+}
+
+// readsBack compares the archive of record f with the layers that it was written from.
+func readsBack(t *testing.T, f release.Archive, plain []byte, layers [][]byte) {
+	t.Helper()
+	if err := archive.Check(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag(f.RepoTag, name.StrictValidation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := ggcr.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(plain)), nil }, &tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Image(img); err != nil {
+		t.Fatal(err)
+	}
+	id, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.String() != f.ImageID {
+		t.Errorf("image ID %s, want %s", f.ImageID, id)
+	}
+	got, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, layer := range got {
+		r, err := layer.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(body, layers[i]) {
+			t.Errorf("layer %d is not the input byte for byte", i+1)
 		}
 	}
 }
@@ -161,28 +179,6 @@ func TestMembers(t *testing.T) {
 	want := []string{"layer.tar", "layer-2.tar", strings.TrimPrefix(f.ImageID, "sha256:") + ".json", "manifest.json"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("members (-want +got):\n%s", diff)
-	}
-}
-
-// The first frame must be an ordinary one, and the same input gives the same bytes.
-func TestSameBytesTwice(t *testing.T) {
-	for _, compression := range []string{"zstd:best", "gzip", "none"} {
-		c, err := archive.ParseCompression(compression)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := archive.Writer{Compression: c} // the second and third with a used encoder
-		var sums []string
-		for _, body := range []string{"one", "other", "one"} {
-			f, err := w.Write(context.Background(), filepath.Join(t.TempDir(), "a"), spec(t, testutil.Rootfs(t, strings.Repeat(body, 5000))))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sums = append(sums, f.SHA256)
-		}
-		if sums[0] != sums[2] || sums[0] == sums[1] {
-			t.Errorf("%s: sums %q, want the first and the third alike", compression, sums)
-		}
 	}
 }
 

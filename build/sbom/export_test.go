@@ -29,7 +29,7 @@ func Pack(t testing.TB, layers ...[]byte) release.Archive {
 	for _, layer := range layers {
 		spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
 	}
-	w := archive.Writer{Compression: archive.Compression{Method: "zstd", Level: "fastest"}}
+	w := archive.Writer{Compression: archive.Compression{Method: "none"}}
 	f, err := w.Write(t.Context(), filepath.Join(t.TempDir(), "a"), spec)
 	if err != nil {
 		t.Fatal(err)

@@ -43,8 +43,8 @@ func TestHostileImages(t *testing.T) {
 			testutil.File(status, sameName),
 			testutil.File("var/lib/dpkg/info/p.list", strings.Repeat("/usr/bin/tool\n", 10_000)),
 		}, "deb p 4999 NOASSERTION"},
-		"a field of a million lines": {[]testutil.Entry{
-			testutil.File(status, "Package: p\nVersion: 1\nDescription: x\n"+strings.Repeat(" y\n", 1_000_000)),
+		"a field of 100,000 lines": {[]testutil.Entry{
+			testutil.File(status, "Package: p\nVersion: 1\nDescription: x\n"+strings.Repeat(" y\n", 100_000)),
 		}, "deb p 1 NOASSERTION"},
 		"40,000 ORs": {[]testutil.Entry{
 			testutil.File(apk, "P:a\nV:1\nL:MIT"+strings.Repeat(" OR MIT", 40_000)+"\n"),
@@ -53,22 +53,19 @@ func TestHostileImages(t *testing.T) {
 			testutil.File(status, "Package: p\nVersion: 1\n"),
 			testutil.File("usr/share/doc/p/copyright", format+"License: GPL-2"+strings.Repeat(" or GPL-2", 40_000)+"\n"),
 		}, "p 1 LicenseRef-GPL-2-or-GPL-2-"},
-		"5 million parentheses": {[]testutil.Entry{
-			testutil.File(apk, "P:a\nV:1\nL:"+strings.Repeat("(", 5_000_000)+"MIT\n"),
+		"500,000 parentheses": {[]testutil.Entry{
+			testutil.File(apk, "P:a\nV:1\nL:"+strings.Repeat("(", 500_000)+"MIT\n"),
 		}, "a 1 LicenseRef-"},
-		"200 different long licenses": {[]testutil.Entry{
-			testutil.File(apk, repeat(200, func(i int) string { return fmt.Sprintf("P:a%d\nV:1\nL:%d%s\n\n", i, i, strings.Repeat(" OR MIT", 500)) })),
+		"150 different long licenses": {[]testutil.Entry{
+			testutil.File(apk, repeat(150, func(i int) string { return fmt.Sprintf("P:a%d\nV:1\nL:%d%s\n\n", i, i, strings.Repeat(" OR MIT", 500)) })),
 		}, "license expressions of more than 262144 bytes"},
 		"long licenses of many files": {[]testutil.Entry{
 			testutil.File(status, repeat(1000, func(i int) string { return fmt.Sprintf("Package: p\nVersion: %d\n\n", i) })),
 			testutil.File("usr/share/doc/p/copyright", format+"\n"+repeat(1000, func(i int) string { return fmt.Sprintf("Files: x\nLicense: L%d\n\n", i) })),
 		}, "LicenseRef-LicenseRef-L0-AND-LicenseRef-L1-AND"},
-		"60,000 stanzas": {[]testutil.Entry{
-			testutil.File(apk, repeat(60_000, func(i int) string { return fmt.Sprintf("P:%d\nV:1\n\n", i) })),
+		"50,001 stanzas": {[]testutil.Entry{
+			testutil.File(apk, repeat(50_001, func(i int) string { return fmt.Sprintf("P:%d\nV:1\n\n", i) })),
 		}, "more than 50000 packages"},
-		"a large document": {[]testutil.Entry{
-			testutil.File(apk, repeat(4000, func(i int) string { return fmt.Sprintf("P:%d\nV:1\nU:http://%s\n\n", i, strings.Repeat("x", 20_000)) })),
-		}, "SBOM of more than 67108864 bytes"},
 		"one deep directory for many files": {[]testutil.Entry{
 			testutil.File(apk, "P:a\nV:1\nF:"+strings.Repeat("d/", 2000)+strings.Repeat("\nR:x", 20_000)+"\n"), testutil.Dir(strings.Repeat("d/", 2000)),
 		}, "following the paths and links of the image takes too many steps"},
@@ -133,6 +130,7 @@ func sharing() []byte {
 // Whiteouts that are nested in their own layer hide nothing again and again.
 func TestNestedWhiteouts(t *testing.T) {
 	tr := newTree()
+	tr.steps = 1 << 20 // fewer than maxSteps, so that the test is short
 	dir := ""
 	var err error
 	for range 1000 {
