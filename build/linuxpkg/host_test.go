@@ -20,7 +20,8 @@ import (
 	"pretag/build/testutil/archivetest"
 )
 
-// A stub is a package of somebody else: GitLab's own, or of an earlier pretag.
+// A stub is a package that this build does not make: GitLab's own, or one of an earlier
+// pretag.
 type stub struct {
 	name, version string
 	arch          string   // "" for all
@@ -170,16 +171,19 @@ func (h host) format() string {
 	return release.RPM
 }
 
-// newHost returns a host whose package manager knows the repositories, which are
-// below prefix; an earlier one is preferred by apt.
-func newHost(tb testing.TB, tool, prefix string, repos ...string) host {
+// newHost returns a host whose root is a new directory in the directory hosts, and whose
+// package manager knows the repositories; an earlier one is preferred by apt. All
+// are below prefix.
+func newHost(tb testing.TB, tool, prefix, hosts string, repos ...string) host {
 	tb.Helper()
-	testutil.Root(tb, tool+" changes its root")
-	dir, err := os.MkdirTemp(filepath.Join("/", prefix, "tmp"), "host-*")
+	err := os.MkdirAll(hosts, 0o755)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
+	dir, err := os.MkdirTemp(hosts, "host-*")
+	if err != nil {
+		tb.Fatal(err)
+	}
 	h := host{TB: tb, tool: tool, prefix: prefix, root: strings.TrimPrefix(dir, prefix), repos: repos}
 	at := func(name string) string { return filepath.Join(dir, name) }
 	switch tool {
@@ -261,7 +265,7 @@ func (h host) try(args ...string) (string, error) {
 			"--setopt", "metadata_expire=0", "--setopt", "tsflags=noscripts",
 		}, args...)
 	case "zypper":
-		argv = append([]string{"zypper", "--root", dir, "--non-interactive", "--no-gpg-checks"}, args...)
+		argv = append([]string{"env", "ZYPP_LOCKFILE_ROOT=" + dir, "zypper", "--root", dir, "--non-interactive", "--no-gpg-checks"}, args...)
 	}
 	testutil.Tool(h, argv[0])
 	out, err := try(argv[0], argv[1:]...)

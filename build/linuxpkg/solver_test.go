@@ -3,6 +3,7 @@
 package linuxpkg_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -237,38 +238,54 @@ func reposOf(t *testing.T, dir string, loader map[string]string) {
 // machine, apt of Debian 13, dnf and zypper.
 func TestSolvers(t *testing.T) {
 	testutil.Root(t, "package managers change a root")
-	dir := t.TempDir()
-	reposOf(t, dir, standIns(t, "amd64"))
+	dir := inMemory(t)
+	repos := filepath.Join(dir, "repos")
+	reposOf(t, repos, standIns(t, "amd64"))
 	for _, tool := range []string{"apt", "apt of trixie", "dnf", "zypper"} {
 		t.Run(tool, func(t *testing.T) {
-			repos, prefix := dir, ""
+			t.Parallel()
 			program, other, _ := strings.Cut(tool, " of ")
-			if other != "" {
-				prefix = debian(t, other)
-				repos = filepath.Join(prefix, "repos")
-				run(t, "cp", "-a", dir, repos)
-			}
 			testutil.Tool(t, map[string]string{"apt": "apt-get", "dnf": "dnf", "zypper": "zypper"}[program])
+			prefix := ""
+			if other != "" {
+				prefix = filepath.Join(dir, other)
+				debian(t, other, prefix)
+				run(t, "cp", "-a", repos, prefix)
+			}
 			for _, s := range situations() {
 				if len(s.steps[program]) == 0 {
 					continue
 				}
-				t.Run(s.name, func(t *testing.T) { s.run(t, program, prefix, repos) })
+				t.Run(s.name, func(t *testing.T) {
+					t.Parallel()
+					s.run(t, program, prefix, cmp.Or(prefix, dir))
+				})
 			}
 		})
 	}
 }
 
-func (s situation) run(t *testing.T, tool, prefix, repos string) {
+// inMemory returns a temporary directory whose files are in memory, if mount may be
+// used: package managers wait for the disk after each file.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if exec.Command("mount", "-t", "tmpfs", "tmpfs", dir).Run() == nil {
+		t.Cleanup(func() { run(t, "umount", dir) })
+	}
+	return dir
+}
+
+func (s situation) run(t *testing.T, tool, prefix, dir string) {
 	var sets [][]string
 	for set := range strings.SplitSeq(s.repos, ">") {
 		var paths []string
 		for _, name := range strings.Fields(set) {
-			paths = append(paths, filepath.Join(repos, name))
+			paths = append(paths, filepath.Join(dir, "repos", name))
 		}
 		sets = append(sets, paths)
 	}
-	h := newHost(t, tool, prefix, sets[0]...)
+	h := newHost(t, tool, prefix, filepath.Join(dir, "hosts"), sets[0]...)
 	for _, step := range s.steps[tool] {
 		before := h.installed()
 		if step.command == "use" {
@@ -300,15 +317,13 @@ func (s situation) run(t *testing.T, tool, prefix, repos string) {
 	}
 }
 
-// debian returns a root of that Debian release, with its apt.
-func debian(t *testing.T, suite string) string {
+// debian makes a root of that Debian release, with its apt.
+func debian(t *testing.T, suite, root string) {
 	t.Helper()
 	testutil.Tool(t, "mmdebstrap")
 	testutil.Tool(t, "chroot")
-	root := filepath.Join(t.TempDir(), suite)
 	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=apt", "--format=directory", `--aptopt=Acquire::Retries "10"`, suite, root).CombinedOutput()
 	if err != nil {
 		testutil.Missing(t, "mmdebstrap", fmt.Sprintf("it cannot fetch Debian %s: %v\n%s", suite, err, out))
 	}
-	return root
 }
