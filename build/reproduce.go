@@ -16,6 +16,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/release"
+	"pretag/build/sign"
 )
 
 // Reproduce builds the packages twice, loaders included, in processes of their own
@@ -28,6 +29,10 @@ func Reproduce(ctx context.Context, c Config, environ []string, ui *UI) error {
 	}
 	defer unlock()
 	dir, err := filepath.Abs(filepath.Join(c.Out, "reproduce"))
+	if err != nil {
+		return err
+	}
+	passphrase, err := c.readSecrets(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,14 +51,14 @@ func Reproduce(ctx context.Context, c Config, environ []string, ui *UI) error {
 		ui.Warn("both builds take the loaders in %s", c.LoaderDir)
 	}
 	ui.Say("building in %s with umask 022, host name %s", outs[0], host)
-	if err := c.rebuild(ctx, outs[0], inputs, "umask 022; "+run, environ, []string{
+	if err := c.rebuild(ctx, outs[0], inputs, "umask 022; "+run, passphrase, environ, []string{
 		"TZ=UTC", "LC_ALL=C", "GOMAXPROCS=1", "JOBS=1",
 	}); err != nil {
 		return err
 	}
 	ui.Say("building in %s with umask 077, host name %s, other TZ, LC_ALL, JOBS, GOCACHE", outs[1], otherHost)
 	slices.Reverse(inputs)
-	if err := c.rebuild(ctx, outs[1], inputs, "umask 077; "+otherRun, environ, []string{
+	if err := c.rebuild(ctx, outs[1], inputs, "umask 077; "+otherRun, passphrase, environ, []string{
 		"TZ=Pacific/Kiritimati", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=4", "JOBS=3",
 		"GOCACHE=" + filepath.Join(dir, "gocache"), // empty, so that the loaders are compiled again
 	}); err != nil {
@@ -76,9 +81,21 @@ func Reproduce(ctx context.Context, c Config, environ []string, ui *UI) error {
 	return errors.Join(ui.Print(fmt.Sprintf("%d files, each the same in both builds\n", same)), os.RemoveAll(dir))
 }
 
+// readSecrets returns the passphrase of the signing key. It may come from a pipe, which
+// can be read only once. The builds read the key themselves.
+func (c Config) readSecrets(ctx context.Context) (passphrase []byte, err error) {
+	if info, err := os.Stat(c.Key); err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("GPG_KEY_PATH names a pipe, and reproduce reads the key twice; want a file")
+	}
+	if c.Passphrase == "" {
+		return nil, nil
+	}
+	return sign.ReadPassphrase(ctx, c.Passphrase)
+}
+
 // rebuild runs script, a shell command whose $0 is this program, with the variables
-// that decide what is built and with other conditions.
-func (c Config) rebuild(ctx context.Context, out string, inputs []string, script string, environ, conditions []string) error {
+// that decide what is built and with other conditions. A passphrase goes through a pipe.
+func (c Config) rebuild(ctx context.Context, out string, inputs []string, script string, passphrase []byte, environ, conditions []string) error {
 	in := filepath.Join(filepath.Dir(out), "in")
 	program, programErr := os.Executable()
 	if err := errors.Join(programErr, os.MkdirAll(in, 0o755)); err != nil {
@@ -106,12 +123,25 @@ func (c Config) rebuild(ctx context.Context, out string, inputs []string, script
 	}
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if slices.ContainsFunc(variables(), func(v variable) bool { return v.name == name && v.record != nil }) {
+		if name != passphraseVariable && slices.ContainsFunc(variables(), func(v variable) bool { return v.name == name && v.record != nil }) {
 			command.Env = append(command.Env, entry)
 		}
 	}
 	command.Env = append(command.Env, "SOURCE_DATE_EPOCH="+strconv.FormatInt(c.Time.Unix(), 10), "HELPER_IMAGES="+in, "OUT="+out)
 	command.Env = append(command.Env, conditions...)
+	if passphrase != nil {
+		read, write, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		_, err = write.Write(passphrase) // less than a pipe holds
+		if err := errors.Join(err, write.Close()); err != nil {
+			return err
+		}
+		command.ExtraFiles = []*os.File{read}
+		command.Env = append(command.Env, passphraseVariable+"=/dev/fd/3") // the first of ExtraFiles
+	}
 	if text, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("build in %s: %w\n%s", out, errors.Join(context.Cause(ctx), err), bytes.TrimSpace(text))
 	}

@@ -47,6 +47,9 @@ type variable struct {
 	record func(c Config) string
 }
 
+// passphraseVariable is the variable whose value Reproduce replaces by a pipe.
+const passphraseVariable = "GPG_PASSPHRASE_PATH"
+
 // variables returns the table.
 func variables() []variable {
 	return []variable{
@@ -182,8 +185,8 @@ func variables() []variable {
 			record: func(Config) string { return "" }, // manifest.json has the key's ID
 		},
 		{
-			name:   "GPG_PASSPHRASE_PATH",
-			help:   "file with the passphrase of the signing key",
+			name:   passphraseVariable,
+			help:   "file with the passphrase of the signing key; may be a named pipe or `/dev/fd/N`",
 			parse:  (*reader).readPassphrase,
 			record: func(Config) string { return "" },
 		},
