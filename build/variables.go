@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -328,8 +329,8 @@ func (r *reader) readTime(s string) error {
 			return nil
 		}
 		var err error
-		if s, err = commitTime(); err != nil {
-			r.errs = append(r.errs, fmt.Errorf("SOURCE_DATE_EPOCH is required, because %w: seconds since 1970, such as 1767225600", err))
+		if s, err = commitTime(gitTime); err != nil {
+			r.errs = append(r.errs, err)
 			return nil
 		}
 	}
@@ -341,21 +342,37 @@ func (r *reader) readTime(s string) error {
 	return nil
 }
 
-// commitTime returns the time of the HEAD commit in seconds since 1970.
-func commitTime() (string, error) {
-	command := exec.Command("git", "log", "-1", "--format=%ct")
+// gitTime is how long git may take: its files may be on a network that hangs.
+const gitTime = 10 * time.Second
+
+// commitTime returns the time of the HEAD commit in seconds since 1970. Its error
+// tells a missing repository, where SOURCE_DATE_EPOCH must be set, from a git that
+// failed.
+func commitTime(limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("no answer within %s", limit))
+	defer cancel()
+	command := exec.CommandContext(ctx, "git", "log", "-1", "--format=%ct")
 	command.Env = append(command.Environ(), "LC_ALL=C")
+	command.WaitDelay = time.Second // for what git has started
 	out, err := command.Output()
-	exit := (*exec.ExitError)(nil)
+	exit, said := (*exec.ExitError)(nil), ""
+	if errors.As(err, &exit) {
+		said = string(bytes.TrimSpace(exit.Stderr))
+	}
+	const example = "seconds since 1970, such as 1767225600"
 	switch {
 	case err == nil:
 		return strings.TrimSpace(string(out)), nil
-	case errors.As(err, &exit) && strings.Contains(string(exit.Stderr), "not a git repository"):
-		return "", errors.New("this is not a git repository")
-	case errors.As(err, &exit):
-		return "", fmt.Errorf("git log failed: %s", bytes.TrimSpace(exit.Stderr))
+	case strings.Contains(said, "not a git repository"):
+		return "", fmt.Errorf("SOURCE_DATE_EPOCH is required, because this is not a git repository: %s", example)
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("SOURCE_DATE_EPOCH is required, because git is not installed: %s", example)
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case said != "":
+		err = fmt.Errorf("%w: %.1000s", err, said)
 	}
-	return "", fmt.Errorf("git cannot be run: %w", err)
+	return "", fmt.Errorf("git log -1: %w; fix that, or set SOURCE_DATE_EPOCH (%s)", err, example)
 }
 
 func (r *reader) readKey(path string) error {
