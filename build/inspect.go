@@ -16,7 +16,7 @@ func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) er
 	if strings.HasPrefix(file, "-") {
 		return fmt.Errorf("inspect %s: the file comes first: inspect FILE -json", file)
 	}
-	found, err := inspect.File(ctx, file, c.Catalogue)
+	found, err := inspect.File(ctx, file, c.Catalogue, c.CatalogueSum == "")
 	if err != nil {
 		return err
 	}
@@ -27,8 +27,12 @@ func Inspect(ctx context.Context, c Config, file string, asJSON bool, ui *UI) er
 	} else {
 		err = ui.Print(found.Text())
 	}
-	if len(found.Problems) > 0 {
-		err = errors.Join(err, fmt.Errorf("inspect %s: %d problems", file, len(found.Problems)))
+	switch n := len(found.Problems); n {
+	case 0:
+	case 1:
+		err = errors.Join(err, fmt.Errorf("inspect %s: 1 problem", file))
+	default:
+		err = errors.Join(err, fmt.Errorf("inspect %s: %d problems", file, n))
 	}
 	return err
 }

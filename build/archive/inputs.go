@@ -104,10 +104,13 @@ func (o Options) input(ctx context.Context, h catalogue.Helper, files map[string
 		note = fmt.Sprintf("%s: taking %s, which has the image's config, and not %s", o.Inputs, name, strings.Join(names, ", "))
 	}
 	path, info := filepath.Join(o.Inputs, name), files[name]
-	if info.Mode()&fs.ModeSymlink != 0 {
-		return input{}, "", fmt.Errorf("%s: the target of this symbolic link does not exist", path)
-	}
-	if !info.Mode().IsRegular() {
+	switch mode := info.Mode(); {
+	case mode&fs.ModeSymlink != 0:
+		_, err := os.Stat(path)
+		return input{}, "", fmt.Errorf("symbolic link that leads to no file: %w", err)
+	case mode.IsDir():
+		return input{}, "", fmt.Errorf("%s: is a directory, want a regular file", path)
+	case !mode.IsRegular():
 		return input{}, "", fmt.Errorf("%s: not a regular file", path)
 	}
 	return input{h, path, info.Size(), filestamp.Of(info)}, note, nil
@@ -142,7 +145,7 @@ func (o Options) withConfig(ctx context.Context, h catalogue.Helper, names []str
 	for _, name := range names {
 		img, err := tarball.Open(ctx, filepath.Join(o.Inputs, name), h.Platform, "", nil)
 		if err != nil {
-			return "" // nobody knows what it is
+			return "" // it is not known what it is
 		}
 		if img.Layout != tarball.Rootfs {
 			found = append(found, name)

@@ -73,8 +73,9 @@ type Signature struct {
 }
 
 // File reads the file to its end. If its name is that of a helper's tarball or
-// archive, the content must fit the helper.
-func File(ctx context.Context, file string, c *catalogue.Catalogue) (*Findings, error) {
+// archive, the content must fit the helper. strict is set for the built-in
+// catalogue, whose helpers must have their programs (archive.Spec.Strict).
+func File(ctx context.Context, file string, c *catalogue.Catalogue, strict bool) (*Findings, error) {
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("inspect %s: is a directory, want a file", file)
 	}
@@ -97,7 +98,7 @@ func File(ctx context.Context, file string, c *catalogue.Catalogue) (*Findings, 
 	if img.Layout == tarball.DockerArchive && built(file) {
 		return found, found.readArchive(ctx, h)
 	}
-	if err := found.readTarball(ctx, img, h); err != nil {
+	if err := found.readTarball(ctx, img, h, strict); err != nil {
 		found.problem(err)
 	}
 	if found.Size, found.SHA256, err = img.Sum(); err != nil {
@@ -138,8 +139,8 @@ func (f *Findings) problem(err error) {
 }
 
 // readTarball reads the layers and the config of an input.
-func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalogue.Helper) error {
-	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
+func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalogue.Helper, strict bool) error {
+	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch(), Strict: strict && f.Helper != ""}
 	if img.Config != nil || f.Helper != "" {
 		spec.Config = func(diffIDs []v1.Hash) ([]byte, error) {
 			switch {

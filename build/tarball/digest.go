@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -35,20 +36,42 @@ func (d *digestReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// notTar returns an error that says what a file looks like that is not a tar file.
+// notTar returns an error that says what a file is, by its first bytes, that is not a
+// tar file.
 func notTar(head []byte) error {
-	looks := http.DetectContentType(head) // WHATWG MIME sniffing
-	switch {
-	case bytes.HasPrefix(head, []byte("version https://git-lfs.github.com/spec/")):
-		looks = "a git-lfs pointer: fetch the file itself with git lfs pull"
-	case bytes.HasPrefix(head, []byte("!<arch>\ndebian")):
-		looks = "a deb package: unpack takes the tarballs out"
-	case bytes.HasPrefix(head, []byte{0xed, 0xab, 0xee, 0xdb}):
-		looks = "an rpm package: unpack takes the tarballs out"
-	case bytes.HasPrefix(head, []byte("7z\xbc\xaf\x27\x1c")):
-		looks = "a 7z archive"
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}), bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		looks = "compressed twice"
+	if len(head) == 0 {
+		return errors.New("not a tar file: it is empty once it is decompressed")
 	}
-	return fmt.Errorf("not a tar file; it looks like %s", looks)
+	for _, known := range []struct{ magic, what string }{
+		{"version https://git-lfs.github.com/spec/", "a git-lfs pointer: fetch the file itself with git lfs pull"},
+		{"!<arch>\ndebian", "a deb package: unpack takes the tarballs out"},
+		{"\xed\xab\xee\xdb", "an rpm package: unpack takes the tarballs out"},
+		{"\x1f\x8b", "compressed twice"},
+		{"\xfd7zXZ\x00", "compressed twice"},
+		{"\x28\xb5\x2f\xfd", "compressed twice"},
+		{"\x5d\x00\x00", "an lzma stream. Decompress it first: xz -dc FILE > NEW"},
+		{"PK\x03\x04", "a zip archive"},
+		{"7z\xbc\xaf\x27\x1c", "a 7z archive"},
+		{"Rar!\x1a\x07", "a rar archive"},
+		{"07070", "a cpio archive"},
+		{"hsqs", "a squashfs file system"},
+		{"\x7fELF", "a program (ELF)"},
+		{"-----BEGIN PGP", "a PGP message or signature"},
+		{"{", "a JSON document"},
+		{strings.Repeat("\x00", len(head)), "a disk image: it begins with zeros"},
+	} {
+		if bytes.HasPrefix(head, []byte(known.magic)) {
+			return fmt.Errorf("not a tar file; it looks like %s", known.what)
+		}
+	}
+	switch looks := http.DetectContentType(head); { // WHATWG MIME sniffing
+	case strings.HasPrefix(looks, "text/html"):
+		return errors.New("not a tar file; it looks like an HTML page, as servers send with an error or a login form")
+	case strings.HasPrefix(looks, "text/"):
+		return fmt.Errorf("not a tar file; it looks like text: %.40q", head)
+	case looks == "application/octet-stream":
+		return fmt.Errorf("not a tar file, nor in another known format; it begins with the bytes %x", head[:min(len(head), 8)])
+	default:
+		return fmt.Errorf("not a tar file; it looks like %s", looks)
+	}
 }

@@ -65,7 +65,7 @@ type Layer func() (io.ReadCloser, error)
 // compressed tarball that needs random access is decompressed to an unnamed file
 // in temp. decoders may be nil. Reading ends with ctx. The caller closes the image.
 func Open(ctx context.Context, path string, platform v1.Platform, temp string, decoders *decompress.Decoders) (_ *Image, err error) {
-	// Without O_NONBLOCK, opening a FIFO waits until somebody writes to it.
+	// Without O_NONBLOCK, opening a FIFO waits for a writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -221,7 +221,7 @@ func foreign(r io.ReaderAt, err error) error {
 	if readErr != nil {
 		return readErr
 	}
-	if errors.Is(err, tar.ErrHeader) || len(head) < stricttar.BlockSize {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, stricttar.ErrTrailing) || len(head) < stricttar.BlockSize {
 		return notTar(head)
 	}
 	return err

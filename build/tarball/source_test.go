@@ -424,14 +424,23 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 		want  string
 	}{
 		"empty":               {nil, "empty file"},
-		"text":                {[]byte("hello\n"), "looks like text/plain"},
-		"html":                {[]byte("<!DOCTYPE html><html>" + strings.Repeat("x", 600)), "looks like text/html"},
+		"text":                {[]byte("hello\n"), `not a tar file; it looks like text: "hello\n"`},
+		"html":                {[]byte("<!DOCTYPE html><html>" + strings.Repeat("x", 600)), "looks like an HTML page"},
 		"git-lfs":             {[]byte("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git-lfs pointer"},
-		"zip":                 {append([]byte("PK\x03\x04"), make([]byte, 600)...), "looks like application/zip"},
+		"zip":                 {append([]byte("PK\x03\x04"), make([]byte, 600)...), "a zip archive"},
 		"deb":                 {[]byte("!<arch>\ndebian-binary   " + strings.Repeat(" ", 600)), "a deb package"},
 		"rpm":                 {append([]byte("\xed\xab\xee\xdb\x03"), make([]byte, 600)...), "an rpm package"},
 		"xz twice":            {testutil.Compress(t, "xz", xz), "compressed twice"},
-		"gzip text":           {testutil.Compress(t, "gzip", []byte(strings.Repeat("text ", 200))), "looks like text/plain"},
+		"gzip text":           {testutil.Compress(t, "gzip", []byte(strings.Repeat("text ", 200))), `looks like text: "text text text text text text text text "`},
+		"gzip nothing":        {testutil.Compress(t, "gzip", nil), "it is empty once it is decompressed"},
+		"squashfs":            {append([]byte("hsqs"), make([]byte, 600)...), "a squashfs file system"},
+		"cpio":                {[]byte("070701" + strings.Repeat("0", 600)), "a cpio archive"},
+		"lzma":                {append([]byte("\x5d\x00\x00\x80\x00"), make([]byte, 600)...), "an lzma stream. Decompress it first: xz -dc FILE > NEW"},
+		"program":             {append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 600)...), "a program (ELF)"},
+		"registry's answer":   {[]byte(`{"errors":[{"code":"UNAUTHORIZED"}]}`), "a JSON document"},
+		"PGP":                 {[]byte("-----BEGIN PGP SIGNATURE-----\n"), "a PGP message or signature"},
+		"disk image":          {append(make([]byte, 32769), "CD001\x01"...), "a disk image: it begins with zeros"},
+		"unknown":             {append([]byte("\x1e\xb5\x2f\xfd"), make([]byte, 600)...), "nor in another known format; it begins with the bytes 1eb52ffd00000000"},
 		"zeros":               {make([]byte, 10240), "no entries"},
 		"7z":                  {append([]byte("7z\xbc\xaf\x27\x1c"), make([]byte, 600)...), "a 7z archive"},
 		"cut in a body":       {rootfs[:3000], "entry 4: unexpected EOF (truncated tar)"},
@@ -447,9 +456,8 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { opensWithError(t, row.input, row.want) })
 	}
-	if _, err := tarball.Open(t.Context(), t.TempDir(), amd64(), "", nil); err == nil || !strings.Contains(err.Error(), "is a directory, want a regular file") {
-		t.Errorf("directory: error %v", err)
-	}
+	_, err := tarball.Open(t.Context(), t.TempDir(), amd64(), "", nil)
+	testutil.WantError(t, err, "is a directory, want a regular file")
 }
 
 func opensWithError(t *testing.T, input []byte, want string) {
