@@ -114,7 +114,7 @@ func (c Config) packages(ctx context.Context, stage string, archives []release.A
 	if err != nil {
 		return nil, nil, err
 	}
-	delivered, err := c.describe(stage, archives, result.Packages, documents, signer)
+	delivered, err := c.describe(ctx, stage, archives, result.Packages, documents, signer)
 	return result.Packages, delivered, err
 }
 

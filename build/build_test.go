@@ -641,7 +641,7 @@ func TestAccountsAreChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, err := release.SHA256File("../helper-images/catalogue.yaml")
+	sum, err := release.SHA256File(t.Context(), "../helper-images/catalogue.yaml")
 	if want := `"CATALOGUE": "sha256:` + sum + `"`; err != nil || !bytes.Contains(provenance, []byte(want)) {
 		t.Errorf("provenance.json lacks %s (%v)", want, err)
 	}

@@ -19,7 +19,7 @@ func TestCompareTrees(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	same, differences, err := build.CompareTrees(a, b)
+	same, differences, err := build.CompareTrees(t.Context(), a, b)
 	slices.Sort(differences)
 	if diff := cmp.Diff([]string{"first", "other", "second"}, differences); err != nil || same != 1 || diff != "" {
 		t.Errorf("%d %v\n%s", same, err, diff)

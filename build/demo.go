@@ -65,7 +65,7 @@ func (c Config) samples(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	owned, err := release.ReadOwned(c.Out)
+	owned, err := release.ReadOwned(ctx, c.Out)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"maps"
@@ -25,7 +26,7 @@ import (
 // holds the packages and documents: provenance.json, manifest.json, SHA256SUMS and, if
 // there is a signer, the signature and the public key. It returns the names of all
 // delivered files.
-func (c Config) describe(stage string, archives []release.Archive, packages []release.Package, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
+func (c Config) describe(ctx context.Context, stage string, archives []release.Archive, packages []release.Package, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
 	m := release.Manifest{
 		Version:  c.Version.String(),
 		Revision: c.Version.Revision(),
@@ -47,7 +48,7 @@ func (c Config) describe(stage string, archives []release.Archive, packages []re
 		if path.Dir(file) == release.ArchivesDir {
 			dir = c.Out
 		}
-		sum, err := release.SHA256File(filepath.Join(dir, file))
+		sum, err := release.SHA256File(ctx, filepath.Join(dir, file))
 		if err != nil {
 			return nil, err
 		}

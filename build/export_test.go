@@ -20,13 +20,13 @@ func VerifyOnDisk(ctx context.Context, c Config, _ *UI) error {
 }
 
 // CompareTrees is the comparison of Reproduce.
-func CompareTrees(a, b string) (same int, differences []string, err error) {
-	return compareTrees(a, b)
+func CompareTrees(ctx context.Context, a, b string) (same int, differences []string, err error) {
+	return compareTrees(ctx, a, b)
 }
 
 // WriteManifest writes manifest.json and SHA256SUMS without a signature.
 func WriteManifest(c Config, m release.Manifest) error {
-	_, err := c.describe(c.Out, m.Archives, m.Packages, nil, nil)
+	_, err := c.describe(context.Background(), c.Out, m.Archives, m.Packages, nil, nil)
 	return err
 }
 

@@ -273,7 +273,7 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: maps.Clone(sums), Read: readPackage}
 		for _, p := range m.Packages {
 			if forge {
-				if p.SHA256, err = release.SHA256File(p.Path); err != nil {
+				if p.SHA256, err = release.SHA256File(t.Context(), p.Path); err != nil {
 					t.Fatal(err)
 				}
 				d.Sums[p.Format+"/"+p.File] = p.SHA256

@@ -29,7 +29,7 @@ func (c Config) lock() (unlock func(), err error) {
 // owned returns which files below OUT are pretag's. It is an error if another file has
 // the name of one that describes the delivery.
 func (c Config) owned(ctx context.Context) (*release.Owned, error) {
-	owned, err := release.ReadOwned(c.Out)
+	owned, err := release.ReadOwned(ctx, c.Out)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func Clean(ctx context.Context, c Config, ui *UI) error {
 	defer unlock()
 	count := 0
 	for _, out := range []string{demo, c.Out} {
-		owned, err := release.ReadOwned(out)
+		owned, err := release.ReadOwned(ctx, out)
 		if err := errors.Join(err, cleanUp(out)); err != nil {
 			return err
 		}

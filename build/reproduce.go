@@ -64,7 +64,7 @@ func Reproduce(ctx context.Context, c Config, environ []string, ui *UI) error {
 	}); err != nil {
 		return err
 	}
-	same, differences, err := compareTrees(outs[0], outs[1])
+	same, differences, err := compareTrees(ctx, outs[0], outs[1])
 	if err != nil {
 		return err
 	}
@@ -150,12 +150,12 @@ func (c Config) rebuild(ctx context.Context, out string, inputs []string, script
 
 // compareTrees counts the files that are the same in both directories and names
 // the others.
-func compareTrees(a, b string) (same int, differences []string, err error) {
-	first, err := sumTree(a)
+func compareTrees(ctx context.Context, a, b string) (same int, differences []string, err error) {
+	first, err := sumTree(ctx, a)
 	if err != nil {
 		return 0, nil, err
 	}
-	second, err := sumTree(b)
+	second, err := sumTree(ctx, b)
 	all := maps.Clone(first)
 	maps.Copy(all, second)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -167,11 +167,11 @@ func compareTrees(a, b string) (same int, differences []string, err error) {
 }
 
 // sumTree returns the sha256 of each file below dir, by its relative path.
-func sumTree(dir string) (map[string]string, error) {
+func sumTree(ctx context.Context, dir string) (map[string]string, error) {
 	sums := map[string]string{}
 	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
-			sums[name], err = release.SHA256File(filepath.Join(dir, name))
+			sums[name], err = release.SHA256File(ctx, filepath.Join(dir, name))
 		}
 		return err
 	})

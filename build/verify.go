@@ -23,7 +23,7 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	owned, err := release.ReadOwned(c.Out)
+	owned, err := release.ReadOwned(ctx, c.Out)
 	if err != nil {
 		return err
 	}

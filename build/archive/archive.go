@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/contextio"
 	"pretag/build/internal/oci"
 	"pretag/build/internal/platform"
 	"pretag/build/internal/stricttar"
@@ -82,7 +83,7 @@ type Writer struct {
 // compression and time. Until the archive is whole and synced, what was at path
 // stays; when Write fails, nothing is left of it.
 func (w *Writer) Write(ctx context.Context, path string, spec Spec) (release.Archive, error) {
-	return w.create(path, spec, func(out *os.File, f *release.Archive) error {
+	return w.create(ctx, path, spec, func(out *os.File, f *release.Archive) error {
 		return w.writeLayers(ctx, out, spec, f)
 	})
 }
@@ -90,26 +91,26 @@ func (w *Writer) Write(ctx context.Context, path string, spec Spec) (release.Arc
 // Retag is Write for a spec with the layers, the time and the architecture of
 // the archive from, which must be the last that this Writer wrote. It copies the
 // encoded layers.
-func (w *Writer) Retag(path string, from release.Archive, spec Spec) (release.Archive, error) {
+func (w *Writer) Retag(ctx context.Context, path string, from release.Archive, spec Spec) (release.Archive, error) {
 	if from.Path != w.last || from.Created != spec.Time.Unix() {
 		return release.Archive{}, fmt.Errorf("retag %s: not the last archive written, or of another time", from.Path)
 	}
 	layers := w.layers
-	return w.create(path, spec, func(out *os.File, f *release.Archive) error {
+	return w.create(ctx, path, spec, func(out *os.File, f *release.Archive) error {
 		in, err := os.Open(from.Path)
 		if err != nil {
 			return err
 		}
 		defer in.Close()
 		f.DiffIDs, f.UnpackedSize = from.DiffIDs, from.UnpackedSize
-		_, err = io.CopyN(out, in, layers)
+		_, err = io.CopyN(out, contextio.NewReader(ctx, in), layers)
 		return err
 	})
 }
 
 // create writes layers by writeLayers, which notes diff IDs and unpacked size,
 // and what follows them.
-func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *release.Archive) error) (release.Archive, error) {
+func (w *Writer) create(ctx context.Context, path string, spec Spec, writeLayers func(*os.File, *release.Archive) error) (release.Archive, error) {
 	if w.encoder == nil {
 		var err error
 		if w.encoder, err = w.Compression.encoder(); err != nil {
@@ -128,7 +129,7 @@ func (w *Writer) create(path string, spec Spec, writeLayers func(*os.File, *rele
 		if err := w.writeRest(out, spec, &f); err != nil {
 			return err
 		}
-		f.Size, f.SHA256, err = sumOf(out)
+		f.Size, f.SHA256, err = sumOf(ctx, out)
 		return err
 	})
 	if err == nil {
@@ -370,11 +371,11 @@ func copyLayer(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 
 // sumOf returns the size in bytes and the sha256, in hex, of the finished file.
 // Headers are patched at the end, so the sum cannot be computed while writing.
-func sumOf(r io.ReadSeeker) (int64, string, error) {
+func sumOf(ctx context.Context, r io.ReadSeeker) (int64, string, error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return 0, "", err
 	}
 	sum := sha256.New()
-	n, err := io.Copy(sum, r)
+	n, err := io.Copy(sum, contextio.NewReader(ctx, r))
 	return n, hex.EncodeToString(sum.Sum(nil)), err
 }

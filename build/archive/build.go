@@ -197,7 +197,7 @@ func (w *worker) archive(ctx context.Context, in input) (f release.Archive, kept
 	}
 	path := w.path(in.helper)
 	if w.last.tarball == in.path {
-		f, err = w.retag(in, path)
+		f, err = w.retag(ctx, in, path)
 	} else {
 		f, err = w.read(ctx, in, path)
 	}
@@ -215,10 +215,10 @@ func (w *worker) archive(ctx context.Context, in input) (f release.Archive, kept
 }
 
 // retag makes the archive at path from the last one, which has the same tarball.
-func (w *worker) retag(in input, path string) (release.Archive, error) {
+func (w *worker) retag(ctx context.Context, in input, path string) (release.Archive, error) {
 	last := w.last
 	w.last = made{}
-	f, err := w.writer.Retag(path, last.archive, w.spec(in.helper, last.config))
+	f, err := w.writer.Retag(ctx, path, last.archive, w.spec(in.helper, last.config))
 	if err != nil {
 		return f, err
 	}
@@ -332,11 +332,11 @@ func (o Options) existing(ctx context.Context, in input) (release.Archive, bool,
 		}
 		return f, err == nil, err
 	}
-	same := err == nil && f.Tool == Tool(o.Compression) && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size && hasSum(f.Path, f.SHA256)
+	same := err == nil && f.Tool == Tool(o.Compression) && f.Input.Name == filepath.Base(in.path) && f.Input.Size == in.size && hasSum(ctx, f.Path, f.SHA256)
 	if !same || in.stamp.KeptOn(f.Path+release.InfoSuffix) {
 		return f, same, nil
 	}
-	if !hasSum(in.path, f.Input.SHA256) {
+	if !hasSum(ctx, in.path, f.Input.SHA256) {
 		return f, false, nil
 	}
 	in.remember(f.Path)
@@ -403,8 +403,8 @@ func (o Options) configOf(f release.Archive, h catalogue.Helper) string {
 }
 
 // hasSum reports whether the file's sha256 is want.
-func hasSum(path, want string) bool {
-	got, err := release.SHA256File(path)
+func hasSum(ctx context.Context, path, want string) bool {
+	got, err := release.SHA256File(ctx, path)
 	return err == nil && got == want
 }
 

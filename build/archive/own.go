@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 
+	"pretag/build/internal/oci"
 	"pretag/build/internal/stricttar"
 )
 
@@ -42,7 +43,7 @@ func Own(path string) (bool, error) {
 		if err != nil {
 			return configThenManifest.MatchString(rest) && errors.Is(err, io.EOF), notEnd(err)
 		}
-		if rest == "" && header.Name == layerName(layers) {
+		if rest == "" && header.Name == layerName(layers) && layers < oci.MaxLayers {
 			layers++
 			continue
 		}

@@ -111,7 +111,7 @@ func ReadFrom(ctx context.Context, r io.Reader, opts ReadOptions) (*Contents, er
 	}
 	defer plain.Close()
 	m := newMembers(opts)
-	if err := m.read(ctx, plain); err != nil {
+	if err := m.read(ctx, contextio.NewReader(ctx, plain)); err != nil {
 		return nil, err
 	}
 	if _, err := io.Copy(io.Discard, input); err != nil { // to the last byte, for the sum

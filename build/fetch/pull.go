@@ -160,7 +160,7 @@ func (p *puller) pull(ctx context.Context, h catalogue.Helper) (Tarball, error) 
 	}
 
 	t := Tarball{Helper: h, Path: filepath.Join(p.opts.Dir, h.String()+".tar"), Missing: missing}
-	if t.Origin, err = release.OriginOf(t.Path); err != nil {
+	if t.Origin, err = release.OriginOf(ctx, t.Path); err != nil {
 		return fail(err)
 	}
 	source := reference + "@" + root.Digest.String()

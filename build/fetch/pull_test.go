@@ -148,7 +148,7 @@ func TestPull(t *testing.T) {
 		if tarball.Origin.Digest != image.digest || tarball.Origin.Source != ref || tarball.Kept || tarball.Helper.String() != image.helper {
 			t.Errorf("%s: got %+v, want %s of %s", image.helper, tarball, image.digest, ref)
 		}
-		if same, err := tarball.Origin.Describes(tarball.Path); !same {
+		if same, err := tarball.Origin.Describes(t.Context(), tarball.Path); !same {
 			t.Errorf("%s: the record is of other bytes: %v", image.helper, err)
 		}
 		index, err := extracted(t, tarball.Path).ImageIndex()

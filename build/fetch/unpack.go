@@ -83,7 +83,7 @@ func Unpack(ctx context.Context, file string, opts UnpackOptions) (_ Unpacked, e
 	if len(u.found.Tarballs) == 0 {
 		return Unpacked{}, fmt.Errorf("%s: %w", file, u.nothing())
 	}
-	if err := u.compare(); err != nil {
+	if err := u.compare(ctx); err != nil {
 		return Unpacked{}, err
 	}
 	return u.found, u.publish()
@@ -198,11 +198,11 @@ func (u *unpacker) nothing() error {
 }
 
 // compare compares the tarballs with those that are in the directory already.
-func (u *unpacker) compare() error {
+func (u *unpacker) compare(ctx context.Context) error {
 	var errs []error
 	for i := range u.found.Tarballs {
 		t := &u.found.Tarballs[i]
-		before, err := release.OriginOf(t.Path)
+		before, err := release.OriginOf(ctx, t.Path)
 		errs = append(errs, err)
 		if before.SHA256 == t.Origin.SHA256 {
 			t.Kept, t.Origin = true, before

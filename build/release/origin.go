@@ -3,6 +3,7 @@ package release
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,7 +75,7 @@ func (o Origin) Write(tarball string) error {
 // OriginOf returns the origin of tarball, or the zero Origin if there is no
 // tarball. A tarball without a record, or with one that does not match it, was
 // not fetched by pretag: it must not be replaced, so it is an error.
-func OriginOf(tarball string) (Origin, error) {
+func OriginOf(ctx context.Context, tarball string) (Origin, error) {
 	if _, err := os.Lstat(tarball); errors.Is(err, fs.ErrNotExist) {
 		return Origin{}, nil
 	}
@@ -85,7 +86,7 @@ func OriginOf(tarball string) (Origin, error) {
 	if err != nil {
 		return Origin{}, err
 	}
-	same, err := o.Describes(tarball)
+	same, err := o.Describes(ctx, tarball)
 	if err == nil && !same {
 		err = fmt.Errorf("%s does not match its record %s; remove both", tarball, tarball+OriginSuffix)
 	}
@@ -93,12 +94,12 @@ func OriginOf(tarball string) (Origin, error) {
 }
 
 // Describes reports whether tarball has the size and the sha256 of o.
-func (o Origin) Describes(tarball string) (bool, error) {
+func (o Origin) Describes(ctx context.Context, tarball string) (bool, error) {
 	info, err := os.Stat(tarball)
 	if err != nil || info.Size() != o.Size {
 		return false, err
 	}
-	sum, err := SHA256File(tarball)
+	sum, err := SHA256File(ctx, tarball)
 	return sum == o.SHA256, err
 }
 

@@ -17,7 +17,7 @@ func TestOrigin(t *testing.T) {
 	}
 	want := func(of Origin, part string) {
 		t.Helper()
-		got, err := OriginOf(tarball)
+		got, err := OriginOf(t.Context(), tarball)
 		if part == "" && err != nil || part != "" && (err == nil || !strings.Contains(err.Error(), part)) {
 			t.Errorf("got error %v, want %q", err, part)
 		}

@@ -35,7 +35,7 @@ type Owned struct {
 
 // ReadOwned reads the records below the directory out, which need not exist. A file
 // named OwnedName that pretag did not write is an error. The caller holds a lock.
-func ReadOwned(out string) (*Owned, error) {
+func ReadOwned(ctx context.Context, out string) (*Owned, error) {
 	o := &Owned{out, map[string][]string{}}
 	file := filepath.Join(out, OwnedName)
 	data, err := os.ReadFile(file)
@@ -49,7 +49,7 @@ func ReadOwned(out string) (*Owned, error) {
 		}
 		o.add(fields[2], fields[1])
 	}
-	return o, errors.Join(o.addManifest(), o.addRecords())
+	return o, errors.Join(o.addManifest(ctx), o.addRecords(ctx))
 }
 
 func (o *Owned) add(name, sum string) {
@@ -60,7 +60,7 @@ func (o *Owned) add(name, sum string) {
 
 // addManifest adds what manifest.json and SHA256SUMS list. Files of these names that
 // cannot be read, or that pretag did not write, list nothing.
-func (o *Owned) addManifest() error {
+func (o *Owned) addManifest(ctx context.Context) error {
 	m, err := ReadManifest(o.out)
 	if err != nil {
 		return nil //nolint:nilerr // a foreign manifest.json
@@ -71,7 +71,7 @@ func (o *Owned) addManifest() error {
 	for _, p := range m.Packages {
 		o.add(path.Join(p.Format, p.File), p.SHA256)
 	}
-	manifest, err := SHA256File(filepath.Join(o.out, ManifestName))
+	manifest, err := SHA256File(ctx, filepath.Join(o.out, ManifestName))
 	if err != nil {
 		return err
 	}
@@ -82,14 +82,14 @@ func (o *Owned) addManifest() error {
 	for name, sum := range sums {
 		o.add(name, sum)
 	}
-	sum, err := SHA256File(filepath.Join(o.out, SumsName))
+	sum, err := SHA256File(ctx, filepath.Join(o.out, SumsName))
 	o.add(SumsName, sum)
 	return err
 }
 
 // addRecords adds the archives and tarballs of ArchivesDir that have a record, and
 // the records.
-func (o *Owned) addRecords() error {
+func (o *Owned) addRecords(ctx context.Context) error {
 	dir := filepath.Join(o.out, ArchivesDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +114,7 @@ func (o *Owned) addRecords() error {
 			continue
 		}
 		o.add(path.Join(ArchivesDir, name), sum)
-		record, err := SHA256File(filepath.Join(dir, entry.Name()))
+		record, err := SHA256File(ctx, filepath.Join(dir, entry.Name()))
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (o *Owned) Has(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	sum, err := SHA256File(file)
+	sum, err := SHA256File(ctx, file)
 	if err != nil || !slices.Contains(o.sums[name], sum) {
 		return false, err
 	}
@@ -207,7 +207,7 @@ func (o *Owned) Publish(ctx context.Context, staged string) ([]string, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		sums[name], err = SHA256File(filepath.Join(staged, name))
+		sums[name], err = SHA256File(ctx, filepath.Join(staged, name))
 		return errors.Join(err, context.Cause(ctx))
 	})
 	if err != nil {

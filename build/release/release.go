@@ -1,15 +1,18 @@
 // Package release holds the records that all stages share: archives, inputs,
 // packages, the manifest, and the names of files below OUT. It imports nothing
-// else of this project, except for the helper that writes a file atomically.
+// else of this project, except for helpers below internal.
 package release
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"io"
 	"os"
+
+	"pretag/build/internal/contextio"
 )
 
 // Names below OUT.
@@ -44,15 +47,15 @@ type Package struct {
 	Archives []string `json:"archives,omitempty"`
 }
 
-// SHA256File returns the sha256 of a file, in hex.
-func SHA256File(path string) (string, error) {
+// SHA256File returns the sha256 of a file, in hex. It reads until ctx ends.
+func SHA256File(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
 	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	if _, err := io.Copy(sum, contextio.NewReader(ctx, f)); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil

@@ -151,13 +151,9 @@ func (i *image) installed(ctx context.Context, l *licenses) iter.Seq2[software, 
 func (l *licenses) apk(ctx context.Context, data []byte) iter.Seq2[software, error] {
 	return func(yield func(software, error) bool) {
 		for block := range bytes.SplitSeq(data, []byte("\n\n")) {
-			if ctx.Err() != nil {
-				yield(software{}, context.Cause(ctx))
-				return
-			}
-			s := software{kind: "apk", files: apkFiles(block)}
+			s := software{kind: "apk", files: apkFiles(ctx, block)}
 			words := ""
-			for key, value := range apkFields(block) {
+			for key, value := range apkFields(ctx, block) {
 				switch key {
 				case "P":
 					s.name = string(value)
@@ -173,6 +169,10 @@ func (l *licenses) apk(ctx context.Context, data []byte) iter.Seq2[software, err
 					s.source = string(value)
 				}
 			}
+			if ctx.Err() != nil {
+				yield(software{}, context.Cause(ctx))
+				return
+			}
 			if s.name == "" {
 				continue
 			}
@@ -183,9 +183,13 @@ func (l *licenses) apk(ctx context.Context, data []byte) iter.Seq2[software, err
 	}
 }
 
-func apkFields(block []byte) iter.Seq2[string, []byte] {
+// apkFields yields the fields of a package until ctx ends.
+func apkFields(ctx context.Context, block []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		for line := range bytes.Lines(block) {
+			if ctx.Err() != nil {
+				return
+			}
 			key, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(":"))
 			if len(key) == 1 && !yield(string(key), value) {
 				return
@@ -195,10 +199,10 @@ func apkFields(block []byte) iter.Seq2[string, []byte] {
 }
 
 // apkFiles yields the files of a package, which follow the lines of their directories.
-func apkFiles(block []byte) iter.Seq[string] {
+func apkFiles(ctx context.Context, block []byte) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		dir := ""
-		for key, value := range apkFields(block) {
+		for key, value := range apkFields(ctx, block) {
 			if key == "F" {
 				dir = string(value)
 			}
@@ -225,7 +229,7 @@ type diversion struct{ to, except string }
 // status reads dpkg's status, or a file of distroless's status.d.
 func (d *dpkg) status(ctx context.Context, database string, data []byte) iter.Seq2[software, error] {
 	return func(yield func(software, error) bool) {
-		if err := d.begin(); err != nil {
+		if err := d.begin(ctx); err != nil {
 			yield(software{}, err)
 			return
 		}
@@ -255,24 +259,25 @@ func (d *dpkg) status(ctx context.Context, database string, data []byte) iter.Se
 
 // begin reads the diversions, three lines each: from, to, and the package whose file
 // is not moved, or a colon (dpkg 1.21, src/common/divertdb.c).
-func (d *dpkg) begin() error {
+func (d *dpkg) begin(ctx context.Context) error {
 	if d.diversions != nil {
 		return nil
 	}
 	d.diversions, d.copyrights, d.listed = map[string]diversion{}, map[*file]string{}, map[string]bool{}
 	const most = 10_000
 	var lines []string
+	number := 0
 	for line := range bytes.Lines(d.image.content(dpkgDiversions)) {
+		if number++; number > 3*most {
+			return fmt.Errorf("/%s has more than %d diversions", dpkgDiversions, most)
+		}
 		lines = append(lines, strings.TrimSuffix(string(line), "\n"))
 		if len(lines) == 3 {
 			d.diversions[lines[0]] = diversion{lines[1], lines[2]}
 			lines = lines[:0]
 		}
-		if len(d.diversions) > most {
-			return fmt.Errorf("/%s has more than %d diversions", dpkgDiversions, most)
-		}
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // files yields the files of a package as dpkg, or distroless, lists them.

@@ -165,6 +165,15 @@ func TestContext(t *testing.T) {
 			}
 		}
 	}
+	if err := (&dpkg{image: i, licenses: l}).begin(ctx); !errors.Is(err, stop) {
+		t.Errorf("diversions: error %v, want %v", err, stop)
+	}
+	for file := range apkFiles(ctx, []byte("F:d\nR:x\n")) {
+		t.Errorf("files of apk: %s", file)
+	}
+	if err := newBuilder(i, release.Archive{}).build(ctx); !errors.Is(err, stop) {
+		t.Errorf("build without programs: error %v, want %v", err, stop)
+	}
 	i.programs = []program{{name: "p", file: &file{}}}
 	if err := newBuilder(i, release.Archive{}).build(ctx); !errors.Is(err, stop) {
 		t.Errorf("build: error %v, want %v", err, stop)

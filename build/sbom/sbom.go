@@ -218,6 +218,9 @@ func (b *builder) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if ctx.Err() != nil { // a list of files may have ended early
+		return context.Cause(ctx)
+	}
 	d := b.document
 	d.OtherLicenses, d.DocumentComment = b.licenses.extracted(), strings.Join(b.image.warnings, "\n")
 	slices.SortFunc(d.Packages[1:], func(a, b *spdx.Package) int {

@@ -57,7 +57,7 @@ func OnDisk(ctx context.Context, out string) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	owned, err := release.ReadOwned(out)
+	owned, err := release.ReadOwned(ctx, out)
 	if err != nil {
 		return Report{}, err
 	}

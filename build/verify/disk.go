@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"pretag/build/archive"
+	"pretag/build/internal/contextio"
 	"pretag/build/release"
 )
 
@@ -52,12 +53,12 @@ func Disk(ctx context.Context, d Delivery) ([]Result, error) {
 		checks = append(checks, diskCheck{path.Join("helper-images", f.Name), "archive", func() []string { return checkArchive(ctx, f) }})
 	}
 	for _, p := range d.Packages {
-		checks = append(checks, diskCheck{path.Join(p.Format, p.File), "package", func() []string { return d.checkPackage(p) }})
+		checks = append(checks, diskCheck{path.Join(p.Format, p.File), "package", func() []string { return d.checkPackage(ctx, p) }})
 	}
 	checks = append(
 		checks,
 		diskCheck{release.ManifestName, "files", d.checkFiles},
-		diskCheck{release.SumsName, "sums", d.checkSums},
+		diskCheck{release.SumsName, "sums", func() []string { return d.checkSums(ctx) }},
 	)
 	for _, c := range d.More {
 		checks = append(checks, diskCheck{c.Subject, c.Name, func() []string { return lines(c.Do()) }})
@@ -113,9 +114,9 @@ func line(lines []string, n int) string {
 
 // checkPackage reads the package back. The archives that it should carry are
 // compared with those in OUT, as are their records.
-func (d Delivery) checkPackage(p release.Package) []string {
+func (d Delivery) checkPackage(ctx context.Context, p release.Package) []string {
 	var problems []string
-	size, sum, err := digest(p.Path)
+	size, sum, err := digest(ctx, p.Path)
 	if err != nil {
 		return lines(err)
 	}
@@ -208,10 +209,10 @@ func (d Delivery) checkFiles() []string {
 }
 
 // checkSums recomputes every sum, and reports files of manifest.json without one.
-func (d Delivery) checkSums() []string {
+func (d Delivery) checkSums(ctx context.Context) []string {
 	var problems []string
 	for _, name := range slices.Sorted(maps.Keys(d.Sums)) {
-		_, got, err := digest(filepath.Join(d.Dir, name))
+		_, got, err := digest(ctx, filepath.Join(d.Dir, name))
 		if err != nil {
 			problems = append(problems, lines(err)...)
 		} else if want := d.Sums[name]; got != want {
@@ -226,13 +227,13 @@ func (d Delivery) checkSums() []string {
 	return problems
 }
 
-func digest(path string) (size int64, sum string, err error) {
+func digest(ctx context.Context, path string) (size int64, sum string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0, "", err
 	}
 	defer f.Close()
 	h := sha256.New()
-	size, err = io.Copy(h, f)
+	size, err = io.Copy(h, contextio.NewReader(ctx, f))
 	return size, hex.EncodeToString(h.Sum(nil)), err
 }

@@ -61,7 +61,7 @@ func delivery(t *testing.T) Delivery {
 func (d *Delivery) record(t *testing.T) {
 	t.Helper()
 	for n, p := range d.Packages {
-		size, sum, err := digest(p.Path)
+		size, sum, err := digest(t.Context(), p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func (d *Delivery) record(t *testing.T) {
 				continue
 			}
 			name := path.Join(folder, entry.Name())
-			if _, d.Sums[name], err = digest(filepath.Join(d.Dir, name)); err != nil {
+			if _, d.Sums[name], err = digest(t.Context(), filepath.Join(d.Dir, name)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -31,16 +31,16 @@ func Paragraphs(ctx context.Context, data []byte) iter.Seq2[Paragraph, error] {
 			value.Reset()
 		}
 		for line := range bytes.Lines(data) {
+			if ctx.Err() != nil {
+				yield(nil, context.Cause(ctx))
+				return
+			}
 			number++
 			text := strings.TrimRight(string(line), " \t\r\n")
 			switch {
 			case text == "":
 				if endField(); len(p) == 0 {
 					continue
-				}
-				if ctx.Err() != nil {
-					yield(nil, context.Cause(ctx))
-					return
 				}
 				if !yield(p, nil) {
 					return

@@ -66,8 +66,10 @@ func TestContext(t *testing.T) {
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stop)
-	if got, err := read(ctx, "a: b\n\nc: d\n\n"); err != stop || len(got) > 0 {
-		t.Errorf("%d paragraphs, error %v, want none and %v", len(got), err, stop)
+	for _, text := range []string{"a: b\n\nc: d\n\n", "a: b\n c\n", "\n\n"} {
+		if got, err := read(ctx, text); err != stop || len(got) > 0 {
+			t.Errorf("%q: %d paragraphs, error %v, want none and %v", text, len(got), err, stop)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/contextio"
 	"pretag/build/linuxpkg"
 	"pretag/build/release"
 )
@@ -144,7 +145,7 @@ func add(ctx context.Context, w *tar.Writer, top string, p release.Package, mtim
 		return err
 	}
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(w, sum), f); err != nil {
+	if _, err := io.Copy(io.MultiWriter(w, sum), contextio.NewReader(ctx, f)); err != nil {
 		return fmt.Errorf("%s: %w; run the package target again", p.Path, err)
 	}
 	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != p.SHA256 {
