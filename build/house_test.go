@@ -16,7 +16,7 @@ func TestImports(t *testing.T) {
 		"catalogue":  "",
 		"demo":       "catalogue",
 		"engine":     "",
-		"fetch":      "catalogue linuxpkg/pkgread",
+		"fetch":      "catalogue linuxpkg linuxpkg/pkgread",
 		"inspect":    "archive catalogue linuxpkg/pkgread provenance sbom sign tarball",
 		"linuxpkg":   "catalogue",
 		"loader":     "catalogue",

@@ -12,13 +12,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/stricttar"
+	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
 )
@@ -264,9 +264,6 @@ func findRevision(program io.Reader) (string, error) {
 	}
 }
 
-// iteration is a package release that PACKAGES_ITERATION can repeat.
-var iteration = regexp.MustCompile(`^[1-9][0-9]*$`)
-
 // Settings returns the variables that rebuild the package, in a form that can be
 // pasted into a shell.
 func (u Unpacked) Settings(c *catalogue.Catalogue) string {
@@ -286,7 +283,7 @@ func (u Unpacked) Settings(c *catalogue.Catalogue) string {
 	if err != nil { // the version could be anything, so it is not offered to a shell
 		text = "RUNNER_VERSION=<version of GitLab Runner>"
 	}
-	if iteration.MatchString(u.Release) {
+	if _, err := linuxpkg.ParseIteration(u.Release); err == nil {
 		text += " PACKAGES_ITERATION=" + u.Release
 	}
 	var names, usual []string

@@ -278,6 +278,7 @@ func TestSettings(t *testing.T) {
 		want  string
 	}{
 		{Unpacked{Version: "19.3.0", Release: "2"}, "RUNNER_VERSION=19.3.0 PACKAGES_ITERATION=2"},
+		{Unpacked{Version: "19.3.0", Release: "1~bpo12+1"}, "RUNNER_VERSION=19.3.0 PACKAGES_ITERATION=1~bpo12+1"},
 		{Unpacked{Version: "19.4.0~beta.7.g0123abc", Release: "1; x"}, "RUNNER_VERSION=19.4.0~beta.7.g0123abc"},
 		{Unpacked{Version: "0.0.0~latest"}, "RUNNER_VERSION=latest"},
 		{Unpacked{Version: "16.7.0", Revision: "12335144"}, "RUNNER_VERSION=16.7.0 RUNNER_REVISION=12335144"},
