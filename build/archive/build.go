@@ -421,7 +421,8 @@ func (o Options) missing(inputs []input) error {
 			count++
 			fmt.Fprintf(&b, "\n  %s (%s.tar or prebuilt-%s.tar.xz)", in.helper, in.helper, in.helper)
 			if _, err := os.Stat(o.path(in.helper)); err == nil {
-				fmt.Fprintf(&b, "; %s has lost its record %s", o.path(in.helper), in.helper.File()+release.InfoSuffix)
+				fmt.Fprintf(&b, ": its archive %s exists, but not the record %s; copy the record next to it from where the archive was made, or provide the tarball",
+					o.path(in.helper), in.helper.File()+release.InfoSuffix)
 			}
 		}
 	}
