@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
@@ -101,7 +103,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 // packages makes everything but the archives and loaders in the directory stage. It returns the
 // packages and the names of all delivered files.
 func (c Config) packages(ctx context.Context, stage string, archives []release.Archive, loaders map[string]string, signer *sign.Signer, ui *UI) ([]release.Package, []string, error) {
-	documents, err := sboms(ctx, archives, filepath.Join(stage, release.SBOMDir), ui)
+	documents, err := c.sboms(ctx, archives, filepath.Join(stage, release.SBOMDir), ui)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,27 +120,34 @@ func (c Config) packages(ctx context.Context, stage string, archives []release.A
 	return result.Packages, delivered, err
 }
 
-// sboms writes the SBOM and the license texts of each archive, and warns of SBOMs that
-// may lack packages.
-func sboms(ctx context.Context, archives []release.Archive, dir string, ui *UI) (map[string][]linuxpkg.Document, error) {
+// sboms writes the SBOM and the license texts of each archive, JOBS at a time, and warns
+// of SBOMs that may lack packages.
+func (c Config) sboms(ctx context.Context, archives []release.Archive, dir string, ui *UI) (map[string][]linuxpkg.Document, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	warnings := make([][]string, len(archives))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(c.Jobs)
 	documents := map[string][]linuxpkg.Document{}
-	for _, f := range archives {
+	for i, f := range archives {
 		bill := filepath.Join(dir, sbom.Name(f.Name))
-		document, err := sbom.Write(ctx, bill, f)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Helper, err)
-		}
-		for _, warning := range document.Summary().Warnings {
+		licenses := filepath.Join(dir, strings.TrimSuffix(f.Name, catalogue.Suffix)+".licences.txt")
+		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bill}, {Kind: linuxpkg.Licences, Path: licenses}}
+		group.Go(func() error {
+			document, err := sbom.Write(groupCtx, bill, f)
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.Helper, err)
+			}
+			warnings[i] = document.Summary().Warnings
+			return atomicfile.WriteBytes(licenses, document.Licenses())
+		})
+	}
+	err := group.Wait()
+	for i, f := range archives {
+		for _, warning := range warnings[i] {
 			ui.Warn("%s: the SBOM may be incomplete: %s", f.Helper, warning)
 		}
-		licences := filepath.Join(dir, strings.TrimSuffix(f.Name, catalogue.Suffix)+".licences.txt")
-		if err := atomicfile.WriteBytes(licences, document.Licenses()); err != nil {
-			return nil, err
-		}
-		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bill}, {Kind: linuxpkg.Licences, Path: licences}}
 	}
-	return documents, nil
+	return documents, err
 }

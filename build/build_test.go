@@ -366,6 +366,52 @@ func TestPackageMergedFolders(t *testing.T) {
 	}
 }
 
+// An archive without its tarball and its record is called what it is.
+func TestArchiveWithoutRecord(t *testing.T) {
+	b := newBench(t, "alpine-x86_64.tar")
+	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
+		t.Fatal(err)
+	}
+	name := "prebuilt-alpine-x86_64.docker.tar.zst"
+	path := b.path("out", "helper-images", name)
+	if err := errors.Join(os.Remove(b.path("in", "alpine-x86_64.tar")), os.Remove(path+".info")); err != nil {
+		t.Fatal(err)
+	}
+	want := "alpine-x86_64 (alpine-x86_64.tar or prebuilt-alpine-x86_64.tar.xz): its archive " + path + " exists, but not the record " + name + ".info; copy the record next to it"
+	for _, inputs := range []string{b.path("in"), b.path("out", "helper-images")} {
+		testutil.WantError(t, b.run(t, archives, "HELPERS=alpine-x86_64", "HELPER_IMAGES="+inputs), want)
+	}
+}
+
+// SBOMs are made side by side, and their warnings are in the order of the helpers.
+func TestSBOMWarnings(t *testing.T) {
+	b := newBench(t)
+	helpers := []string{"alpine-x86_64", "alpine-arm64", "alpine-s390x", "ubuntu-arm64"}
+	for _, name := range helpers {
+		b.input(t, name+".tar", testutil.Rootfs(t, name, testutil.File("var/lib/rpm/Packages.db", "RpmP")))
+	}
+	if err := b.run(t, build.Package, "HELPERS="+strings.Join(helpers, ","), "FORMATS=deb", "JOBS=4"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(b.err.String()) {
+		if helper, _, found := strings.Cut(strings.TrimPrefix(line, "warning: "), ": the SBOM may be incomplete: "); found {
+			got = append(got, helper)
+		}
+	}
+	m, err := release.ReadManifest(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, f := range m.Archives {
+		want = append(want, f.Helper)
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(got) != len(helpers) {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
 // Without the tarball a record must fit its archive and the variables.
 func TestPackageDoubtsRecords(t *testing.T) {
 	t.Parallel()
@@ -509,8 +555,13 @@ func TestArchivesCleansUp(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "alpine-x86_64.tar")
 	left := b.path("elsewhere", "helper-images", ".prebuilt-alpine-x86_64.docker.tar.zst.123.pretag-tmp")
-	others := b.path("elsewhere", "demo", "rpm", ".a.rpm.123.pretag-tmp")
-	for _, file := range []string{left, others} {
+	stage := b.path("elsewhere", ".stage.123.pretag-tmp", "rpm", "a.rpm")
+	others := []string{
+		b.path("elsewhere", "demo", "helper-images", ".a.docker.tar.zst.123.pretag-tmp"), // of another OUT
+		b.path("elsewhere", "rpm", ".stage.123.pretag-tmp"),                              // OUT may be out/rpm for another run
+		b.path("elsewhere", ".notes.pretag-tmp"), b.path("elsewhere", "x.1.pretag-tmp"),  // the user's
+	}
+	for _, file := range append(others, left, stage) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -524,16 +575,20 @@ func TestArchivesCleansUp(t *testing.T) {
 	if err := b.run(t, archives, "HELPERS=alpine-x86_64"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(left); !os.IsNotExist(err) {
-		t.Errorf("%s is still there (%v)", left, err)
+	for _, file := range []string{left, stage} {
+		if _, err := os.Stat(file); !os.IsNotExist(err) {
+			t.Errorf("%s is still there (%v)", file, err)
+		}
 	}
-	if _, err := os.Stat(others); err != nil { // of another OUT
-		t.Error(err)
+	for _, file := range others {
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := b.run(t, build.Clean); err != nil {
 		t.Fatal(err)
 	}
-	if files := tree(t, b.path("elsewhere")); len(files) > 0 {
+	if files := tree(t, b.path("elsewhere")); len(files) != len(others)-1 { // the demo's is clean's to remove
 		t.Errorf("left by clean: %v", files)
 	}
 }

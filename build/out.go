@@ -63,10 +63,10 @@ func (c Config) unsign(owned *release.Owned, delivered []string) error {
 	return nil
 }
 
-// retire removes pretag's packages of other versions, which must not be published next
-// to these, and names pretag's other files that a former build delivered.
+// retire removes pretag's packages and bundles of other versions, which must not be
+// published next to these, and names pretag's other files that a former build delivered.
 func (c Config) retire(ctx context.Context, owned *release.Owned, packages []release.Package, delivered []string, ui *UI) error {
-	former, err := owned.Former(ctx, delivered, release.DeliveryDirs()...)
+	former, err := owned.Former(ctx, delivered, append(release.DeliveryDirs(), bundle.Dir)...)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,14 @@ func (c Config) retire(ctx context.Context, owned *release.Owned, packages []rel
 	}
 	var old, left []string
 	for _, name := range former {
-		dir := path.Dir(name)
-		if dir != release.RPM && dir != release.Deb {
+		switch path.Dir(name) {
+		case bundle.Dir:
+			if !versions[bundle.Version(path.Base(name))] {
+				old = append(old, name)
+			}
+			continue
+		case release.RPM, release.Deb:
+		default:
 			left = append(left, name)
 			continue
 		}
@@ -98,7 +104,7 @@ func (c Config) retire(ctx context.Context, owned *release.Owned, packages []rel
 		if err := owned.Remove(old...); err != nil {
 			return err
 		}
-		ui.Say("removed %d packages of another version that a former build left: %s", len(old), strings.Join(old, ", "))
+		ui.Say("removed %d packages and bundles of another version, which a former build left: %s", len(old), strings.Join(old, ", "))
 	}
 	if len(left) > 0 {
 		ui.Warn("left by a former build: %s (%d files in all); clean removes them", filepath.Join(c.Out, left[0]), len(left))
@@ -114,7 +120,7 @@ func Clean(ctx context.Context, c Config, ui *UI) error {
 	}
 	demo := filepath.Join(c.Out, demoDir)
 	dirs := []string{c.Out}
-	for _, dir := range []string{filepath.Join(c.Out, release.ArchivesDir), demo} {
+	for _, dir := range []string{filepath.Join(c.Out, release.ArchivesDir), demo, filepath.Join(demo, release.ArchivesDir)} {
 		if _, err := os.Stat(dir); err == nil {
 			dirs = append(dirs, dir)
 		}
@@ -158,12 +164,9 @@ func removeEmpty(dir string) {
 	}
 }
 
-// cleanUp removes the unfinished files of a killed run. It leaves the directories
-// of other targets, which may be running.
+// cleanUp removes the unfinished files of a killed run from the two directories that
+// hold any, and that the caller has locked: files are staged in OUT, and archives are
+// written where they will be.
 func cleanUp(out string) error {
-	var errs []error
-	for _, dir := range append(subdirs(), ".") {
-		errs = append(errs, atomicfile.Clean(filepath.Join(out, dir)))
-	}
-	return errors.Join(errs...)
+	return errors.Join(atomicfile.Clean(out), atomicfile.Clean(filepath.Join(out, release.ArchivesDir)))
 }

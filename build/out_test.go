@@ -139,21 +139,34 @@ func TestInputIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Packages of two versions never lie side by side.
+// Packages and bundles of two versions never lie side by side.
 func TestPackageOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	b := newShared(t, "alpine-x86_64.tar")
+	const oldDeb, oldBundle = "deb/gitlab-runner-helper-images_19.3.0-1_amd64.deb", "bundle/gitlab-runner-helper-images-19.3.0-1-deb-amd64.tar"
 	for _, version := range []string{"19.3.0", "19.2.0"} {
 		if err := b.shared(t, packageWithoutLoaders, "HELPERS=alpine-x86_64", "RUNNER_VERSION="+version); err != nil {
 			t.Fatal(err)
 		}
+		if version == "19.3.0" {
+			for range 2 { // package of the same version leaves bundles
+				if err := b.shared(t, build.Bundle); err != nil {
+					t.Fatal(err)
+				}
+				if err := b.shared(t, packageWithoutLoaders, "HELPERS=alpine-x86_64"); err != nil {
+					t.Fatal(err)
+				}
+				if files := tree(t, b.path("out")); files[oldDeb] == "" || files[oldBundle] == "" {
+					t.Errorf("files: %q", slices.Sorted(maps.Keys(files)))
+				}
+			}
+		}
 	}
-	const old = "deb/gitlab-runner-helper-images_19.3.0-1_amd64.deb"
-	if !strings.Contains(b.err.String(), "packages of another version that a former build left: "+old) {
+	if !strings.Contains(b.err.String(), "removed 6 packages and bundles of another version, which a former build left: bundle/gitlab-runner") {
 		t.Errorf("reported:\n%s", &b.err)
 	}
 	files := tree(t, b.path("out"))
-	if _, ok := files[old]; ok || files["deb/gitlab-runner_amd64.deb"] == "" {
+	if files[oldDeb] != "" || files[oldBundle] != "" || files["deb/gitlab-runner_amd64.deb"] == "" {
 		t.Errorf("files: %q", slices.Sorted(maps.Keys(files)))
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"syscall"
 )
 
@@ -54,6 +54,10 @@ func WriteBytes(path string, data []byte) error {
 	})
 }
 
+// unfinished matches the names that Write, and os.MkdirTemp with TempSuffix, give:
+// os.CreateTemp puts a number in place of the star.
+var unfinished = regexp.MustCompile(`^\..+\.[0-9]+` + regexp.QuoteMeta(TempSuffix) + `$`)
+
 // Clean removes unfinished files and directories of a killed process from dir. The
 // caller prevents other processes from writing there.
 func Clean(dir string) error {
@@ -63,7 +67,7 @@ func Clean(dir string) error {
 	}
 	errs := []error{err}
 	for _, entry := range entries {
-		if name := entry.Name(); strings.HasPrefix(name, ".") && strings.HasSuffix(name, TempSuffix) {
+		if name := entry.Name(); unfinished.MatchString(name) {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 		}
 	}

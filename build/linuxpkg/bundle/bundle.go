@@ -70,7 +70,7 @@ func Of(m release.Manifest) []Bundle {
 			serves := func(archive string) bool { return hosts[p.Format+" "+archive] == b.Arch }
 			if p.Format == b.Format && (p.Arch == b.Arch || p.Arch == linuxpkg.NoArch(p.Format) && slices.ContainsFunc(p.Archives, serves)) {
 				b.Packages = append(b.Packages, p)
-				b.Name = fmt.Sprintf("gitlab-runner-helper-images-%s-%s-%s.tar", p.Version, b.Format, b.Arch)
+				b.Name = fmt.Sprintf("%s%s-%s-%s.tar", prefix, p.Version, b.Format, b.Arch)
 			}
 		}
 	}
@@ -79,6 +79,16 @@ func Of(m release.Manifest) []Bundle {
 		all = append(all, *bundles[key])
 	}
 	return all
+}
+
+// prefix begins the names of bundles.
+const prefix = "gitlab-runner-helper-images-"
+
+// Version returns the version of the packages in the bundle of this base name.
+func Version(name string) string {
+	version, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "-"+release.RPM+"-")
+	version, _, _ = strings.Cut(version, "-"+release.Deb+"-")
+	return version
 }
 
 // Write writes a bundle: a directory with the packages, a README, SHA256SUMS and, if
