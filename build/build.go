@@ -61,6 +61,9 @@ func archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) 
 // that another machine made needs no tarball here, only its record. The rest gets its
 // names in OUT when all of it is complete.
 func Package(ctx context.Context, c Config, ui *UI) error {
+	if c.DryRun {
+		return c.list(ctx, ui)
+	}
 	unlock, err := c.lock()
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +29,7 @@ import (
 	"pretag/build/catalogue"
 	"pretag/build/inspect"
 	"pretag/build/internal/ociarchive"
+	"pretag/build/internal/text"
 	"pretag/build/release"
 	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
@@ -298,6 +300,71 @@ func TestArchivesComparesPlatform(t *testing.T) {
 	if want := "image is for linux/amd64, want linux/arm/v7"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want one that holds %q", err, want)
 	}
+}
+
+// A dry run lists what package makes then, and writes nothing.
+func TestDryRun(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "alpine-x86_64.tar", "prebuilt-alpine-x86_64-pwsh.tar")
+	pairs := []string{"DRY_RUN=1", "RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest", "HELPER_IMAGES=" + b.path("in"), "OUT=" + b.path("out"), "HELPERS=alpine-x86_64,alpine-x86_64-pwsh"}
+	dryRun := func() error {
+		t.Helper()
+		b.out.Reset()
+		c, err := build.FromEnv(pairs, build.NeedVersionOrDryRun)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.LoaderArches = []string{}
+		return build.Package(t.Context(), c, &build.UI{Out: &b.out, Err: &b.err})
+	}
+	if err := dryRun(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.path("out")); !os.IsNotExist(err) {
+		t.Errorf("OUT was made: %v", err)
+	}
+	listed := strings.Split(strings.TrimSpace(b.out.String()), "\n")[1:]
+	if err := b.run(t, build.Package, pairs[len(pairs)-1]); err != nil {
+		t.Fatal(err)
+	}
+	m, err := release.ReadManifest(b.path("out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, b.dir)
+	if err := dryRun(); err != nil {
+		t.Fatal(err)
+	}
+	if !cmp.Equal(before, tree(t, b.dir)) {
+		t.Error("the second dry run wrote something")
+	}
+	built := strings.Split(strings.TrimSpace(b.out.String()), "\n")[1:]
+	if len(listed) != len(m.Packages) || len(built) != len(m.Packages) {
+		t.Fatalf("%d and %d packages listed, want %d:\n%s", len(listed), len(built), len(m.Packages), &b.out)
+	}
+	for i, p := range m.Packages {
+		unknown, archives := "0 B", "0 B"
+		if len(p.Archives) > 0 {
+			unknown, archives = "1 not built", text.Bytes(m.Archives[slices.IndexFunc(m.Archives, func(f release.Archive) bool { return f.Name == p.Archives[0] })].Size)
+		}
+		file, count := p.Format+"/"+p.File, fmt.Sprint(len(p.Archives))
+		for line, want := range map[string][]string{listed[i]: {file, p.Arch, "not built", count, unknown}, built[i]: {file, p.Arch, text.Bytes(p.Size), count, archives}} {
+			if got := strings.Fields(line); !slices.Equal(got, strings.Fields(strings.Join(want, " "))) {
+				t.Errorf("listed %q, want %q", got, want)
+			}
+		}
+	}
+	if err := errors.Join(os.RemoveAll(b.path("out")), os.Remove(b.path("in", "alpine-x86_64.tar"))); err != nil {
+		t.Fatal(err)
+	}
+	testutil.WantError(t, dryRun(), "no tarball for 1 of 2 helpers")
+	if !strings.Contains(b.out.String(), m.Packages[0].File) {
+		t.Errorf("a tarball that is missing hides the names:\n%s", &b.out)
+	}
+	_, err = build.FromEnv(pairs, build.NeedVersion)
+	testutil.WantError(t, err, `DRY_RUN="1": only the target package has a dry run`)
+	_, err = build.FromEnv([]string{"DRY_RUN=yes"}, build.NeedNothing)
+	testutil.WantError(t, err, `DRY_RUN="yes": want 1`)
 }
 
 // The same inputs give the same bytes in any directory, umask, time zone and with any

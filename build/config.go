@@ -43,6 +43,7 @@ type Config struct {
 	LoaderArches []string // in Go's words; nil for all that hosts of the packages need
 	LoaderDir    string   // directory of loaders that were built ahead; "" to build them
 	Jobs         int
+	DryRun       bool // only list what would be made
 
 	GoEnviron []string // NAME=value of what building a loader takes from the environment
 	Warnings  []string // for the user
@@ -53,8 +54,9 @@ type Need int
 
 // The needs. Values that are set are validated whatever the need.
 const (
-	NeedNothing Need = iota // that has no default
-	NeedVersion             // the Runner version to build for, and its time
+	NeedNothing         Need = iota // that has no default
+	NeedVersion                     // the Runner version to build for, and its time
+	NeedVersionOrDryRun             // the same, for the target that has a dry run
 )
 
 // FromEnv reads the configuration from NAME=value entries. All invalid variables

@@ -223,6 +223,11 @@ func variables() []variable {
 				return nil
 			},
 		},
+		{
+			name:  "DRY_RUN",
+			help:  "`1`: `package` only lists the packages that it would make, and writes nothing",
+			parse: (*reader).readDryRun,
+		},
 	}
 }
 
@@ -411,6 +416,17 @@ func (r *reader) readEngines(s string) error {
 		r.Engines = append(r.Engines, word)
 	}
 	return errors.Join(errs...)
+}
+
+func (r *reader) readDryRun(s string) error {
+	r.DryRun = s == "1"
+	switch {
+	case s != "" && s != "0" && s != "1":
+		return fmt.Errorf("%q: want 1, or 0 for none", s)
+	case r.DryRun && r.need != NeedVersionOrDryRun:
+		return fmt.Errorf("%q: only the target package has a dry run", s)
+	}
+	return nil
 }
 
 // list splits at commas. Spaces around an item, empty items and repeated items are dropped.

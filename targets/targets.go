@@ -33,7 +33,8 @@ func Archives(ctx context.Context) error {
 // It needs RUNNER_VERSION and the tarballs in HELPER_IMAGES. These variables matter
 // most: HELPERS, FORMATS, PACKAGE_LAYOUT, PACKAGES_ITERATION, GPG_KEY_PATH,
 // SOURCE_DATE_EPOCH. docs/variables.md lists all.
-func Package(ctx context.Context) error { return run(ctx, build.NeedVersion, build.Package) }
+// DRY_RUN=1 only lists the packages.
+func Package(ctx context.Context) error { return run(ctx, build.NeedVersionOrDryRun, build.Package) }
 
 // Loaders builds the program that runs on hosts, for each architecture, in OUT/loader.
 func Loaders(ctx context.Context) error { return run(ctx, build.NeedNothing, build.Loaders) }

@@ -24,9 +24,13 @@ type input struct {
 	stamp  filestamp.Stamp
 }
 
-// Inputs returns the paths of the tarballs that Build would read.
+// Inputs returns the paths of the tarballs that Build would read. A helper
+// that has neither a tarball nor an archive with its record is an error.
 func Inputs(ctx context.Context, o Options) ([]string, error) {
 	found, err := o.inputs(ctx)
+	if err == nil {
+		err = o.missing(found.inputs)
+	}
 	var paths []string
 	for _, in := range found.inputs {
 		if in.path != "" {

@@ -93,7 +93,8 @@ func hostsOf(v catalogue.Version, rows []row) (hosts []host, rest []row) {
 
 // hostWarnings returns what the user should know about the architectures of a
 // build, a line for each kind.
-func hostWarnings(opts Options, hosts []host, rest []row) []string {
+func hostWarnings(opts Options, rows []row) []string {
+	hosts, rest := hostsOf(opts.Version, rows)
 	var warnings, empty, flavored, unserved, noLoader []string
 	for _, h := range hosts {
 		goarch := h.platform.Architecture
@@ -103,7 +104,7 @@ func hostWarnings(opts Options, hosts []host, rest []row) []string {
 		case h.flavor != "":
 			flavored = append(flavored, goarch)
 		}
-		if opts.Loaders[goarch] == "" && !slices.Contains(noLoader, goarch) {
+		if _, ok := opts.Loaders[goarch]; !ok && !slices.Contains(noLoader, goarch) {
 			noLoader = append(noLoader, goarch)
 		}
 	}

@@ -8,13 +8,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/goreleaser/nfpm/v2"
@@ -115,6 +118,46 @@ func Build(ctx context.Context, opts Options, archives []release.Archive) (Resul
 	return result, nil
 }
 
+// List returns the packages that Build would make of these archives, without path, size
+// and sha256. It reads neither archives nor loaders, so they need not exist.
+func List(opts Options, archives []release.Archive) (Result, error) {
+	rows, err := match(opts, archives)
+	if err := errors.Join(opts.check(), err); err != nil {
+		return Result{}, err
+	}
+	var all []loader
+	for _, goarch := range slices.Sorted(maps.Keys(opts.Loaders)) {
+		all = append(all, loader{goarch: goarch})
+	}
+	result := Result{Warnings: hostWarnings(opts, rows)}
+	err = each(opts, rows, all, func(common, s source, i instance) error {
+		info, err := render(common, s, i.values)
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, r := range i.rows {
+			names = append(names, r.file.Name)
+		}
+		listed, err := record(i.values.Format, info, names)
+		result.Packages = append(result.Packages, listed)
+		return err
+	})
+	return result, err
+}
+
+// record returns the record of a package that is not written yet.
+func record(format string, info *nfpm.Info, archives []string) (release.Package, error) {
+	packager, err := nfpm.Get(format)
+	if err != nil {
+		return release.Package{}, err
+	}
+	return release.Package{
+		File: packager.ConventionalFileName(info), Format: format,
+		Name: info.Name, Version: info.Version + "-" + info.Release, Arch: info.Arch, Archives: archives,
+	}, nil
+}
+
 // write has nfpm write the package into out/<format>.
 func (p planned) write(out string) (release.Package, error) {
 	packager, err := nfpm.Get(p.format)
@@ -125,9 +168,9 @@ func (p planned) write(out string) (release.Package, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return release.Package{}, err
 	}
-	made := release.Package{
-		File: packager.ConventionalFileName(p.info), Format: p.format,
-		Name: p.info.Name, Version: p.info.Version + "-" + p.info.Release, Arch: p.info.Arch, Archives: p.archives,
+	made, err := record(p.format, p.info, p.archives)
+	if err != nil {
+		return release.Package{}, err
 	}
 	made.Path = filepath.Join(dir, made.File)
 	digest := sha256.New()

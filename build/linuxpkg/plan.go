@@ -37,47 +37,30 @@ type row struct {
 // newPlan fills the definitions in for archives and puts the small files that
 // the packages hold into the folder stage. All that is wrong is reported together.
 func newPlan(opts Options, archives []release.Archive, stage string) (plan, error) {
-	version := packageVersion(opts.Version)
 	rows, err := match(opts, archives)
 	if err := errors.Join(opts.check(), err); err != nil {
 		return plan{}, err
 	}
-	common, sources, err := readDefinitions(opts.Files)
-	if err != nil {
-		return plan{}, err
-	}
-
-	var (
-		p    plan
-		errs []error
-	)
-	hosts, rest := hostsOf(opts.Version, rows)
-	p.warnings = hostWarnings(opts, hosts, rest)
 	loaders, err := readLoaders(opts)
 	if err != nil {
 		return plan{}, err
 	}
-	for _, format := range opts.Formats {
-		base := values{
-			Format: format, Layout: opts.Layout, Arch: noArch(format), Version: version, Release: opts.Release, Runner: opts.Version, Date: opts.MTime.UTC(),
-			Maintainer: opts.Maintainer, Vendor: opts.Vendor, Homepage: opts.Homepage, Signed: opts.Sign != nil, files: opts.Files,
+	p := plan{warnings: hostWarnings(opts, rows)}
+	var errs []error
+	err = each(opts, rows, loaders, func(common, s source, i instance) error {
+		made, err := newPlanned(common, s, i, opts, stage)
+		if errors.As(err, &unwritten{}) {
+			return err
 		}
-		for _, s := range sources {
-			if !slices.Contains(s.raw.Layouts, opts.Layout) {
-				continue
-			}
-			for _, i := range instances(s.raw.Each, base, rows, rest, hosts, loaders) {
-				made, err := newPlanned(common, s, i, opts, stage)
-				if errors.As(err, &unwritten{}) {
-					return plan{}, fmt.Errorf("%s: %w", format, err)
-				}
-				if err != nil {
-					errs = append(errs, fmt.Errorf("%s: %w", format, err))
-					continue
-				}
-				p.packages = append(p.packages, made)
-			}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", i.values.Format, err))
+			return nil
 		}
+		p.packages = append(p.packages, made)
+		return nil
+	})
+	if err != nil {
+		return plan{}, err
 	}
 	seen := map[string]bool{}
 	for _, made := range p.packages {
@@ -88,6 +71,33 @@ func newPlan(opts Options, archives []release.Archive, stage string) (plan, erro
 		seen[key] = true
 	}
 	return p, errors.Join(errs...)
+}
+
+// each calls do for every package of a build, in the order of the formats and of the
+// definitions' file names.
+func each(opts Options, rows []row, loaders []loader, do func(common, s source, i instance) error) error {
+	common, sources, err := readDefinitions(opts.Files)
+	if err != nil {
+		return err
+	}
+	hosts, rest := hostsOf(opts.Version, rows)
+	for _, format := range opts.Formats {
+		base := values{
+			Format: format, Layout: opts.Layout, Arch: noArch(format), Version: packageVersion(opts.Version), Release: opts.Release, Runner: opts.Version, Date: opts.MTime.UTC(),
+			Maintainer: opts.Maintainer, Vendor: opts.Vendor, Homepage: opts.Homepage, Signed: opts.Sign != nil, files: opts.Files,
+		}
+		for _, s := range sources {
+			if !slices.Contains(s.raw.Layouts, opts.Layout) {
+				continue
+			}
+			for _, i := range instances(s.raw.Each, base, rows, rest, hosts, loaders) {
+				if err := do(common, s, i); err != nil {
+					return fmt.Errorf("%s: %w", format, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (opts Options) check() error {
