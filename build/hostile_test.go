@@ -3,7 +3,6 @@
 package build_test
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
@@ -12,9 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -139,117 +136,6 @@ func TestDamagedAnywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d cuts, %d flips", cut, flipped)
-}
-
-// Small inputs that would take much memory: the program stays below a bound, names the
-// file and leaves nothing.
-func TestHostileInputs(t *testing.T) {
-	p := compile(t)
-	zeros := make([]byte, 16<<20)
-	rootfs := testutil.Rootfs(t, "x")
-	open := rootfs[:len(rootfs)-1024] // without its end marker
-	file := func(size int64) []byte { // the header of a file of zeros
-		var b bytes.Buffer
-		if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "usr/zeros", Mode: 0o644, Size: size}); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	type row struct {
-		input []byte
-		want  string
-	}
-	rows := map[string]row{
-		"xz dictionary of 1.5 GiB": {testutil.Filter(t, rootfs, "xz", "--lzma2=dict=1536MiB", "-c"), "more than 256 MiB of history"},
-		"zstd window of 2 GiB":     {testutil.Filter(t, rootfs, "zstd", "--ultra", "-22", "--long=31", "-c"), "more than 256 MiB of history"},
-		"git-lfs pointer":          {[]byte("version https://git-lfs.github.com/spec/v1\n"), "git-lfs"},
-	}
-	for program, args := range map[string][]string{"gzip": {"-c"}, "xz": {"-1", "-c"}, "zstd": {"-c"}, "bzip2": {"-c"}} {
-		c := func(b []byte) []byte { return testutil.Filter(t, b, program, args...) }
-		many := bytes.Repeat(c(zeros), 640) // 10 GB
-		const bomb = "times its size"
-		rows[program+": 10 GB of zeros"] = row{many, "no entries"}
-		rows[program+": 10 GB of padding"] = row{append(c(rootfs), many...), bomb}
-		rows[program+": a file of 8 GB of zeros"] = row{append(c(append(bytes.Clone(open), file(8<<30-1<<20)...)), many...), bomb}
-		rows[program+": a file of 10 GB of zeros"] = row{append(c(append(bytes.Clone(open), file(10<<30)...)), many...), "claim more than"}
-		rows[program+": docker-archive with 10 GB of padding"] = row{append(c(layouts(t)["docker-archive"]), many...), bomb}
-		rows[program+": oci-archive with 10 GB of padding"] = row{append(c(layouts(t)["oci-archive"]), many...), bomb}
-	}
-	names := tarOfNames(t, 300_000)
-	docker := append(slices.Clip(testutil.Tar(t, testutil.File("manifest.json", "[]"))[:1024]), names...)
-	rows["300,000 files"] = row{testutil.Filter(t, names, "zstd", "-c"), "more than 262144 paths"}
-	rows["docker-archive of 300,000 files"] = row{testutil.Filter(t, docker, "zstd", "-c"), "more than 262144 entries"}
-	rows["docker-archive of 300,000 files, plain"] = row{docker, "more than 262144 entries"}
-
-	p.pairs = append(p.pairs, "HELPERS=alpine-x86_64")
-	const bound = 512 << 10 // kB
-	var peak int64
-	var slowest time.Duration
-	for name, row := range rows {
-		t.Run(name, func(t *testing.T) {
-			p.input(t, "alpine-x86_64", row.input)
-			c, text := p.command(t, "archives")
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			defer context.AfterFunc(ctx, func() { c.Process.Kill() })()
-			began := time.Now()
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			used := memory(c.Process.Pid)
-			_ = c.Wait() // the state tells
-			took := time.Since(began)
-			peak, slowest = max(peak, used), max(slowest, took)
-			t.Logf("%d bytes: %.1f s, %d MiB: %.200s", len(row.input), took.Seconds(), used>>10, text)
-			if c.ProcessState.ExitCode() != 1 || !strings.Contains(text.String(), row.want) || !strings.Contains(text.String(), "alpine-x86_64.tar: ") {
-				t.Errorf("status %d, want 1 and %q: %s", c.ProcessState.ExitCode(), row.want, text)
-			}
-			if used > bound {
-				t.Errorf("%d kB of memory, at most %d", used, bound)
-			}
-			p.clean(t)
-			if files := tree(t, p.folder("out")); len(files) > 0 {
-				t.Errorf("left behind: %d files", len(files))
-			}
-		})
-	}
-	t.Logf("%d rows: at most %d MiB and %.1f s", len(rows), peak>>10, slowest.Seconds())
-}
-
-// memory waits for a process and returns its peak memory in kB. A Rusage would include
-// this process: the kernel counts what a child shares with its parent before exec.
-func memory(pid int) (highest int64) {
-	for ; ; time.Sleep(time.Millisecond) {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		_, line, found := strings.Cut(string(status), "VmHWM:")
-		if err != nil || !found { // a zombie has no memory
-			return highest
-		}
-		var now int64
-		fmt.Sscan(line, &now)
-		highest = max(highest, now)
-	}
-}
-
-// tarOfNames returns a tar file of n empty files.
-func tarOfNames(t *testing.T, n int) []byte {
-	t.Helper()
-	one := testutil.Tar(t, testutil.File("usr/0000000", ""))[:512]
-	var b bytes.Buffer
-	for i := range n {
-		header := bytes.Clone(one)
-		copy(header[4:], fmt.Sprintf("%07d", i))
-		sum := 0
-		for at, c := range header {
-			if at >= 148 && at < 156 {
-				c = ' '
-			}
-			sum += int(c)
-		}
-		copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
-		b.Write(header)
-	}
-	return append(b.Bytes(), make([]byte, 1024)...)
 }
 
 // verify reports each changed byte, every few kB, of an archive, an rpm and a deb. If

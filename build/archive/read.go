@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -309,10 +308,12 @@ func (c *Contents) judgeConfig(member string, documents map[string][]byte) {
 		return
 	}
 	c.RawConfig, c.ImageID = body, fmt.Sprintf("sha256:%x", sha256.Sum256(body))
-	if err := json.Unmarshal(body, &c.Config); err != nil {
-		c.problem("config: %v", err)
+	config, err := oci.DecodeConfig(body)
+	if err != nil {
+		c.problem("%v", err)
 		return
 	}
+	c.Config = *config
 	c.Platform = platform.Of(&c.Config)
 	want := make([]string, len(c.Config.RootFS.DiffIDs))
 	for i, diffID := range c.Config.RootFS.DiffIDs {

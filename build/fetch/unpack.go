@@ -74,7 +74,9 @@ func Unpack(ctx context.Context, file string, opts UnpackOptions) (_ Unpacked, e
 	u.found.Name, u.found.Version, u.found.Release = reader.Name, reader.Version, reader.Release
 	for entry, err := range reader.Contents() {
 		if err == nil {
-			err = u.take(entry)
+			if err = u.take(entry); err != nil {
+				err = fmt.Errorf("%s: %w", file, err)
+			}
 		}
 		if err != nil {
 			return Unpacked{}, err

@@ -6,7 +6,6 @@ package inspect
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
+	"pretag/build/internal/oci"
 	"pretag/build/internal/platform"
 	"pretag/build/internal/text"
 	"pretag/build/linuxpkg/pkgread"
@@ -164,13 +164,13 @@ func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalo
 	if img.Config == nil {
 		return err
 	}
-	var config v1.ConfigFile
-	if configErr := json.Unmarshal(img.Config, &config); configErr != nil {
-		return cmp.Or(err, fmt.Errorf("config: %w", configErr))
+	config, configErr := oci.DecodeConfig(img.Config)
+	if configErr != nil {
+		return cmp.Or(err, configErr)
 	}
 	f.Config, f.ImageID = &config.Config, tarball.ID(img.Config)
 	f.Base = cmp.Or(base(img.Annotations), base(config.Config.Labels))
-	f.Platform = platform.Of(&config).String()
+	f.Platform = platform.Of(config).String()
 	return err
 }
 

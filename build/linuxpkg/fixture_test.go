@@ -1,10 +1,6 @@
 package linuxpkg_test
 
 import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -65,8 +61,8 @@ func version(tb testing.TB, s string) catalogue.Version {
 }
 
 // standIns writes, for each architecture, a small file that takes the place of a
-// loader: an ELF file with the Go build information of a program that links every
-// module with a license below packaging/licenses (debug/buildinfo, Go 1.26).
+// loader: the Go build information of a program that links every module with a license
+// below packaging/licenses.
 func standIns(tb testing.TB, goArches ...string) map[string]string {
 	tb.Helper()
 	var modules strings.Builder
@@ -79,29 +75,11 @@ func standIns(tb testing.TB, goArches ...string) map[string]string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var info bytes.Buffer
-	info.WriteString("\xff Go buildinf:\x00\x02")
-	info.Write(make([]byte, 16))
-	for _, text := range []string{"go1.26.0", strings.Repeat("-", 16) + modules.String() + strings.Repeat("-", 16)} {
-		info.Write(binary.AppendUvarint(nil, uint64(len(text))))
-		info.WriteString(text)
-	}
-	var header elf.Header64
-	copy(header.Ident[:], elf.ELFMAG+"\x02\x01\x01") // 64 bits, little endian
-	header.Type, header.Machine, header.Version = uint16(elf.ET_EXEC), uint16(elf.EM_X86_64), 1
-	header.Ehsize, header.Phoff, header.Phentsize, header.Phnum = 64, 64, 56, 1
-	header.Shentsize = 64
-	data := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W), Off: 128, Vaddr: 0x1000, Filesz: uint64(info.Len()), Memsz: uint64(info.Len())}
-	var file bytes.Buffer
-	if err := errors.Join(binary.Write(&file, binary.LittleEndian, header), binary.Write(&file, binary.LittleEndian, data)); err != nil {
-		tb.Fatal(err)
-	}
-	file.Write(make([]byte, 8))
-	file.Write(info.Bytes())
+	file := testutil.GoProgram(tb, "go1.26.0", modules.String())
 	paths, dir := map[string]string{}, tb.TempDir()
 	for _, goarch := range goArches {
 		paths[goarch] = filepath.Join(dir, loaders.Name(goarch))
-		write(tb, paths[goarch], file.Bytes())
+		write(tb, paths[goarch], file)
 	}
 	return paths
 }

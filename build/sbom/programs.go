@@ -96,7 +96,7 @@ func readImage(ctx context.Context, archivePath string) (i *image, err error) {
 		number++
 		body = contextio.NewReader(ctx, body)
 		if f := contents[number]; f != nil {
-			err = f.readContent(body, &contentLeft)
+			err = f.readContent(body, h.Size, &contentLeft)
 		} else if f := programs[number]; f != nil {
 			err = f.readProgram(body, &programLeft, scratch)
 		}
@@ -107,11 +107,14 @@ func readImage(ctx context.Context, archivePath string) (i *image, err error) {
 	})
 }
 
-func (f *file) readContent(body io.Reader, left *int64) (err error) {
-	f.content, err = io.ReadAll(io.LimitReader(body, *left+1))
-	if *left -= int64(len(f.content)); err == nil && *left < 0 {
-		err = fmt.Errorf("package databases of more than %d bytes", maxContent)
+// readContent reads a file of that size, which the first reading of the archive has
+// compared with what is there.
+func (f *file) readContent(body io.Reader, size int64, left *int64) error {
+	if *left -= size; *left < 0 {
+		return fmt.Errorf("package databases of more than %d bytes", maxContent)
 	}
+	f.content = make([]byte, size)
+	_, err := io.ReadFull(body, f.content)
 	return err
 }
 

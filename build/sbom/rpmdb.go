@@ -185,7 +185,7 @@ func (p *pages) cell(cell []byte, usable int64, row func([][]byte) error) (taken
 	if size < 0 || size > int64(len(p.db)) || local > int64(len(cell))-taken {
 		return 0, io.ErrUnexpectedEOF
 	}
-	payload, rest := bytes.Clone(cell[taken:][:local]), cell[taken+local:]
+	payload, rest := append(make([]byte, 0, size), cell[taken:][:local]...), cell[taken+local:]
 	for int64(len(payload)) < size {
 		if len(rest) < 4 {
 			return 0, io.ErrUnexpectedEOF

@@ -10,6 +10,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/catalogue"
+	"pretag/build/internal/oci"
 	"pretag/build/internal/platform"
 )
 
@@ -38,11 +39,11 @@ func FromRootfs(h catalogue.Helper, diffIDs []v1.Hash, created time.Time) ([]byt
 // diff IDs of the layers. It returns the config byte for byte, so that the image
 // keeps its ID.
 func Keep(config []byte, h catalogue.Helper, diffIDs []v1.Hash) ([]byte, error) {
-	var c v1.ConfigFile
-	if err := json.Unmarshal(config, &c); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+	c, err := oci.DecodeConfig(config)
+	if err != nil {
+		return nil, err
 	}
-	if got := platform.Of(&c); !platform.Same(got, h.Platform) {
+	if got := platform.Of(c); !platform.Same(got, h.Platform) {
 		return nil, fmt.Errorf("image is for %s, want %s", got, h.Platform)
 	}
 	if !slices.Equal(c.RootFS.DiffIDs, diffIDs) {

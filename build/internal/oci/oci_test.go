@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"pretag/build/internal/oci"
+	"pretag/build/testutil"
 )
 
 const (
@@ -306,4 +307,14 @@ func FuzzChoose(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A config of a million empty steps is 4 MB, and 480 MB once it is decoded.
+func TestDecodeConfigIsBounded(t *testing.T) {
+	config := func(steps int) []byte { return []byte(`{"history":[{}` + strings.Repeat(",{}", steps-1) + `]}`) }
+	if c, err := oci.DecodeConfig(config(10_000)); err != nil || len(c.History) != 10_000 {
+		t.Error(err)
+	}
+	_, err := oci.DecodeConfig(config(10_001))
+	testutil.WantError(t, err, "config: 10001 steps in the history, at most 10000 are allowed")
 }

@@ -9,14 +9,37 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// ParseConfig parses the config of an image with so many layers.
-func ParseConfig(raw []byte, layers int) (*v1.ConfigFile, error) {
+// maxHistory is the most steps in the history of an image. They take 30 times their
+// bytes in memory. An image has at most MaxLayers steps that made a layer, and a few
+// without one for each of these.
+const maxHistory = 10_000
+
+// DecodeConfig decodes the config of an image.
+func DecodeConfig(raw []byte) (*v1.ConfigFile, error) {
 	if len(raw) > MaxDocument {
 		return nil, fmt.Errorf("config of %d bytes; podman takes at most %d", len(raw), MaxDocument)
+	}
+	var steps struct {
+		History []struct{} `json:"history"` // takes no memory
+	}
+	if err := json.Unmarshal(raw, &steps); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if n := len(steps.History); n > maxHistory {
+		return nil, fmt.Errorf("config: %d steps in the history, at most %d are allowed", n, maxHistory)
 	}
 	var config v1.ConfigFile
 	if err := json.Unmarshal(raw, &config); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
+	}
+	return &config, nil
+}
+
+// ParseConfig decodes the config of an image with so many layers.
+func ParseConfig(raw []byte, layers int) (*v1.ConfigFile, error) {
+	config, err := DecodeConfig(raw)
+	if err != nil {
+		return nil, err
 	}
 	if got := len(config.RootFS.DiffIDs); got != layers {
 		return nil, fmt.Errorf("%d layers, the config has %d diff IDs", layers, got)
@@ -24,7 +47,7 @@ func ParseConfig(raw []byte, layers int) (*v1.ConfigFile, error) {
 	if err := CheckLayers(layers); err != nil {
 		return nil, err
 	}
-	return &config, nil
+	return config, nil
 }
 
 // CheckLayers reports a number of layers that no image may have.
