@@ -71,6 +71,9 @@ type ReadOptions struct {
 	// of their own. Layers are not looked into, and only differences between
 	// manifest, config and layers are problems.
 	Exported bool
+	// Decoders keeps the memory for decompression from one archive to the next; nil
+	// keeps nothing.
+	Decoders *decompress.Decoders
 }
 
 // Read reads the docker-archive at path from its first byte to its last. It
@@ -104,7 +107,7 @@ func ReadFrom(ctx context.Context, r io.Reader, opts ReadOptions) (*Contents, er
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	plain, err := decompress.NewReader(io.MultiReader(bytes.NewReader(head[:n]), input))
+	plain, err := opts.Decoders.NewReader(io.MultiReader(bytes.NewReader(head[:n]), input))
 	if err != nil {
 		return nil, err
 	}
@@ -130,9 +133,9 @@ func (c *Contents) problem(format string, args ...any) {
 
 // Walk calls visit for each entry of the layers of the docker-archive at path,
 // bottom up. It fails at visit's first error, when ctx ends, and if the archive
-// is wrong in itself.
-func Walk(ctx context.Context, path string, visit Visitor) error {
-	c, err := readFile(ctx, path, ReadOptions{Visit: visit})
+// is wrong in itself. See ReadOptions for decoders.
+func Walk(ctx context.Context, path string, decoders *decompress.Decoders, visit Visitor) error {
+	c, err := readFile(ctx, path, ReadOptions{Visit: visit, Decoders: decoders})
 	if err != nil {
 		return err
 	}
@@ -162,7 +165,10 @@ type layer struct {
 
 func newMembers(opts ReadOptions) *members {
 	m := &members{opts: opts, entries: newEntryCheck(false, ""), layers: map[string]layer{}, documents: map[string][]byte{}, links: map[string]string{}}
-	m.entries.visit = opts.Visit
+	if m.entries.visit = opts.Visit; m.entries.visit == nil {
+		// What the programs are was checked when the archive was written.
+		m.entries.visit = func(int, *tar.Header, io.Reader) error { return nil }
+	}
 	return m
 }
 
@@ -238,7 +244,7 @@ func (m *members) file(ctx context.Context, member string, r io.Reader) (err err
 }
 
 func (m *members) layer(ctx context.Context, r io.Reader) (layer, error) {
-	plain, err := decompress.NewReader(r)
+	plain, err := m.opts.Decoders.NewReader(r)
 	if err != nil {
 		return layer{}, err
 	}

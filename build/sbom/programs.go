@@ -19,6 +19,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/internal/contextio"
+	"pretag/build/internal/decompress"
 )
 
 // Limits on the files that are read of one image.
@@ -55,9 +56,9 @@ type program struct {
 
 // readImage reads an archive twice: the first time for the tree of its layers, the
 // second for the files that the SBOM needs, which are known once links are resolved.
-func readImage(ctx context.Context, archivePath string) (i *image, err error) {
+func readImage(ctx context.Context, archivePath string, decoders *decompress.Decoders) (i *image, err error) {
 	i = &image{tree: newTree()}
-	err = archive.Walk(ctx, archivePath, func(layer int, h *tar.Header, _ io.Reader) error {
+	err = archive.Walk(ctx, archivePath, decoders, func(layer int, h *tar.Header, _ io.Reader) error {
 		if err := i.add(layer, h); err != nil {
 			return fmt.Errorf("%.200q: %w", h.Name, err)
 		}
@@ -92,7 +93,7 @@ func readImage(ctx context.Context, archivePath string) (i *image, err error) {
 		return nil, err
 	}
 	number, contentLeft, programLeft := -1, int64(maxContent), int64(maxPrograms)
-	return i, archive.Walk(ctx, archivePath, func(_ int, h *tar.Header, body io.Reader) (err error) {
+	return i, archive.Walk(ctx, archivePath, decoders, func(_ int, h *tar.Header, body io.Reader) (err error) {
 		number++
 		body = contextio.NewReader(ctx, body)
 		if f := contents[number]; f != nil {

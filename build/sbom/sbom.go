@@ -26,6 +26,7 @@ import (
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/decompress"
 	"pretag/build/release"
 )
 
@@ -98,8 +99,9 @@ func Write(ctx context.Context, path string, f release.Archive) (*Document, erro
 }
 
 // Check compares the document at path with the content of the archive at f.Path.
-// It names every package that only one of them has.
-func Check(ctx context.Context, path string, f release.Archive) error {
+// It names every package that only one of them has. Decoders keeps the memory for
+// decompression from one archive to the next; nil keeps nothing.
+func Check(ctx context.Context, path string, f release.Archive, decoders *decompress.Decoders) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -108,7 +110,7 @@ func Check(ctx context.Context, path string, f release.Archive) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	want, err := Of(ctx, f)
+	want, err := of(ctx, f, decoders)
 	if err != nil {
 		return err
 	}
@@ -146,8 +148,10 @@ func (d *Document) purls() []string {
 // Of reads the archive at f.Path and describes what is in it. Equal archives with
 // equal records have equal documents. What may be missing is in the document's
 // comment, see Summary.Warnings.
-func Of(ctx context.Context, f release.Archive) (*Document, error) {
-	i, err := readImage(ctx, f.Path)
+func Of(ctx context.Context, f release.Archive) (*Document, error) { return of(ctx, f, &decompress.Decoders{}) }
+
+func of(ctx context.Context, f release.Archive, decoders *decompress.Decoders) (*Document, error) {
+	i, err := readImage(ctx, f.Path, decoders)
 	if err != nil {
 		return nil, err
 	}

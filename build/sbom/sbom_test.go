@@ -71,7 +71,7 @@ func document(t testing.TB, f release.Archive) *sbom.Document {
 	if diff := cmp.Diff(string(data), string(second)); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
-	if err := sbom.Check(t.Context(), path, f); err != nil {
+	if err := sbom.Check(t.Context(), path, f, nil); err != nil {
 		t.Error(err)
 	}
 	return d
@@ -297,11 +297,11 @@ func TestCheck(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := sbom.Check(t.Context(), path, f); err == nil || !strings.Contains(err.Error(), row[1]) {
+		if err := sbom.Check(t.Context(), path, f, nil); err == nil || !strings.Contains(err.Error(), row[1]) {
 			t.Errorf("%s: got %v, want %s", old, err, row[1])
 		}
 	}
-	if err := sbom.Check(t.Context(), path+"x", f); err == nil {
+	if err := sbom.Check(t.Context(), path+"x", f, nil); err == nil {
 		t.Error("no error for a document that is not there")
 	}
 }
