@@ -209,8 +209,8 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 	}
 }
 
-func readPackage(path string, visit func(string, io.Reader) error) error {
-	p, err := pkgread.Open(context.Background(), path)
+func readPackage(ctx context.Context, path string, visit func(string, io.Reader) error) error {
+	p, err := pkgread.Open(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,10 @@ const powerShell = "pwsh"
 // (v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
 const Suffix = ".docker.tar.zst"
 
+// HostDir is where GitLab Runner looks for archives if it is installed as
+// /usr/bin/gitlab-runner (v19.3.0, executors/docker/internal/prebuilt/prebuilt.go, init).
+const HostDir = "/usr/lib/gitlab-runner/helper-images"
+
 // rootfsSuffix is the end of the file name of a flat root filesystem, which all
 // versions of GitLab Runner look up.
 const rootfsSuffix = ".tar.xz"

@@ -16,9 +16,10 @@ import (
 	"pretag/build/testutil"
 )
 
-// TestHTMLInABrowser renders the page at desk and phone width, light and dark,
-// and looks: nothing wider than the screen, and colours as the scheme asks. With
-// KEEP_SHOTS set to a new folder the pictures are kept there, for a person to look at.
+// TestHTMLInABrowser renders the page at the widths of a desktop and a phone, in
+// the light and the dark scheme: nothing is wider than the screen, and the colors
+// are those of the scheme. If KEEP_SHOTS names a new directory, the pictures are
+// kept there for a person to look at.
 func TestHTMLInABrowser(t *testing.T) {
 	chromium := testutil.Tool(t, "chromium")
 	dir := t.TempDir()
@@ -29,8 +30,8 @@ func TestHTMLInABrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The page tells the frame around it what it measures. A window cannot be
-	// made as narrow as a phone, a frame can.
+	// The page reports its measures to the frame around it. A window cannot be made
+	// as narrow as a phone, but a frame can.
 	probe := `<script>addEventListener("load", () => parent.postMessage([
 		innerWidth, document.documentElement.scrollWidth, document.querySelectorAll("#matrix tbody tr").length,
 		getComputedStyle(document.body).backgroundColor
@@ -39,31 +40,35 @@ func TestHTMLInABrowser(t *testing.T) {
 	if err := os.WriteFile(probed, []byte(strings.Replace(string(page), "</body>", probe, 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, width := range []int{1280, 390} {
-		for scheme, background := range map[string]string{"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 29)"} {
-			t.Run(fmt.Sprintf("%d-%s", width, scheme), func(t *testing.T) {
-				frame := filepath.Join(dir, "frame.html")
-				body := fmt.Sprintf(`<body style="margin:0">
-					<script>addEventListener("message", e => document.body.setAttribute("data-probe", e.data))</script>
-					<iframe src="file://%s" style="border:0;width:%dpx;height:2400px"></iframe>`, probed, width)
-				if err := os.WriteFile(frame, []byte(body), 0o644); err != nil {
-					t.Fatal(err)
+	widths := []int{1280, 390}
+	body := `<body style="margin:0;white-space:nowrap">
+		<script>addEventListener("message", e => document.body.setAttribute("data-" + e.data.split(" ")[0], e.data))</script>`
+	for _, width := range widths {
+		body += fmt.Sprintf(`<iframe src="file://%s" style="border:0;width:%dpx;height:2400px"></iframe>`, probed, width)
+	}
+	frames := filepath.Join(dir, "frames.html")
+	if err := os.WriteFile(frames, []byte(body), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for scheme, background := range map[string]string{"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 29)"} {
+		t.Run(scheme, func(t *testing.T) {
+			chrome := func(arg ...string) string {
+				return browse(t, chromium, append(arg,
+					fmt.Sprintf("--window-size=%d,2400", widths[0]+widths[1]),
+					"--blink-settings=preferredColorScheme="+map[string]string{"dark": "0", "light": "1"}[scheme],
+					"file://"+frames)...)
+			}
+			dom := chrome("--dump-dom", "--virtual-time-budget=2000")
+			for _, width := range widths {
+				if want := fmt.Sprintf(`data-%d="%[1]d %[1]d 3 %s"`, width, background); !strings.Contains(dom, want) {
+					t.Errorf("width, needed width, helpers, background: want %s, got %q", want, regexp.MustCompile(`data-\d+="[^"]*"`).FindAllString(dom, -1))
 				}
-				chrome := func(arg ...string) string {
-					return browse(t, chromium, append(arg,
-						fmt.Sprintf("--window-size=%d,2400", max(width, 500)),
-						"--blink-settings=preferredColorScheme="+map[string]string{"dark": "0", "light": "1"}[scheme],
-						"file://"+frame)...)
-				}
-				got := regexp.MustCompile(`data-probe="([^"]*)"`).FindStringSubmatch(chrome("--dump-dom", "--virtual-time-budget=2000"))
-				if want := fmt.Sprintf("%d %d 3 %s", width, width, background); len(got) != 2 || got[1] != want {
-					t.Errorf("width, needed width, helpers, background: got %q, want %q", got, want)
-				}
-				shot := filepath.Join(dir, fmt.Sprintf("%d-%s.png", width, scheme))
-				chrome("--screenshot=" + shot)
-				assertDrawn(t, shot, width)
-			})
-		}
+			}
+			shot := filepath.Join(dir, scheme+".png")
+			chrome("--screenshot=" + shot)
+			assertDrawn(t, shot, 0, widths[0])
+			assertDrawn(t, shot, widths[0], widths[0]+widths[1])
+		})
 	}
 	if keep, ok := os.LookupEnv("KEEP_SHOTS"); ok {
 		if err := os.CopyFS(keep, os.DirFS(dir)); err != nil {
@@ -88,8 +93,8 @@ func browse(t *testing.T, chromium string, args ...string) string {
 	return string(out)
 }
 
-// assertDrawn wants a picture that is not of one colour.
-func assertDrawn(t *testing.T, path string, width int) {
+// assertDrawn wants many colors in the columns from left to right of a picture.
+func assertDrawn(t *testing.T, path string, left, right int) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -100,13 +105,13 @@ func assertDrawn(t *testing.T, path string, width int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	colours := map[any]bool{}
+	colors := map[any]bool{}
 	for y := 0; y < picture.Bounds().Dy(); y += 3 {
-		for x := range width {
-			colours[picture.At(x, y)] = true
+		for x := left; x < right; x++ {
+			colors[picture.At(x, y)] = true
 		}
 	}
-	if len(colours) < 20 {
-		t.Errorf("%d colours in the picture", len(colours))
+	if len(colors) < 20 {
+		t.Errorf("%d colors in the picture", len(colors))
 	}
 }

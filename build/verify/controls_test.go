@@ -99,34 +99,36 @@ func TestControls(t *testing.T) {
 		testutil.Missing(t, "podman", "nor any other engine")
 	}
 	for _, e := range found {
-		instance, err := e.Start(t.Context())
-		if err != nil {
-			t.Errorf("%s: %v", e, err)
-			continue
-		}
-		t.Cleanup(func() {
-			if err := instance.Close(); err != nil {
-				t.Error(err)
+		t.Run(string(e.Kind), func(t *testing.T) {
+			t.Parallel() // engines mostly wait
+			instance, err := e.Start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := instance.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			run := engineRun{Instance: instance, decoder: &decoder{}, result: &EngineResult{}}
+			for _, c := range made {
+				for _, w := range run.ways() {
+					t.Run(c.name+"/"+w.name, func(t *testing.T) {
+						loadErr, problems, err := run.loadAlone(t.Context(), w, c.image)
+						if err != nil {
+							t.Fatal(err)
+						}
+						problems = append(lines(loadErr), problems...)
+						if len(problems) == 0 {
+							problems = run.storedProblems(t.Context(), c.image)
+						}
+						if bad := len(problems) > 0; bad != c.bad {
+							t.Errorf("problems %q, want some: %t", problems, c.bad)
+						}
+					})
+				}
 			}
 		})
-		run := engineRun{Instance: instance, result: &EngineResult{}}
-		for _, c := range made {
-			for _, w := range run.ways() {
-				t.Run(fmt.Sprintf("%s/%s/%s", e.Kind, c.name, w.name), func(t *testing.T) {
-					loadErr, problems, err := run.load(t.Context(), w, c.image)
-					if err != nil {
-						t.Fatal(err)
-					}
-					problems = append(lines(loadErr), problems...)
-					if len(problems) == 0 {
-						problems = run.storedProblems(t.Context(), c.image)
-					}
-					if bad := len(problems) > 0; bad != c.bad {
-						t.Errorf("problems %q, want some: %t", problems, c.bad)
-					}
-				})
-			}
-		}
 	}
 }
 

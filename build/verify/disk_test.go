@@ -14,16 +14,16 @@ import (
 	"strings"
 	"testing"
 
+	"pretag/build/catalogue"
 	"pretag/build/release"
 	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
 )
 
-// delivery is a small one whose packages are folders: what is packed in them is
-// a file of each name.
+// delivery is a small one whose packages are lists of files, see readList.
 func delivery(t *testing.T) Delivery {
 	t.Helper()
-	d := Delivery{Dir: t.TempDir(), Sums: map[string]string{}, Read: readFolder}
+	d := Delivery{Dir: t.TempDir(), Sums: map[string]string{}, Read: readList}
 	images := filepath.Join(d.Dir, "helper-images")
 	for _, dir := range []string{images, filepath.Join(d.Dir, "deb"), filepath.Join(d.Dir, "verify")} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -40,7 +40,7 @@ func delivery(t *testing.T) Delivery {
 			if err != nil {
 				t.Fatal(err)
 			}
-			packed[path.Join(hostFolder, name)] = content
+			packed[path.Join(catalogue.HostDir, name)] = content
 		}
 	}
 	packed["/usr/share/doc/helpers/copyright"] = []byte("not an archive")
@@ -67,8 +67,8 @@ func (d *Delivery) record(t *testing.T) {
 		}
 		d.Packages[n].Size, d.Packages[n].SHA256 = size, sum
 	}
-	for _, folder := range []string{"helper-images", "deb", "."} {
-		entries, err := os.ReadDir(filepath.Join(d.Dir, folder))
+	for _, dir := range []string{"helper-images", "deb", "."} {
+		entries, err := os.ReadDir(filepath.Join(d.Dir, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func (d *Delivery) record(t *testing.T) {
 			if entry.IsDir() {
 				continue
 			}
-			name := path.Join(folder, entry.Name())
+			name := path.Join(dir, entry.Name())
 			if _, d.Sums[name], err = digest(t.Context(), filepath.Join(d.Dir, name)); err != nil {
 				t.Fatal(err)
 			}
@@ -85,8 +85,8 @@ func (d *Delivery) record(t *testing.T) {
 	delete(d.Sums, release.SumsName)
 }
 
-// readFolder reads what delivery packed.
-func readFolder(path string, visit func(string, io.Reader) error) error {
+// readList reads what delivery packed.
+func readList(_ context.Context, path string, visit func(string, io.Reader) error) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func TestDiskTakesAGoodDelivery(t *testing.T) {
 	}
 }
 
-// Everything that can be wrong in a delivery, and who must report it.
+// Everything that can be wrong in a delivery, and the only check that must report it.
 func TestDiskReports(t *testing.T) {
 	const name = "prebuilt-alpine-arm.docker.tar.zst"
 	for _, test := range []struct {
@@ -160,10 +160,22 @@ func TestDiskReports(t *testing.T) {
 		{"wrong tag in the record", "helper-images/" + name, "RepoTags is [" + testutil.Repository + ":arm-v19.3.0], ", func(t *testing.T, d *Delivery) {
 			d.Archives[1].RepoTag = testutil.Repository + ":arm64-v19.3.0"
 		}},
-		{"record beside the archive differs", "helper-images/" + name, `.info: line 6 is "platform=linux/arm64", manifest.json has "platform=linux/arm/v7"`, func(t *testing.T, d *Delivery) {
+		{"record next to the archive differs", "helper-images/" + name, name + `.info: platform is "linux/arm64", manifest.json has "linux/arm/v7"`, func(t *testing.T, d *Delivery) {
 			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "linux/arm/v7", "linux/arm64")
 		}},
-		{"no record beside the archive", "helper-images/" + name, "no such file", func(t *testing.T, d *Delivery) {
+		{"record lacks a line", "helper-images/" + name, name + ".info: no line compression=zstd:fastest, which manifest.json has", func(t *testing.T, d *Delivery) {
+			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "compression=zstd:fastest\n", "")
+		}},
+		{"record has one line more", "helper-images/" + name, name + ".info: has warning=x, which manifest.json does not have", func(t *testing.T, d *Delivery) {
+			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "compression=", "warning=x\ncompression=")
+		}},
+		{"record in another form", "helper-images/" + name, name + ".info: has the right lines, but in another form than pretag writes", func(t *testing.T, d *Delivery) {
+			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "\n", "\r\n")
+		}},
+		{"record with an unknown line", "helper-images/" + name, name + `.info: line 1: unknown or repeated key "x"`, func(t *testing.T, d *Delivery) {
+			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "helper=", "x=1\nhelper=")
+		}},
+		{"no record next to the archive", "helper-images/" + name, "no such file", func(t *testing.T, d *Delivery) {
 			remove(t, d.Archives[1].Path+release.InfoSuffix)
 		}},
 		{"package changed after the manifest", "deb/helpers.deb", "manifest.json says", func(t *testing.T, d *Delivery) {
@@ -177,32 +189,32 @@ func TestDiskReports(t *testing.T) {
 			replaceIn(t, d.Packages[0].Path, "\x00\x00\x00\x00\x00\x00\x00\x00\n", "x\x00\x00\x00\x00\x00\x00\x00\x00\n")
 			d.record(t)
 		}},
-		{"package without an archive", "deb/helpers.deb", "does not carry " + name, func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, hostFolder+"/"+name+"\x00", "/usr/share/other\x00")
+		{"package without an archive", "deb/helpers.deb", "does not contain " + name, func(t *testing.T, d *Delivery) {
+			replaceIn(t, d.Packages[0].Path, catalogue.HostDir+"/"+name+"\x00", "/usr/share/other\x00")
 			d.record(t)
 		}},
-		{"archive where nobody looks", "deb/helpers.deb", "where GitLab Runner looks", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, hostFolder+"/"+name+"\x00", "/usr/lib/gitlab-runner/"+name+"\x00")
+		{"archive in another directory", "deb/helpers.deb", "where GitLab Runner looks", func(t *testing.T, d *Delivery) {
+			replaceIn(t, d.Packages[0].Path, catalogue.HostDir+"/"+name+"\x00", "/usr/lib/gitlab-runner/"+name+"\x00")
 			d.record(t)
 		}},
-		{"package with more than told", "deb/helpers.deb", "which is not in manifest.json", func(_ *testing.T, d *Delivery) {
+		{"package with more than the manifest lists", "deb/helpers.deb", "which is not in manifest.json", func(_ *testing.T, d *Delivery) {
 			d.Packages[0].Archives = d.Packages[0].Archives[:1]
 		}},
 		{"package gone", "deb/helpers.deb", "no such file", func(t *testing.T, d *Delivery) { remove(t, d.Packages[0].Path) }},
 		{"package that cannot be read", "deb/helpers.deb", "no deb", func(_ *testing.T, d *Delivery) {
-			d.Read = func(string, func(string, io.Reader) error) error { return errors.New("no deb") }
+			d.Read = func(context.Context, string, func(string, io.Reader) error) error { return errors.New("no deb") }
 		}},
 		{"archive of a former build", "manifest.json", "helper-images/prebuilt-x.docker.tar.zst was left by a former build and is not in manifest.json", func(_ *testing.T, d *Delivery) {
 			d.Former = []string{"helper-images/prebuilt-x.docker.tar.zst"}
 		}},
-		{"archive told and missing", "manifest.json", "is in manifest.json and does not exist", func(t *testing.T, d *Delivery) { remove(t, d.Archives[0].Path) }},
+		{"listed archive missing", "manifest.json", "is in manifest.json and does not exist", func(t *testing.T, d *Delivery) { remove(t, d.Archives[0].Path) }},
 		{"wrong sum", "SHA256SUMS", "manifest.json: sha256 is ", func(t *testing.T, d *Delivery) {
 			write(t, filepath.Join(d.Dir, "manifest.json"), []byte("{ }"))
 		}},
 		{"no sum", "SHA256SUMS", "deb/helpers.deb has no sum", func(_ *testing.T, d *Delivery) {
 			delete(d.Sums, "deb/helpers.deb")
 		}},
-		{"sum of nothing", "SHA256SUMS", "no such file", func(_ *testing.T, d *Delivery) { d.Sums["gone"] = "0" }},
+		{"sum of a missing file", "SHA256SUMS", "no such file", func(_ *testing.T, d *Delivery) { d.Sums["gone"] = "0" }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := delivery(t)
@@ -224,7 +236,7 @@ func TestDiskReports(t *testing.T) {
 	}
 }
 
-// What manifest.json says of an archive may be no tag and no digest at all.
+// Only archives that are right on disk are sound.
 func TestSound(t *testing.T) {
 	d := delivery(t)
 	d.Archives[1].RepoTag = ""

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,32 +15,24 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"pretag/build/archive"
 	"pretag/build/engine"
-	"pretag/build/internal/decompress"
 	"pretag/build/release"
 )
 
 // A Progress is called with a line for a person when a step ends. Calls do not overlap.
 type Progress func(line string)
 
-// Engines loads every archive into every engine at hand, each engine with a
-// store of its own, all engines at once. The words of wanted name the engines
-// that must be there (see [engine.Find]); without them those that are
-// missing are in the result with the reason. With a runner it also runs jobs.
-// An error says that the checks could not be made; what they found is in the
-// result. When Engines returns, also because ctx was canceled, nothing of the
-// engines is left.
-func Engines(ctx context.Context, wanted []string, archives []release.Archive, runner *Runner, progress Progress) ([]EngineResult, error) {
+// checkEngines loads every image into every engine on this machine, each engine with
+// a store of its own, all engines at once. The words of wanted name the engines
+// that must be there (see [engine.Find]). Without them, engines that are missing
+// are in the result with the reason. With a runner it also runs jobs. An error
+// says that the checks could not be made; what they found is in the result. When
+// checkEngines returns, also because ctx was canceled, nothing of the engines is left.
+func checkEngines(ctx context.Context, wanted []string, images []expected, decoder *decoder, runner *Runner, progress Progress) ([]EngineResult, error) {
 	found, absent, err := engine.Find(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}
-	images, err := expect(ctx, archives)
-	if err != nil {
-		return nil, err
-	}
-
 	var mutex sync.Mutex
 	say := func(format string, args ...any) {
 		mutex.Lock()
@@ -52,7 +45,7 @@ func Engines(ctx context.Context, wanted []string, archives []release.Archive, r
 	errs := make([]error, len(found))
 	var all sync.WaitGroup
 	for n, e := range found {
-		all.Go(func() { results[n], errs[n] = inEngine(ctx, e, images, runner, say) })
+		all.Go(func() { results[n], errs[n] = inEngine(ctx, e, images, decoder, runner, say) })
 	}
 	all.Wait()
 	var ran []engine.Engine
@@ -74,7 +67,7 @@ func Engines(ctx context.Context, wanted []string, archives []release.Archive, r
 	return results, errors.Join(append(errs, engine.Missing(wanted, ran, absent))...)
 }
 
-// expected is an archive and what an engine should make of it.
+// An expected is an archive and the image that an engine should make of it.
 type expected struct {
 	release.Archive
 	Config v1.ConfigFile
@@ -86,30 +79,20 @@ func (im expected) runsHere() bool {
 	return im.Config.OS == runtime.GOOS && im.Config.Architecture == runtime.GOARCH
 }
 
-// expect reads what the archives' configs say.
-func expect(ctx context.Context, archives []release.Archive) ([]expected, error) {
-	images := make([]expected, len(archives))
-	for n, f := range archives {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		contents, err := archive.Read(ctx, f.Path)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Helper, err)
-		}
-		images[n] = expected{f, contents.Config, func() (io.ReadCloser, error) { return os.Open(f.Path) }}
-	}
-	return images, nil
+// expect returns what the config in an archive says.
+func expect(f release.Archive, config v1.ConfigFile) expected {
+	return expected{f, config, func() (io.ReadCloser, error) { return os.Open(f.Path) }}
 }
 
 // An engineRun is an engine while it is being checked.
 type engineRun struct {
 	*engine.Instance
-	result *EngineResult
-	jobs   *jobs // nil where no job is run
+	decoder *decoder
+	result  *EngineResult
+	jobs    *jobs // nil where no job is run
 }
 
-func inEngine(ctx context.Context, e engine.Engine, images []expected, runner *Runner, say func(string, ...any)) (result EngineResult, err error) {
+func inEngine(ctx context.Context, e engine.Engine, images []expected, decoder *decoder, runner *Runner, say func(string, ...any)) (result EngineResult, err error) {
 	start := time.Now()
 	result = EngineResult{Kind: e.Kind, Version: e.Version}
 	instance, err := e.Start(ctx)
@@ -126,7 +109,7 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, runner *R
 		return result, nil
 	}
 	result.Driver = instance.Driver
-	run := engineRun{Instance: instance, result: &result}
+	run := engineRun{Instance: instance, decoder: decoder, result: &result}
 	if runner != nil {
 		if run.jobs, err = runner.install(instance); err != nil {
 			return result, fmt.Errorf("%s: %w", e.Kind, err)
@@ -136,10 +119,11 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, runner *R
 		result.sort(images)
 		result.Seconds = time.Since(start).Seconds()
 	}()
-	result.ProvedBy = provers(images)
-	for _, im := range images {
+	plan, provedBy := run.plan(images)
+	result.ProvedBy = provedBy
+	for n, im := range images {
 		from := len(result.Results)
-		err := run.helper(ctx, im, result.ProvedBy[method(im.Archive)] == im.Helper)
+		err := run.helper(ctx, im, plan[n])
 		if err == nil && run.jobs != nil {
 			err = run.jobsOf(ctx, im)
 		}
@@ -156,7 +140,8 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, runner *R
 	return result, nil
 }
 
-// sort brings the results of each helper together, in the order of images.
+// sort brings the results of each helper together, in the order of images. Jobs may
+// have run later.
 func (e *EngineResult) sort(images []expected) {
 	place := map[string]int{}
 	for n, im := range images {
@@ -165,21 +150,44 @@ func (e *EngineResult) sort(images []expected) {
 	slices.SortStableFunc(e.Results, func(a, b Result) int { return place[a.Subject] - place[b.Subject] })
 }
 
-// provers chooses, for each form of archive, the helper that is loaded in every
-// way: the one with the smallest archive. Ways differ by engine and by form, not
-// by image.
-func provers(images []expected) map[string]string {
-	smallest := map[string]expected{}
-	for _, im := range images {
-		if best, ok := smallest[method(im.Archive)]; !ok || im.Size < best.Size {
-			smallest[method(im.Archive)] = im
+// plan chooses the ways in which each image is loaded. Ways to load differ by
+// engine and by form of archive, not by image. So each way is proved once for each
+// form, and every image is loaded once: if a form has fewer images than there are
+// ways, its smallest archive is loaded in several. The last way of an image leaves
+// it in the store.
+func (run engineRun) plan(images []expected) (ways [][]way, provedBy map[string]map[string]string) {
+	ways, provedBy = make([][]way, len(images)), map[string]map[string]string{}
+	order := make([]int, len(images))
+	for n := range order {
+		order[n] = n
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(images[a].Size, images[b].Size) })
+	byForm := map[string][]int{}
+	for _, n := range order {
+		form := method(images[n].Archive)
+		byForm[form] = append(byForm[form], n)
+	}
+	for form, of := range byForm {
+		prove := run.ways()
+		shared := max(0, len(prove)-len(of)) // so many more ways than images
+		if run.refuses(images[of[0]].Archive) != "" {
+			// Only the pipe works. It comes last, to leave the image in the store.
+			prove = []way{run.load(), run.runner(), run.pipe()}
+			shared = len(prove) - 1
+		}
+		provedBy[form] = map[string]string{}
+		for w, way := range prove {
+			n := of[max(0, w-shared)]
+			ways[n] = append(ways[n], way)
+			provedBy[form][way.name] = images[n].Helper
+		}
+		for _, n := range of {
+			if len(ways[n]) == 0 {
+				ways[n] = []way{prove[len(prove)-1]}
+			}
 		}
 	}
-	names := map[string]string{}
-	for form, im := range smallest {
-		names[form] = im.Helper
-	}
-	return names
+	return ways, provedBy
 }
 
 // worst is the status that represents all.
@@ -192,7 +200,7 @@ func worst(results []Result) Status {
 	return Skipped
 }
 
-// A way is how an archive gets into an engine.
+// A way is how an archive reaches a store on a host.
 type way struct {
 	name string
 	load func(context.Context, io.Reader, expected) error
@@ -200,63 +208,68 @@ type way struct {
 	repeat func(expected) string
 }
 
-// ways lists how an archive reaches a store on a host.
-func (run engineRun) ways() []way {
-	load := func(ctx context.Context, archive io.Reader, _ expected) error {
-		_, err := run.Load(ctx, archive)
-		return err
-	}
-	command := "podman"
-	service := "podman system service --time=0 unix:///tmp/podman.sock & "
-	socket := "/tmp/podman.sock"
+func (run engineRun) ways() []way { return []way{run.runner(), run.pipe(), run.load()} }
+
+// command is what a person types for the engine.
+func (run engineRun) command() string {
 	if run.Kind == engine.Docker {
-		command, service, socket = "docker", "", "/var/run/docker.sock"
+		return "docker"
 	}
-	return []way{
-		{
-			"runner",
-			func(ctx context.Context, archive io.Reader, im expected) error {
-				repository, tag := splitTag(im.RepoTag)
-				return run.RunnerLoad(ctx, archive, repository, tag)
-			},
-			func(im expected) string {
-				return fmt.Sprintf("%scurl --unix-socket %s -H 'Content-Type: application/x-tar' -X POST -T %s 'http://engine/images/load?quiet=1'", service, socket, im.Path)
-			},
+	return "podman"
+}
+
+// runner is how GitLab Runner 17.9 and later load an archive.
+func (run engineRun) runner() way {
+	return way{
+		"runner",
+		func(ctx context.Context, archive io.Reader, im expected) error {
+			repository, tag := splitTag(im.RepoTag)
+			return run.RunnerLoad(ctx, archive, repository, tag)
 		},
-		{
-			"pipe",
-			func(ctx context.Context, archive io.Reader, im expected) error {
-				plain, err := decompress.NewReader(archive)
-				if err != nil {
-					return err
-				}
-				defer plain.Close()
-				return load(ctx, plain, im)
-			},
-			func(im expected) string {
-				if method(im.Archive) == "zstd" {
-					return "zstd -dc --long=27 " + im.Path + " | " + command + " load"
-				}
-				return command + " load < " + im.Path
-			},
+		func(im expected) string {
+			service, socket := "podman system service --time=0 unix:///tmp/podman.sock & ", "/tmp/podman.sock"
+			if run.Kind == engine.Docker {
+				service, socket = "", "/var/run/docker.sock"
+			}
+			return fmt.Sprintf("%scurl --unix-socket %s -H 'Content-Type: application/x-tar' -X POST -T %s 'http://engine/images/load?quiet=1'", service, socket, im.Path)
 		},
-		{"load", load, func(im expected) string { return command + " load < " + im.Path }},
 	}
 }
 
-// waysOf lists the ways in which an image is loaded: all of them for the one
-// that proves them, else one that works.
-func (run engineRun) waysOf(im expected, proves bool) []way {
-	all := run.ways()
-	switch {
-	case run.refuses(im.Archive) != "" && proves:
-		return []way{all[2], all[0], all[1]} // the last one is to leave the image in the store
-	case run.refuses(im.Archive) != "":
-		return all[1:2]
-	case proves:
-		return all
+// pipe is how the loader loads an archive. It works for every form in every engine.
+func (run engineRun) pipe() way {
+	return way{
+		"pipe",
+		func(ctx context.Context, archive io.Reader, _ expected) error {
+			run.decoder.Lock()
+			defer run.decoder.Unlock()
+			plain, err := run.decoder.NewReader(archive)
+			if err != nil {
+				return err
+			}
+			defer plain.Close()
+			_, err = run.Load(ctx, plain)
+			return err
+		},
+		func(im expected) string {
+			if method(im.Archive) == "zstd" {
+				return "zstd -dc --long=27 " + im.Path + " | " + run.command() + " load"
+			}
+			return run.command() + " load < " + im.Path
+		},
 	}
-	return all[2:]
+}
+
+// load is how a person loads an archive.
+func (run engineRun) load() way {
+	return way{
+		"load",
+		func(ctx context.Context, archive io.Reader, _ expected) error {
+			_, err := run.Load(ctx, archive)
+			return err
+		},
+		func(im expected) string { return run.command() + " load < " + im.Path },
+	}
 }
 
 func splitTag(repoTag string) (repository, tag string) {
@@ -279,14 +292,15 @@ func (run engineRun) refuses(f release.Archive) string {
 	return ""
 }
 
-// helper checks one archive. An error is fatal; what is wrong with the image is
-// in the results. The image is then alone in the store, if it could be loaded.
-func (run engineRun) helper(ctx context.Context, im expected, proves bool) error {
+// helper checks one archive, which it loads in those ways. An error is fatal; what
+// is wrong with the image is in the results. The image is then alone in the store,
+// if it could be loaded.
+func (run engineRun) helper(ctx context.Context, im expected, ways []way) error {
 	var loaded bool // by the last way: each clears the store first
-	for _, w := range run.waysOf(im, proves) {
+	for _, w := range ways {
 		r := Result{Subject: im.Helper, Check: w.name, Repeat: w.repeat(im)}
 		err := timed(&run.result.Results, r, func(r *Result) error {
-			loadErr, problems, err := run.load(ctx, w, im)
+			loadErr, problems, err := run.loadAlone(ctx, w, im)
 			loaded = loadErr == nil
 			why := run.refuses(im.Archive)
 			switch {
@@ -317,7 +331,7 @@ func (run engineRun) helper(ctx context.Context, im expected, proves bool) error
 		{"stored", "save " + im.RepoTag + " | tar -x -O | sha256sum", run.stored},
 		{"run", "run --rm --network none " + im.RepoTag + " " + shellWords(probe(im)), run.container},
 	} {
-		r := Result{Subject: im.Helper, Check: check.name, Repeat: strings.SplitN(string(run.Kind), "-", 2)[0] + " " + check.repeat}
+		r := Result{Subject: im.Helper, Check: check.name, Repeat: run.command() + " " + check.repeat}
 		err := timed(&run.result.Results, r, func(r *Result) error {
 			if loaded {
 				check.do(ctx, im, r)
@@ -345,9 +359,9 @@ func timed(results *[]Result, r Result, do func(*Result) error) error {
 	return err
 }
 
-// load brings the image into the empty store and compares what is there then.
+// loadAlone loads the image into the empty store and compares what is there then.
 // loadErr is the engine's refusal; err is fatal.
-func (run engineRun) load(ctx context.Context, w way, im expected) (loadErr error, problems []string, err error) {
+func (run engineRun) loadAlone(ctx context.Context, w way, im expected) (loadErr error, problems []string, err error) {
 	if err := run.Clear(ctx); err != nil {
 		return nil, nil, err
 	}

@@ -60,7 +60,11 @@ func child(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = Engines(ctx, nil, archives, runner, func(line string) { fmt.Println(line) })
+	images, err := expectAll(ctx, archives)
+	if err != nil {
+		return err
+	}
+	_, err = checkEngines(ctx, nil, images, &decoder{}, runner, func(line string) { fmt.Println(line) })
 	return err
 }
 

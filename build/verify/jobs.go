@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"strings"
 
@@ -234,15 +233,14 @@ func (run engineRun) jobImage(ctx context.Context, im expected) (string, error) 
 	return jobRepository + ":" + im.Helper, run.Remove(ctx, im.RepoTag)
 }
 
-// add loads one more image by the way that works for every archive.
+// add loads one more image.
 func (run engineRun) add(ctx context.Context, im expected) error {
-	ways := run.waysOf(im, false)
 	file, err := im.open()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	return ways[0].load(ctx, io.Reader(file), im)
+	return run.pipe().load(ctx, file, im)
 }
 
 // attempts is how often a job is tried that the runner ends with a system

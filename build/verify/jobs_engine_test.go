@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,10 +20,14 @@ import (
 	"pretag/build/testutil/runnertest"
 )
 
-// gitProgram is the stand-in for git in images.
-func gitProgram(t *testing.T) testutil.Entry {
+// git is the stand-in for git in images.
+func git(t *testing.T) testutil.Entry {
 	t.Helper()
-	return executable("usr/bin/git", compiled(t, "./testdata/git"))
+	body, err := gitProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return executable("usr/bin/git", body)
 }
 
 // withRunner puts the small runner and words for it into PATH.
@@ -60,13 +65,16 @@ func jobsOnly(results []Result) map[string]Status {
 }
 
 // inEnginesWithJobs is inEngines with the small runner.
-func inEnginesWithJobs(t *testing.T, archives []release.Archive, check func(*testing.T, EngineResult)) {
+func inEnginesWithJobs(t *testing.T, engines []string, archives []release.Archive, check func(*testing.T, EngineResult)) {
 	t.Helper()
-	results, err := Engines(t.Context(), nil, archives, foundRunner(t, archives), func(line string) { t.Log(line) })
+	results, err := checkArchives(t, engines, archives, foundRunner(t, archives), func(line string) { t.Log(line) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range results {
+		if len(engines) > 0 && !slices.Contains(engines, string(r.Kind)) {
+			continue
+		}
 		t.Run(string(r.Kind), func(t *testing.T) {
 			if r.NotChecked != "" {
 				name, _, _ := strings.Cut(string(r.Kind), "-")
@@ -88,9 +96,9 @@ func TestJobs(t *testing.T) {
 	host := hostHelper(t)
 	other := strings.Replace(host, "ubuntu", "alpine", 1)
 	dir := t.TempDir()
-	archives := append(runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest", gitProgram(t))(host, other),
+	archives := append(runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest", git(t))(host, other),
 		runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest")(strings.Replace(host, "ubuntu", "alpine-latest", 1))...)
-	inEnginesWithJobs(t, archives, func(t *testing.T, r EngineResult) {
+	inEnginesWithJobs(t, nil, archives, func(t *testing.T, r EngineResult) {
 		file := Passed
 		if r.Kind == engine.Docker && (engine.Engine{Version: r.Version}).Before("23.0") {
 			file = Refused
@@ -110,7 +118,7 @@ func TestJobs(t *testing.T) {
 // nothing fails them.
 func TestJobsReport(t *testing.T) {
 	host := hostHelper(t)
-	archives := runnableAs(t, t.TempDir(), runnertest.Repository, runnertest.Version, "none", gitProgram(t))(host)
+	archives := runnableAs(t, t.TempDir(), runnertest.Repository, runnertest.Version, "none", git(t))(host)
 	for word, want := range map[string]map[string]Status{
 		runnertest.Careless: {host + " job": Void, host + " job-control": Failed},
 		runnertest.Mute:     {host + " job": Void, host + " job-control": Failed},
@@ -118,7 +126,7 @@ func TestJobsReport(t *testing.T) {
 	} {
 		t.Run(filepath.Base(word), func(t *testing.T) {
 			withRunner(t, word)
-			inEnginesWithJobs(t, archives, func(t *testing.T, r EngineResult) {
+			inEnginesWithJobs(t, oneEngine(t), archives, func(t *testing.T, r EngineResult) {
 				if diff := cmp.Diff(want, jobsOnly(r.Results)); diff != "" {
 					t.Error(diff)
 				}
@@ -139,7 +147,7 @@ func TestJobInterrupted(t *testing.T) {
 		testutil.Missing(t, "podman", "nor any other engine")
 	}
 	dir := t.TempDir()
-	for _, f := range runnableAs(t, dir, runnertest.Repository, runnertest.Version, "none", gitProgram(t))(hostHelper(t)) {
+	for _, f := range runnableAs(t, dir, runnertest.Repository, runnertest.Version, "none", git(t))(hostHelper(t)) {
 		write(t, f.Path+release.InfoSuffix, f.Info())
 	}
 	withRunner(t, runnertest.Hang)

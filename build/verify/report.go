@@ -189,18 +189,16 @@ func (e EngineResult) Of(helper string) []Result { return about(e.Results, helpe
 // Cell is the engine's verdict on a helper, in a word or three.
 func (e EngineResult) Cell(helper string) string { return summarize(e.Of(helper)) }
 
-// Proofs says, for each form of archive, which image proves which ways to load it.
+// Proofs says, for each form of archive, which image proves which way to load it.
 func (e EngineResult) Proofs() []string {
 	var proofs []string
 	for _, form := range slices.Sorted(maps.Keys(e.ProvedBy)) {
-		helper := e.ProvedBy[form]
+		helpers := e.ProvedBy[form]
 		var ways []string
-		for _, r := range e.Of(helper) {
-			if slices.Contains([]string{"load", "runner", "pipe"}, r.Check) {
-				ways = append(ways, r.Check)
-			}
+		for _, way := range slices.Sorted(maps.Keys(helpers)) {
+			ways = append(ways, fmt.Sprintf("%s by %s", way, helpers[way]))
 		}
-		proofs = append(proofs, fmt.Sprintf("%s archives: %s proves %s", form, helper, strings.Join(ways, ", ")))
+		proofs = append(proofs, fmt.Sprintf("%s archives: proved are %s", form, strings.Join(ways, ", ")))
 	}
 	return proofs
 }

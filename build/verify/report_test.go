@@ -68,8 +68,8 @@ func sample() Report {
 		}
 		docker.Results = append(docker.Results, results...)
 	}
-	rootful.ProvedBy = map[string]string{"zstd": "alpine-arm"}
-	docker.ProvedBy = map[string]string{"zstd": "alpine-arm"}
+	rootful.ProvedBy = map[string]map[string]string{"zstd": {"load": "alpine-x86_64", "runner": "alpine-arm", "pipe": "ubuntu-x86_64-pwsh"}}
+	docker.ProvedBy = map[string]map[string]string{"zstd": {"load": "alpine-x86_64", "runner": "alpine-arm", "pipe": "ubuntu-x86_64-pwsh"}}
 	r.Job.Version = "19.3.0"
 	r.Engines = []EngineResult{rootful, {Kind: engine.PodmanRootless, NotChecked: "newuidmap is not installed"}, docker}
 	return r
@@ -82,9 +82,9 @@ alpine-arm          ok       ok, job ok            not checked      ok, not run,
 ubuntu-x86_64-pwsh  ok       ok, job ok            not checked      FAILED: runner, job-control
 pipe only: the engine takes the archive decompressed from a pipe, as the loader sends it, but not as a file; ARCHIVE_COMPRESSION=gzip is for such engines
 not run: loaded and compared, but the image is for another architecture
-podman-rootful: zstd archives: alpine-arm proves load, runner, pipe
+podman-rootful: zstd archives: proved are load by alpine-x86_64, pipe by ubuntu-x86_64-pwsh, runner by alpine-arm
 podman-rootless: not checked: newuidmap is not installed
-docker: zstd archives: alpine-arm proves load, runner, pipe
+docker: zstd archives: proved are load by alpine-x86_64, pipe by ubuntu-x86_64-pwsh, runner by alpine-arm
 job: run by GitLab Runner 19.3.0
 
 docker: ubuntu-x86_64-pwsh: runner FAILED
@@ -239,7 +239,7 @@ func TestHTMLNeedsNothingElse(t *testing.T) {
 	}
 	for _, want := range []string{
 		"newuidmap is not installed", "FAILED: runner, job-control", "pipe only", "To reproduce it", "http://engine/images/load",
-		"sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "zstd archives: alpine-arm proves load, runner, pipe", "run by GitLab Runner 19.3.0",
+		"sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "zstd archives: proved are load by alpine-x86_64, pipe by ubuntu-x86_64-pwsh, runner by alpine-arm", "run by GitLab Runner 19.3.0",
 		`class="void"`,
 	} {
 		if !strings.Contains(page, want) {

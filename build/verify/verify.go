@@ -55,14 +55,14 @@ type EngineResult struct {
 	Driver     string      `json:"driver,omitempty"`     // of its image store
 	NotChecked string      `json:"notChecked,omitempty"` // why, where it did not run
 	Results    []Result    `json:"results,omitempty"`    // helper by helper
-	// ProvedBy names, by form of archive, the helper that was loaded in every way. The
-	// others were loaded in one.
-	ProvedBy map[string]string `json:"provedBy,omitempty"`
-	Seconds  float64           `json:"seconds"`
+	// ProvedBy names, by form of archive and by way to load, the helper whose image
+	// proves that way. The other images are loaded once.
+	ProvedBy map[string]map[string]string `json:"provedBy,omitempty"`
+	Seconds  float64                      `json:"seconds"`
 }
 
 // reportSchema is raised when a field of report.json changes its meaning or is removed.
-const reportSchema = 1
+const reportSchema = 2
 
 // A Report is everything that was found. Apart from seconds and traces, equal
 // deliveries on equal machines give equal reports.

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"pretag/build/catalogue"
 )
 
 // A Program is an installed gitlab-runner.
@@ -73,8 +75,8 @@ type Runner struct {
 // Install puts the program into dir, which must be empty and visible to host.
 func Install(p Program, host Host, dir string) (Runner, error) {
 	r := Runner{host, dir}
-	for _, name := range []string{"bin", helperImages} {
-		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+	for _, dir := range []string{filepath.Join(dir, "bin"), r.archives()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return r, err
 		}
 	}
@@ -85,19 +87,20 @@ func Install(p Program, host Host, dir string) (Runner, error) {
 	return r, share(path, filepath.Join(dir, "bin", "gitlab-runner"), 0o755)
 }
 
-// helperImages is where the runner looks for archives, seen from the directory
-// above that of its executable: /usr/lib/gitlab-runner/helper-images for /usr/bin.
-const helperImages = "lib/gitlab-runner/helper-images"
+// archives is the directory in which the runner looks for archives, as it does in
+// catalogue.HostDir if its executable is in /usr/bin.
+func (r Runner) archives() string {
+	return filepath.Join(r.dir, strings.TrimPrefix(catalogue.HostDir, "/usr"))
+}
 
 // Offer puts the archive where the runner looks, under the name that it looks up.
 func (r Runner) Offer(archive, name string) error {
-	return share(archive, filepath.Join(r.dir, helperImages, name), 0o644)
+	return share(archive, filepath.Join(r.archives(), name), 0o644)
 }
 
 // Withdraw removes every archive that was offered.
 func (r Runner) Withdraw() error {
-	dir := filepath.Join(r.dir, helperImages)
-	return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+	return errors.Join(os.RemoveAll(r.archives()), os.Mkdir(r.archives(), 0o755))
 }
 
 // share makes a file appear under another name, with a hard link if that gives
