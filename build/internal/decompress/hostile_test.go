@@ -32,8 +32,7 @@ func plain(input []byte) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// A stream that is cut anywhere is an error, but for the place between two
-// streams: there it is a whole one.
+// A stream that is cut anywhere is an error, except between two streams.
 func TestCutAnywhere(t *testing.T) { cutAnywhere(t, parts) }
 
 func cutAnywhere(t *testing.T, parts func(testing.TB, ...[]byte) map[decompress.Format][][]byte) {
@@ -68,6 +67,15 @@ func TestFlippedAnywhere(t *testing.T) { flippedAnywhere(t, parts) }
 func flippedAnywhere(t *testing.T, parts func(testing.TB, ...[]byte) map[decompress.Format][][]byte) {
 	t.Helper()
 	one := bytes.Repeat([]byte("0123456789abcdef"), 100)
+	var kept decompress.Decoders // new ones for each bit would take most of the time
+	plain := func(input []byte) ([]byte, error) {
+		r, err := kept.NewReader(bytes.NewReader(input))
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return io.ReadAll(r)
+	}
 	for format, streams := range parts(t, one, []byte("two")) {
 		whole := bytes.Join(streams, nil)
 		want, err := plain(whole)
@@ -89,14 +97,9 @@ func flippedAnywhere(t *testing.T, parts func(testing.TB, ...[]byte) map[decompr
 	}
 }
 
-// Ten gigabytes of zeros stop early, in every format.
+// Ten gigabytes of zeros stop early. Other formats take seconds; TestStopsBombsByPrograms has them.
 func TestStopsBombs(t *testing.T) {
-	zeros := make([]byte, 16<<20)
-	streams := map[decompress.Format][]byte{
-		decompress.Gzip: testutil.Compress(t, "gzip", zeros), decompress.XZ: testutil.Compress(t, "xz", zeros),
-		decompress.Zstd: testutil.Compress(t, "zstd", zeros),
-	}
-	stopsBombs(t, streams)
+	stopsBombs(t, map[decompress.Format][]byte{decompress.Zstd: testutil.Compress(t, "zstd", make([]byte, 16<<20))})
 }
 
 func stopsBombs(t *testing.T, streams map[decompress.Format][]byte) {
