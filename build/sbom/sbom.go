@@ -148,7 +148,9 @@ func (d *Document) purls() []string {
 // Of reads the archive at f.Path and describes what is in it. Equal archives with
 // equal records have equal documents. What may be missing is in the document's
 // comment, see Summary.Warnings.
-func Of(ctx context.Context, f release.Archive) (*Document, error) { return of(ctx, f, &decompress.Decoders{}) }
+func Of(ctx context.Context, f release.Archive) (*Document, error) {
+	return of(ctx, f, &decompress.Decoders{})
+}
 
 func of(ctx context.Context, f release.Archive, decoders *decompress.Decoders) (*Document, error) {
 	i, err := readImage(ctx, f.Path, decoders)
