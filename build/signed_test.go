@@ -14,6 +14,7 @@ import (
 
 	"pretag/build"
 	"pretag/build/testutil"
+	"pretag/build/verify"
 )
 
 // A gpgHome is a GnuPG home directory.
@@ -101,6 +102,80 @@ func TestSigned(t *testing.T) {
 				t.Error("the passphrase was shown")
 			}
 		})
+	}
+}
+
+// verify has rpmkeys check each rpm with the delivered key: it refuses an rpm of which a
+// byte was changed, an unsigned one, and a key that this rpm cannot read.
+func TestVerifyAsksRPMKeys(t *testing.T) {
+	testutil.Tool(t, "rpmkeys")
+	gpg := newGPG(t)
+	b := newBench(t, "alpine-x86_64.tar")
+	pairs := []string{"HELPERS=alpine-x86_64", "FORMATS=rpm"}
+	results := func() (results []verify.Result) {
+		t.Helper()
+		report, err := verify.OnDisk(t.Context(), b.path("out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range report.Disk {
+			if r.Check == "rpmkeys" {
+				results = append(results, r)
+			}
+		}
+		return results
+	}
+	if err := b.run(t, build.Package, pairs...); err != nil {
+		t.Fatal(err)
+	}
+	unsigned := tree(t, b.path("out"))
+	if got := results(); len(got) != 0 {
+		t.Errorf("unsigned: %+v, want no check", got)
+	}
+	if err := b.run(t, build.Package, append(pairs, "GPG_KEY_PATH="+gpg.key("rsa", "rsa2048", "", "never"))...); err != nil {
+		t.Fatal(err)
+	}
+	rpms, err := filepath.Glob(b.path("out", "rpm", "*.rpm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(what string, status verify.Status, says string) {
+		t.Helper()
+		got := results()
+		if len(got) != len(rpms) {
+			t.Fatalf("%s: %d results for %d rpms", what, len(got), len(rpms))
+		}
+		r := got[slices.IndexFunc(got, func(r verify.Result) bool { return r.Subject == "rpm/"+filepath.Base(rpms[0]) })]
+		if r.Status != status || !strings.Contains(strings.Join(r.Problems, "\n"), says) {
+			t.Errorf("%s: %+v, want %s and %q", what, r, status, says)
+		}
+	}
+	want("signed", verify.Passed, "")
+	for _, at := range []int64{-100, 3000} { // in the payload, in the header
+		back := flipByte(t, rpms[0], at)
+		want("changed", verify.Failed, "exit status 1")
+		back()
+	}
+	signed, err := os.ReadFile(rpms[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{unsigned["rpm/"+filepath.Base(rpms[0])], string(signed)} {
+		if err := os.WriteFile(rpms[0], []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if content != string(signed) {
+			want("unsigned", verify.Failed, "no valid signature by key ")
+		}
+	}
+	// rpm 4.18 reads no NIST key, rpm 4.20 no Brainpool key.
+	if err := b.run(t, build.Package, append(pairs, "GPG_KEY_PATH="+gpg.key("brainpool", "brainpoolP256r1", "", "never"))...); err != nil {
+		t.Fatal(err)
+	}
+	want("a key that rpm cannot read", verify.Failed, "cannot read signing-key.asc: ")
+	t.Setenv("PATH", t.TempDir())
+	if got := results(); len(got) != 1 || got[0].Status != verify.Skipped || got[0].Says != "rpmkeys is not installed" {
+		t.Errorf("without rpmkeys: %+v", got)
 	}
 }
 
@@ -320,7 +395,7 @@ func TestKeyRefused(t *testing.T) {
 				t.Fatalf("error %v, want one that holds %q", err, row.want)
 			}
 			if strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the passphrase stands in %v", err)
+				t.Errorf("the passphrase is in %v", err)
 			}
 			if files := tree(t, b.path("out")); len(files) > 0 {
 				t.Errorf("left behind: %d files", len(files))

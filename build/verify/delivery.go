@@ -93,7 +93,7 @@ func begin(ctx context.Context, out string) (Report, *diskRun, error) {
 	if err != nil {
 		return Report{}, nil, err
 	}
-	disk := &diskRun{decoder: &decoder{}, Delivery: Delivery{
+	disk := &diskRun{signer: m.Signer, decoder: &decoder{}, Delivery: Delivery{
 		Dir: out, Archives: m.Archives, Packages: m.Packages, Former: former, Sums: sums, Read: readPackage,
 	}}
 	disk.More = append(signatures(out, m), disk.accounts(out, m)...)

@@ -73,6 +73,7 @@ type decoder struct {
 // A diskRun is a delivery while it is checked. Each file is read once.
 type diskRun struct {
 	Delivery
+	signer  string // ID of the key of a signed delivery, or ""
 	decoder *decoder
 	sums    map[string]string        // by path: sha256 of files that were read, in hex
 	configs map[string]v1.ConfigFile // by path: of archives
@@ -94,10 +95,15 @@ func (d *diskRun) checkOthers(ctx context.Context) ([]Result, error) {
 	for _, p := range d.Packages {
 		checks = append(checks, Check{path.Join(p.Format, p.File), "package", func(ctx context.Context) error { return d.checkPackage(ctx, p) }})
 	}
-	return do(ctx, slices.Concat(checks, []Check{
+	results, err := do(ctx, slices.Concat(checks, []Check{
 		{release.ManifestName, "files", d.checkFiles},
 		{release.SumsName, "sums", d.checkSums},
 	}, d.More))
+	if err != nil {
+		return nil, err
+	}
+	signed, err := rpmkeys(ctx, d.Dir, d.signer, d.Packages)
+	return append(results, signed...), err
 }
 
 // do makes the checks. Its error is only ctx's.

@@ -124,6 +124,11 @@ func (r Report) Table() string {
 			fmt.Fprintf(&b, "%s: %s\n", word[0], word[1])
 		}
 	}
+	for _, skipped := range r.Disk {
+		if skipped.Status == Skipped {
+			fmt.Fprintf(&b, "%s: %s: not checked: %s\n", skipped.Subject, skipped.Check, skipped.Says)
+		}
+	}
 	for _, e := range r.Engines {
 		if e.NotChecked != "" {
 			fmt.Fprintf(&b, "%s: not checked: %s\n", e.Kind, e.NotChecked)
