@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// An Image is what the engine's API tells of one image. Architecture and the
-// like are only there when it was inspected.
+// An Image is what the engine's API reports of one image. The fields from Os on are
+// set by Inspect only.
 type Image struct {
 	ID       string `json:"Id"`
 	RepoTags []string
 
 	Os           string
 	Architecture string
-	Variant      string // podman 4.3 and Docker 20.10 do not tell it
+	Variant      string // podman 4.3 and Docker 20.10 do not report it
 	Config       struct{ Entrypoint, Cmd, Env []string }
 	RootFS       struct{ Layers []string }
 }
@@ -32,7 +32,7 @@ func (i *Instance) Images(ctx context.Context) ([]Image, error) {
 	return images, i.getJSON(ctx, "/images/json", &images)
 }
 
-// Inspect is how Runner looks an image up.
+// Inspect looks an image up as GitLab Runner does.
 func (i *Instance) Inspect(ctx context.Context, reference string) (Image, error) {
 	ctx, cancel := limit(ctx, callLimit)
 	defer cancel()
@@ -40,7 +40,7 @@ func (i *Instance) Inspect(ctx context.Context, reference string) (Image, error)
 	return image, i.getJSON(ctx, "/images/"+reference+"/json", &image)
 }
 
-// Export hands the image, as the store gives it out again, to read: a docker-archive.
+// Export passes the image to read as a docker-archive that the engine makes from its store.
 func (i *Instance) Export(ctx context.Context, reference string, read func(io.Reader) error) error {
 	ctx, cancel := limit(ctx, imageLimit)
 	defer cancel()
@@ -104,8 +104,8 @@ func (i *Instance) ClearContainers(ctx context.Context) error {
 	return nil
 }
 
-// call does one request. It hands the body of a good answer to read; any other
-// answer is an error with the engine's own message.
+// call makes one request and passes the body of the response to read. A response
+// that reports an error is an error with the engine's message.
 func (i *Instance) call(ctx context.Context, method, path string, query url.Values, body io.Reader, read func(io.Reader) error) error {
 	u := url.URL{Scheme: "http", Host: "engine", Path: i.prefix + path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, u.String(), body)
@@ -113,7 +113,7 @@ func (i *Instance) call(ctx context.Context, method, path string, query url.Valu
 		return err
 	}
 	if body != nil {
-		// podman refuses an import that does not say what it is (podman 4.3, pkg/api/handlers/compat/images.go).
+		// podman refuses an import without it (podman 4.3, pkg/api/handlers/compat/images.go).
 		request.Header.Set("Content-Type", "application/x-tar")
 	}
 	response, err := i.api.Do(request)
@@ -122,12 +122,12 @@ func (i *Instance) call(ctx context.Context, method, path string, query url.Valu
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= http.StatusBadRequest {
-		var answer struct{ Message string }
+		var message struct{ Message string }
 		text, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
-		if err == nil && json.Unmarshal(text, &answer) != nil {
-			answer.Message = string(text)
+		if err == nil && json.Unmarshal(text, &message) != nil {
+			message.Message = string(text)
 		}
-		return fmt.Errorf("%s %s: %s: %w", method, path, response.Status, i.tidy(errors.New(strings.TrimSpace(answer.Message))))
+		return fmt.Errorf("%s %s: %s: %w", method, path, response.Status, i.tidy(errors.New(strings.TrimSpace(message.Message))))
 	}
 	if err := read(response.Body); err != nil {
 		return i.explain(ctx, method, path, err)

@@ -1,11 +1,11 @@
 // Package engine runs container engines, podman and Docker, each in a store of
 // its own: by command and through the Docker-compatible API on a unix socket.
 //
-// The images, containers and daemons that the host already has are never
-// touched: an [Instance] has its own image store, its own socket and, as root,
-// its own mount, process and network namespaces, so that nothing of it is left
-// once it is closed or its parent is killed, and no image can come from a
-// registry. The package does not judge images; package verify does.
+// The images, containers and daemons of the host are never touched. An [Instance]
+// has its own image store, its own socket and, as root, its own mount, process and
+// network namespaces. So nothing of it is left after it is closed or its parent is
+// killed, and no image can come from a registry. The package does not judge
+// images; package verify does.
 package engine
 
 import (
@@ -55,7 +55,7 @@ func (e Engine) Before(version string) bool {
 func numbers(version string) []int {
 	var ns []int
 	for _, s := range strings.Split(versionPattern().FindString(version), ".") {
-		n, _ := strconv.Atoi(s) // the pattern lets digits only through
+		n, _ := strconv.Atoi(s) // the pattern matches only digits
 		ns = append(ns, n)
 	}
 	return ns
@@ -69,10 +69,10 @@ type Absent struct {
 	Why  string
 }
 
-// Find tells which engines are installed and which are not, or cannot be run
-// by this user, and why. The words of wanted are kinds, or podman for both of
-// its kinds, of which one must be there. An unknown word is an error, and so is
-// an engine that is wanted and absent; without wanted every kind is looked for.
+// Find returns the engines that are installed, and why each other kind is not
+// installed or cannot be run by this user. The words of wanted are kinds, or podman
+// for both of its kinds, of which one must be found. An unknown word is an error,
+// and so is a wanted engine that is absent. Without wanted, Find looks for every kind.
 func Find(ctx context.Context, wanted []string) (found []Engine, absent []Absent, err error) {
 	var errs []error
 	kinds := map[Kind]bool{}
@@ -101,8 +101,8 @@ func Find(ctx context.Context, wanted []string) (found []Engine, absent []Absent
 	return found, absent, Missing(wanted, found, absent)
 }
 
-// Missing is the error that names every word of wanted that no engine of found
-// stands for, with the reasons that absent gives.
+// Missing returns an error that names every word of wanted for which no engine was
+// found, with the reasons in absent.
 func Missing(wanted []string, found []Engine, absent []Absent) error {
 	var errs []error
 	for _, word := range wanted {
@@ -125,7 +125,7 @@ func kindsOf(word string) ([]Kind, error) {
 		return []Kind{PodmanRootful, PodmanRootless}, nil
 	}
 	if !slices.Contains(Kinds(), Kind(word)) {
-		return nil, fmt.Errorf("engine %q is unknown; there are podman, %s, %s and %s", word, PodmanRootful, PodmanRootless, Docker)
+		return nil, fmt.Errorf("engine %q is unknown; want podman, %s, %s or %s", word, PodmanRootful, PodmanRootless, Docker)
 	}
 	return []Kind{Kind(word)}, nil
 }
@@ -163,17 +163,17 @@ func find(ctx context.Context, k Kind) (Engine, error) {
 
 	ctx, cancel := limit(ctx, callLimit)
 	defer cancel()
-	teller := e.command
+	program := e.command
 	if e.daemon != "" {
-		teller = e.daemon
+		program = e.daemon
 	}
-	out, err := output(ctx, exec.CommandContext(ctx, teller, "--version"))
+	out, err := output(ctx, exec.CommandContext(ctx, program, "--version"))
 	if err != nil {
 		return Engine{}, err
 	}
 	e.Version = strings.TrimSuffix(versionWord(out), ",")
 	if e.Version == "" {
-		return Engine{}, fmt.Errorf("%s --version: no version in %q", teller, out)
+		return Engine{}, fmt.Errorf("%s --version: no version in %q", program, out)
 	}
 	return e, nil
 }
@@ -189,7 +189,7 @@ func versionWord(s string) string {
 	return ""
 }
 
-// Time limits of one call: of those that carry an image, and of all others.
+// Time limits of one call: of those that transfer an image, and of all others.
 const (
 	imageLimit = 10 * time.Minute
 	callLimit  = time.Minute

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,16 +73,26 @@ func marshal(t *testing.T, v any) []byte {
 	return b
 }
 
+// sample is the program of rootfs, built once.
+var sample = sync.OnceValues(func() (content []byte, err error) {
+	dir, err := os.MkdirTemp("", "sample-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	program := filepath.Join(dir, "sh")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(program)
+})
+
 // rootfs is a layer whose programs run.
 func rootfs(t *testing.T) []byte {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "sh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	content, err := os.ReadFile(program)
+	content, err := sample()
 	if err != nil {
 		t.Fatal(err)
 	}

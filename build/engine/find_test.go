@@ -60,7 +60,7 @@ func TestStartFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
-		if left, _ := filepath.Glob(filepath.Join(tmp, folderPattern)); len(left) != 0 {
+		if left, _ := filepath.Glob(filepath.Join(tmp, dirPattern)); len(left) != 0 {
 			t.Errorf("left: %v", left)
 		}
 	}

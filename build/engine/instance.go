@@ -42,9 +42,9 @@ type Instance struct {
 	prefix  string // of every API path: /v1.41
 }
 
-// Start runs the engine in a new folder in the folder for temporary files,
-// where it first removes what killed runs left of theirs. The instance must be
-// closed; cancelling ctx ends no more than Start.
+// Start runs the engine in a new directory below the one for temporary files, from
+// which it first removes what killed runs left. The instance must be closed.
+// Canceling ctx ends Start, but not an instance that has started.
 func (e Engine) Start(ctx context.Context) (*Instance, error) {
 	i := &Instance{Engine: e, done: make(chan error, 1)}
 	i.api.Transport = &http.Transport{
@@ -53,7 +53,7 @@ func (e Engine) Start(ctx context.Context) (*Instance, error) {
 		},
 	}
 	e.sweep()
-	err := i.makeFolder()
+	err := i.makeDir()
 	if err == nil {
 		err = i.start(ctx)
 	}
@@ -63,19 +63,19 @@ func (e Engine) Start(ctx context.Context) (*Instance, error) {
 	return i, nil
 }
 
-// Folders of instances are named so, and short: a socket's path has 107 bytes
-// (unix(7)), and podman's run root 50, or what should tidy up after a container
-// fails and podman waits 20 s for it (4.3.1, as a plain user). Each holds a file
-// that is locked as long as somebody uses the folder; the lock ends with its process.
+// The names of instances' directories are short: a socket's path has at most 107
+// bytes (unix(7)), and podman's run root 50, or its cleanup after a container fails
+// and podman waits 20 s for it (4.3.1, as a plain user). Each directory has a file
+// that is locked while the directory is in use. The lock ends with its process.
 const (
-	folderPattern = "pretag-*"
-	lockName      = "engine-lock"
-	cgroupsName   = "engine-cgroups" // lists the cgroups to remove with the folder
+	dirPattern  = "pretag-*"
+	lockName    = "engine-lock"
+	cgroupsName = "engine-cgroups" // lists the cgroups to remove with the directory
 )
 
 // newCgroups lists the cgroups that the instance will make at the top of the
-// host's hierarchies. dockerd is told a name; podman's is fixed for cgroupfs
-// (podman v4.3.1, libpod/define/config.go), so it counts only if it is not there yet.
+// host's hierarchies. dockerd takes a name. podman's name is fixed for cgroupfs
+// (podman v4.3.1, libpod/define/config.go), so it counts only if there is none yet.
 func (i *Instance) newCgroups() []string {
 	names := []string{filepath.Base(i.dir)}
 	if i.Kind == PodmanRootful && len(cgroupPaths("libpod_parent", "")) == 0 {
@@ -84,30 +84,31 @@ func (i *Instance) newCgroups() []string {
 	return names
 }
 
-func (i *Instance) makeFolder() (err error) {
-	if i.dir, err = os.MkdirTemp("", folderPattern); err != nil {
+func (i *Instance) makeDir() (err error) {
+	if i.dir, err = os.MkdirTemp("", dirPattern); err != nil {
 		return err
 	}
 	if i.lock, err = os.Create(i.path("new-lock")); err != nil {
 		return err
 	}
-	// What a killed run leaves is removed by the next one, so it is written down.
+	// If this run is killed, the next one removes what is listed here.
 	if err := os.WriteFile(i.path(cgroupsName), []byte(strings.Join(i.newCgroups(), "\n")), 0o644); err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(i.lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", i.lock.Name(), err)
 	}
-	// It gets its name when it is locked: whoever finds the name unlocked may remove the folder.
+	// It gets its name after it is locked: a file of that name without a lock means that
+	// the directory may be removed.
 	return os.Rename(i.lock.Name(), i.path(lockName))
 }
 
-// sweep removes the folders that no process uses any more, of this user or, as
-// root, of all. What it cannot remove stays, and harms nobody but the disk.
+// sweep removes the directories of instances that no process uses any more: this
+// user's or, as root, every user's. What it cannot remove only takes disk space.
 func (e Engine) sweep() {
-	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPattern, lockName)) // the pattern is well formed
+	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPattern, lockName)) // the pattern is well formed
 	for _, lock := range locks {
-		// The folder is open to all: what has our name may be anybody's, and no file.
+		// Every user can write here: the name may belong to another user, or not to a file.
 		f, err := os.OpenFile(lock, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 		if err != nil {
 			continue
@@ -151,7 +152,7 @@ func (i *Instance) start(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// configure writes, into fresh folders, the files that the engine reads instead
+// configure writes, into new directories, the files that the engine reads instead
 // of the host's and the user's, and returns the command that serves the API.
 func (i *Instance) configure(driver string) ([]string, error) {
 	for _, name := range []string{"home", "tmp", "run", "root"} {
@@ -185,8 +186,8 @@ runroot = %[3]q
 
 		// podman raises the limits of containers as root, for which it needs
 		// CAP_SYS_RESOURCE (podman 4.3, pkg/specgen/generate/oci.go); limits
-		// below everybody's own need nothing. Locks are kept in a file, as those in shared
-		// memory are the host's.
+		// below every user's own need nothing. Locks are in a file, because those in
+		// shared memory are the host's.
 		"containers.conf": fmt.Sprintf(`[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 log_driver = "k8s-file"
@@ -209,19 +210,19 @@ volume_path = %q
 	return []string{i.command, "system", "service", "--time=0", "unix://" + i.Socket()}, nil
 }
 
-// hybridCgroups reports whether version 2 of cgroups is mounted beside version
-// 1 and runc is there to take over from crun, which refuses that: "cgroups in
-// hybrid mode not supported" (crun 1.8, src/libcrun/cgroup-setup.c).
+// hybridCgroups reports whether cgroups of version 2 are mounted next to those of
+// version 1, and runc is installed. crun refuses that: "cgroups in hybrid mode not
+// supported" (crun 1.8, src/libcrun/cgroup-setup.c).
 func hybridCgroups() bool {
 	_, mounted := os.Stat("/sys/fs/cgroup/unified/cgroup.controllers")
 	_, installed := exec.LookPath("runc")
 	return mounted == nil && installed == nil
 }
 
-// The first process of an instance as root. It is process 1 of its namespaces:
-// when it ends, so does everything in them, and their mounts are gone. /run and
-// /dev/shm are hidden as they hold the sockets, locks and state of the host's
-// engines, /var/tmp as podman leaves files in it whatever TMPDIR says.
+// firstProcess is the first process of an instance as root. It is process 1 of its
+// namespaces: when it ends, every process and every mount in them ends. /run and
+// /dev/shm are hidden because they hold the sockets, locks and state of the host's
+// engines, and /var/tmp because podman leaves files in it whatever TMPDIR is.
 const firstProcess = `set -e
 mount --make-rprivate /
 mount --make-rshared /
@@ -276,9 +277,9 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	return i.awaitAPI(ctx)
 }
 
-// giveTo hands the folder to another user, with a range of subordinate ids,
-// and returns the command prefix that becomes that user. The range is shown to
-// podman inside its mount namespace only: the host's /etc/subuid stays as it is.
+// giveTo gives the directory to another user, with a range of subordinate ids, and
+// returns the command prefix that becomes that user. Only podman sees the range, in
+// its mount namespace: the host's /etc/subuid does not change.
 func (i *Instance) giveTo(name, subids string) ([]string, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -292,7 +293,7 @@ func (i *Instance) giveTo(name, subids string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// 65536 ids, as useradd hands out (login.defs(5)), far above the ranges that it starts from.
+	// 65536 ids, as useradd gives (login.defs(5)), far above the ranges that it begins with.
 	if err := os.WriteFile(subids, []byte(u.Uid+":1000000000:65536\n"), 0o644); err != nil {
 		return nil, err
 	}
@@ -314,7 +315,7 @@ func (i *Instance) MkdirTemp() (string, error) {
 	return dir, errors.Join(os.Chmod(dir, 0o755), i.Give(dir))
 }
 
-// Give hands a directory and everything in it to the engine's user.
+// Give makes the engine's user the owner of a directory and everything in it.
 func (i *Instance) Give(dir string) error {
 	if i.uid == 0 {
 		return nil // the engine runs as this process's user
@@ -324,8 +325,8 @@ func (i *Instance) Give(dir string) error {
 	})
 }
 
-// environ gives cmd nothing of our environment but the search path: variables
-// such as CONTAINER_HOST, DOCKER_HOST or STORAGE_DRIVER lead to the host's engines.
+// environ sets the environment of cmd. It keeps only PATH: variables such as
+// CONTAINER_HOST, DOCKER_HOST or STORAGE_DRIVER lead to the host's engines.
 func (i *Instance) environ(cmd *exec.Cmd) {
 	env := slices.DeleteFunc(cmd.Environ(), func(s string) bool { return !strings.HasPrefix(s, "PATH=") })
 	cmd.Env = append(env,
@@ -338,7 +339,8 @@ func (i *Instance) environ(cmd *exec.Cmd) {
 	cmd.Dir = i.dir
 }
 
-// awaitAPI returns once the engine answers, and what it said if it ends instead.
+// awaitAPI returns as soon as the engine answers. If the engine ends instead, the error
+// has the end of its log.
 func (i *Instance) awaitAPI(ctx context.Context) error {
 	ctx, cancel := limit(ctx, callLimit)
 	defer cancel()
@@ -394,8 +396,7 @@ func (i *Instance) wrap(ctx context.Context, argv []string, namespaces ...string
 	return cmd
 }
 
-// Command prepares a program that is no command of the engine's: one that uses
-// the engine through its socket. It runs as the engine's user, ends with the
+// Command prepares a program that uses the engine through its socket. It runs as the engine's user, ends with the
 // instance, and reaches servers on this machine's loopback. When ctx is done its
 // whole process group is killed.
 func (i *Instance) Command(ctx context.Context, argv ...string) *exec.Cmd {
@@ -423,10 +424,10 @@ func (i *Instance) run(ctx context.Context, stdin io.Reader, args ...string) (st
 	return out, nil
 }
 
-// tidy keeps of an engine's complaint what tells something, and the same for
-// equal failures: not the names of temporary files, and of podman, which tries an
-// archive as every format and lists all complaints, only that of docker-archive
-// (containers/common v0.50, libimage/load.go).
+// tidy shortens an engine's error and makes it the same for equal failures: without
+// the names of temporary files. podman tries an archive as every format and lists
+// all errors (containers/common v0.50, libimage/load.go): tidy keeps that of
+// docker-archive.
 func (i *Instance) tidy(err error) error {
 	text := strings.ReplaceAll(err.Error(), i.dir, "")
 	if found := regexp.MustCompile(`\* docker-archive: .*`).FindString(text); found != "" {
@@ -468,7 +469,7 @@ func (i *Instance) Close() error {
 	return err
 }
 
-// remove removes the folder, and what the kernel keeps in its name.
+// remove removes the directory and the cgroups of the instance.
 func (i *Instance) remove() error {
 	var err error
 	if names, readErr := os.ReadFile(i.path(cgroupsName)); readErr == nil {
@@ -491,13 +492,13 @@ func (i *Instance) stop() error {
 	if i.service == nil {
 		return nil
 	}
-	// As root the first process takes everything with it; podman as a plain user
-	// runs as two processes of a group. What they would tidy up is thrown away.
+	// As root, everything ends with the first process. As a plain user, podman runs as
+	// two processes of a group. What they would clean up is removed with the directory.
 	if err := syscall.Kill(-i.service.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	select {
-	case <-i.done: // killed, so its error says nothing
+	case <-i.done: // killed, so the error is of no use
 	case <-time.After(callLimit):
 		return fmt.Errorf("process %d: still there %s after it was stopped", i.service.Process.Pid, callLimit)
 	}
@@ -506,8 +507,8 @@ func (i *Instance) stop() error {
 	return nil
 }
 
-// endPause ends the process that podman leaves behind to hold a user's
-// namespace open (podman 4.3, pkg/rootless; its number is in pause.pid).
+// endPause ends the process with which podman keeps a user's namespace open
+// (podman 4.3, pkg/rootless; its ID is in pause.pid).
 func (i *Instance) endPause() error {
 	var errs []error
 	for _, pattern := range []string{"run/libpod/pause.pid", "run/libpod/tmp/pause.pid"} {
@@ -520,7 +521,7 @@ func (i *Instance) endPause() error {
 			errs = append(errs, err)
 			continue
 		}
-		// It may have ended, and its number be anybody's by now.
+		// It may have ended, and its ID may belong to another process by now.
 		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err != nil || !bytes.Contains(environ, []byte("HOME="+i.path("home")+"\x00")) {
 			continue
@@ -538,7 +539,7 @@ func removeCgroups(names []string) error {
 	for _, name := range names {
 		for _, below := range []string{"/*/*", "/*", ""} {
 			for _, path := range cgroupPaths(name, below) {
-				// Another instance may be using podman's.
+				// Another instance may be using podman's cgroup.
 				if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) {
 					errs = append(errs, err)
 				}

@@ -35,8 +35,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child starts an engine, tells its folder, and closes it at the end of its
-// input, having loaded and run what the file that it is given holds.
+// child starts an engine and prints its directory. It loads and runs the archive
+// that its argument names, if there is one, or waits for the end of its input. Then
+// it closes the engine.
 func child(kind Kind) error {
 	ctx := context.Background()
 	found, _, err := Find(ctx, []string{string(kind)})
@@ -92,7 +93,7 @@ func self(t *testing.T) string {
 	return filepath.Join(dir, "test")
 }
 
-// A killed run leaves no process and no mount, and the next one removes its folder.
+// A killed run leaves no process and no mount, and the next one removes its directory.
 func TestKilled(t *testing.T) {
 	testutil.Root(t, "without a PID namespace podman's service outlives a kill -9")
 	program := self(t)
@@ -122,7 +123,7 @@ func TestKilled(t *testing.T) {
 				}
 			}
 			if _, err := os.Stat(dir); err != nil {
-				t.Errorf("the folder should be left: %v", err)
+				t.Errorf("the directory should be left: %v", err)
 			}
 			t.Setenv("TMPDIR", filepath.Dir(program))
 			instance, err := e.Start(t.Context())
@@ -160,7 +161,7 @@ func TestPlainUser(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	// The shell is process 1 in there: podman waits for one that reaps. It tells what is left.
+	// The shell is process 1 there, because podman needs one that reaps. It lists what is left.
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", `
 		mount --bind "$1" /etc/subuid
 		mount --bind "$1" /etc/subgid
@@ -199,7 +200,7 @@ func processesOf(t *testing.T, dir string) []string {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		cmdline, _ := os.ReadFile(path) // ends when its process does
+		cmdline, _ := os.ReadFile(path) // an error: the process has ended
 		environ, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
 		if slices.ContainsFunc([][]byte{cmdline, environ}, func(b []byte) bool { return bytes.Contains(b, []byte(dir)) }) {
 			found = append(found, fmt.Sprintf("%d %q", pid, cmdline))

@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// A folder in use is nobody's to remove.
-func TestSweepSparesTheLiving(t *testing.T) {
+// sweep does not remove a directory that is in use.
+func TestSweepKeepsWhatIsInUse(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	i := Instance{Engine: Engine{Kind: Docker}}
-	if err := i.makeFolder(); err != nil {
+	if err := i.makeDir(); err != nil {
 		t.Fatal(err)
 	}
 	i.sweep()
@@ -34,11 +34,11 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	}
 	i.sweep()
 	if _, err := os.Stat(i.dir); !os.IsNotExist(err) {
-		t.Errorf("the folder is left: %v", err)
+		t.Errorf("the directory is left: %v", err)
 	}
 }
 
-// Of the number in pause.pid only a process of the instance is ended.
+// endPause ends only a process of the instance.
 func TestEndPause(t *testing.T) {
 	i := Instance{dir: t.TempDir()}
 	if err := os.MkdirAll(i.path("run/libpod"), 0o755); err != nil {
@@ -101,7 +101,7 @@ func TestOutput(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	begun := filepath.Join(t.TempDir(), "begun")
-	go func() { // a loaded machine takes its time until the program speaks
+	go func() { // a busy machine may start the program late
 		for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 			if _, err := os.Stat(begun); err == nil {
 				cancel(tooLong)
@@ -121,7 +121,7 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// An engine that does not answer is given up, with the limit as the error.
+// A call to an engine that does not answer ends with the limit as the error.
 func TestAPIGivesUp(t *testing.T) {
 	dir := t.TempDir()
 	i := Instance{dir: dir}

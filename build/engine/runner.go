@@ -22,7 +22,7 @@ func (i *Instance) RunnerLoad(ctx context.Context, archive io.Reader, repository
 		if name, err = loadedImage(r); err != nil {
 			return err
 		}
-		// Runner too reads on a little after it has the name.
+		// Runner, too, reads a little more after it has the name.
 		return discard(io.LimitReader(r, 1024))
 	})
 	if err != nil {
@@ -33,9 +33,8 @@ func (i *Instance) RunnerLoad(ctx context.Context, archive io.Reader, repository
 
 // loadedImage reads the answer to /images/load as GitLab Runner does: a stream
 // of JSON objects, of which the first whose "stream" says "Loaded image:" or
-// "Loaded image ID:" names the image, whatever stands after it. What
-// the engine gives as "error" is ignored by Runner, which then finds no name; here it
-// is in the error.
+// "Loaded image ID:" names the image, whatever follows it. Runner ignores what the
+// engine reports as "error", and then finds no name; here it is in the error.
 func loadedImage(r io.Reader) (string, error) {
 	var event struct{ Stream, Error string }
 	for decoder := json.NewDecoder(r); decoder.More(); {

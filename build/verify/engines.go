@@ -190,7 +190,7 @@ func (run engineRun) plan(images []expected) (ways [][]way, provedBy map[string]
 	return ways, provedBy
 }
 
-// worst is the status that represents all.
+// worst returns the status that represents all.
 func worst(results []Result) Status {
 	for _, s := range []Status{Failed, Void, Refused, Passed} {
 		if slices.ContainsFunc(results, func(r Result) bool { return r.Status == s }) {
@@ -283,7 +283,7 @@ func method(f release.Archive) string {
 	return m
 }
 
-// refuses returns why the engine is known not to take the archive as it is.
+// refuses returns why the engine is known to refuse the archive as it is.
 func (run engineRun) refuses(f release.Archive) string {
 	if run.Kind == engine.Docker && run.Before("23.0") && method(f) == "zstd" {
 		// moby/moby v23.0.0, pkg/archive/archive.go, is the first with zstd.

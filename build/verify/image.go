@@ -49,7 +49,7 @@ func (run engineRun) compare(ctx context.Context, im expected) []string {
 	return append(problems, run.differences(got, im)...)
 }
 
-// differences compares what the engine says of the image with the archive's config.
+// differences compares what the engine reports of the image with the archive's config.
 func (run engineRun) differences(got engine.Image, im expected) []string {
 	var problems []string
 	differs := func(what string, got, want any) {
@@ -86,9 +86,8 @@ func (run engineRun) differences(got engine.Image, im expected) []string {
 	return problems
 }
 
-// lookup is what GitLab Runner below 17.9, and each later one too, does first:
-// it inspects repository:tag and uses what it finds (v15.8.0,
-// executors/docker/docker.go). No load comes right before it here.
+// lookup does what every GitLab Runner does first: it inspects repository:tag and
+// uses the image that it finds (v15.8.0, executors/docker/docker.go).
 func (run engineRun) lookup(ctx context.Context, im expected, r *Result) {
 	got, err := run.Inspect(ctx, im.RepoTag)
 	if err != nil {
@@ -99,8 +98,8 @@ func (run engineRun) lookup(ctx context.Context, im expected, r *Result) {
 	r.judge(run.differences(got, im))
 }
 
-// stored has the engine export the image, and computes its digests from the bytes:
-// what an engine says of an image is only what the image's config says.
+// stored has the engine export the image, and computes its digests from the bytes.
+// What an engine reports of an image only repeats the image's config.
 func (run engineRun) stored(ctx context.Context, im expected, r *Result) {
 	r.judge(run.storedProblems(ctx, im))
 }
@@ -124,8 +123,8 @@ func (run engineRun) storedProblems(ctx context.Context, im expected) []string {
 	return problems
 }
 
-// container runs the image through its own entrypoint, as Runner does. The image
-// must print a word that is its own.
+// container runs the image through its entrypoint, as Runner does. The image must
+// print a word that no other image prints.
 func (run engineRun) container(ctx context.Context, im expected, r *Result) {
 	if !im.runsHere() {
 		r.Status, r.Says = Skipped, fmt.Sprintf("the image is for %s, this machine is %s/%s", im.Platform, runtime.GOOS, runtime.GOARCH)
@@ -148,8 +147,8 @@ func (run engineRun) container(ctx context.Context, im expected, r *Result) {
 	}
 }
 
-// probe is what the image is asked to do: echo a word or, without a shell, have
-// its helper print the version.
+// probe is the command that the image runs: it prints a word or, without a shell,
+// the helper's version.
 func probe(im expected) []string {
 	if hasShell(im) {
 		return []string{"sh", "-c", "echo " + word(im)}
@@ -157,15 +156,15 @@ func probe(im expected) []string {
 	return []string{im.Config.Config.Cmd[0], "--version"}
 }
 
-// hasShell reports whether the image has a shell: all have but the flavor
-// concrete, whose command is the helper itself
+// hasShell reports whether the image has a shell. Only the flavor concrete has
+// none: its command is the helper itself
 // (GitLab Runner v19.3.0, dockerfiles/runner-helper).
 func hasShell(im expected) bool {
 	cmd := im.Config.Config.Cmd
 	return len(cmd) == 0 || path.Base(cmd[0]) != "gitlab-runner-helper"
 }
 
-// shellWords spells arguments for a shell.
+// shellWords quotes arguments for a shell.
 func shellWords(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {
@@ -177,7 +176,7 @@ func shellWords(args []string) string {
 	return strings.Join(words, " ")
 }
 
-// word belongs to the image and to no other.
+// word returns a word for the image that no other image has.
 func word(im expected) string {
 	return im.Helper + "-" + strings.TrimPrefix(im.ImageID, "sha256:")[:12]
 }

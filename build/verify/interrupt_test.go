@@ -21,7 +21,7 @@ import (
 	"pretag/build/testutil/runnertest"
 )
 
-// childVariable makes the test binary check the archives in that folder instead of running the tests.
+// childVariable makes the test binary check the archives in a directory instead of running the tests.
 const childVariable = "PRETAG_TEST_VERIFY"
 
 func TestMain(m *testing.M) {
@@ -68,7 +68,7 @@ func child(dir string) error {
 	return err
 }
 
-// A run that is told to end ends, and nothing of its engines is left.
+// An interrupted run ends, and nothing of its engines is left.
 func TestInterrupt(t *testing.T) {
 	found, _, err := engine.Find(t.Context(), nil)
 	if err != nil {
@@ -94,7 +94,7 @@ func TestInterrupt(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = append(cmd.Environ(), childVariable+"="+dir, "TMPDIR="+tmp)
-			if os.Geteuid() != 0 { // as in a session; podman's folders would lie in tmp
+			if os.Geteuid() != 0 { // as in a session; podman's directories would be in tmp
 				cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+t.TempDir())
 			}
 			var stderr bytes.Buffer

@@ -24,16 +24,15 @@ const (
 // (GitLab Runner v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
 const fileSince = "17.9.0"
 
-// A Runner is a GitLab Runner that asks for the images of a delivery.
+// A Runner is a GitLab Runner that asks for the tags of the archives.
 type Runner struct {
 	program job.Program
 	version catalogue.Version
 }
 
-// FindRunner looks for the runner whose jobs are to prove the archives: the
-// program that name names, or without a name the gitlab-runner in PATH. If the
-// latter is missing or asks for other images, why says so; if the former does
-// not fit, that is an error.
+// FindRunner returns the runner for the jobs: the program called name or, if name is
+// empty, the gitlab-runner in PATH. If the one in PATH is missing or asks for other
+// images, there is no runner, and why has the reason. For a named one that is an error.
 func FindRunner(ctx context.Context, name string, archives []release.Archive) (runner *Runner, why string, err error) {
 	program := name
 	if name == "" {
@@ -80,7 +79,7 @@ func lookAt(ctx context.Context, path string, archives []release.Archive) (*Runn
 	return &r, nil
 }
 
-// helperOf takes the name <flavor>-<arch>[-pwsh] apart.
+// helperOf parses the name <flavor>-<arch>[-pwsh].
 func helperOf(f release.Archive) catalogue.Helper {
 	var h catalogue.Helper
 	name, pwsh := strings.CutSuffix(f.Helper, "-pwsh")
@@ -92,7 +91,7 @@ func helperOf(f release.Archive) catalogue.Helper {
 	return h
 }
 
-// jobs is a runner next to an engine, and where its jobs have got to.
+// jobs is a runner next to an engine, and the state of its jobs.
 type jobs struct {
 	*Runner
 	installed job.Runner
@@ -100,8 +99,8 @@ type jobs struct {
 	// A job that must not find its helper image needs another one to run its
 	// script in. Such jobs wait until another image is in the store.
 	shells  []expected // images that a script can run in
-	alone   *expected  // the image that is in the store, and no other is
-	waiting *expected  // its jobs without the image are still to run
+	alone   *expected  // the only image in the store
+	waiting *expected  // whose jobs without the image have not run yet
 }
 
 // install puts the runner next to the engine.
@@ -141,7 +140,7 @@ func (run engineRun) jobsOf(ctx context.Context, im expected) error {
 	return nil
 }
 
-// jobsLeft runs the jobs that still wait.
+// jobsLeft runs the jobs that have not run yet.
 func (run engineRun) jobsLeft(ctx context.Context) error {
 	if run.jobs.waiting == nil {
 		return nil
@@ -192,13 +191,13 @@ func (run engineRun) skip(ctx context.Context, im expected, why string) error {
 	return context.Cause(ctx)
 }
 
-// jobRepository names the only image of a store that a script can run in, when it is
-// not to be found as a helper image. No runner asks for it.
+// jobRepository is the name for the job's image if it is the checked image itself,
+// which must not be found as a helper image. No runner asks for this name.
 const jobRepository = "registry.invalid/pretag/job"
 
-// jobImage returns the name of an image in the store that a script can run in,
-// after it has made sure that nothing in the store has the tag of im. It is
-// another helper image where there is one, so that nothing of im is there.
+// jobImage returns the name of an image in the store that a script can run in. Nothing
+// in the store then has the tag of im. If there is another helper image, it takes
+// that, so that nothing of im is in the store.
 func (run engineRun) jobImage(ctx context.Context, im expected) (string, error) {
 	others := run.jobs.shells
 	if run.jobs.alone != nil && hasShell(*run.jobs.alone) {
@@ -243,10 +242,10 @@ func (run engineRun) add(ctx context.Context, im expected) error {
 	return run.pipe().load(ctx, file, im)
 }
 
-// attempts is how often a job is tried that the runner ends with a system
-// failure: a failure that is not the script's. podman 4.3.1 on a busy machine now
-// and then refuses to attach to a container that has only just ended (seen with
-// GitLab Runner 17.9.0: "unable to upgrade to tcp, received 500").
+// attempts is how often a job is tried that the runner ends with a system failure,
+// which is not the script's. On a busy machine podman 4.3.1 sometimes refuses to
+// attach to a container that has just ended (seen with GitLab Runner 17.9.0: "unable
+// to upgrade to tcp, received 500").
 const attempts = 3
 
 // job runs one job of the helper im, its script in image, and judges it.

@@ -3,7 +3,6 @@ package verify
 import (
 	"bytes"
 	_ "embed" // of report.html
-	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -21,22 +20,22 @@ import (
 
 	"pretag/build/engine"
 	"pretag/build/internal/atomicfile"
+	"pretag/build/release"
 )
 
 // Where the reports are below OUT. They are not part of what is delivered.
 const (
-	folder = "verify"
-	traces = "jobs" // below folder: the traces of jobs
+	traces = "jobs" // below VerifyDir: the traces of jobs
 
 	// Page is the report for a person.
-	Page = folder + "/report.html"
+	Page = release.VerifyDir + "/report.html"
 )
 
 // Write writes report.json, junit.xml, report.html and the traces of jobs into
 // verify/ below out. Traces of an earlier run are removed.
 func (r Report) Write(out string) error {
 	r.Totals = r.Count()
-	dir := filepath.Join(out, folder)
+	dir := filepath.Join(out, release.VerifyDir)
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, traces)), os.MkdirAll(dir, 0o755)); err != nil {
 		return err
 	}
@@ -76,8 +75,8 @@ func (r *Result) writeTrace(dir string, kind engine.Kind) error {
 	return atomicfile.WriteBytes(file, []byte(printable(r.log)))
 }
 
-// printable keeps of a program's output what every reader can show: no escape
-// sequences, and valid UTF-8.
+// printable removes from a program's output what not every reader can show: escape
+// sequences and invalid UTF-8.
 func printable(s string) string {
 	s = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]").ReplaceAllString(s, "")
 	return strings.Map(func(r rune) rune {
@@ -92,14 +91,15 @@ func printable(s string) string {
 }
 
 func (r Report) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(r)
+	content, err := release.JSON(r)
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	return err
 }
 
-// Table is what a person reads at the terminal: helpers by engines, which image
-// proves which way to load, and every problem with the command that repeats it.
+// Table returns the report for a terminal: helpers by engines, which image proves
+// which way to load, and every problem with the command that repeats it.
 func (r Report) Table() string {
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -109,7 +109,7 @@ func (r Report) Table() string {
 	}
 	fmt.Fprintln(t)
 	for _, f := range r.Archives {
-		fmt.Fprintf(t, "%s\t%s", f.Helper, summarize(about(r.Disk, "helper-images/"+f.Name)))
+		fmt.Fprintf(t, "%s\t%s", f.Helper, summarize(about(r.Disk, release.ArchivesDir+"/"+f.Name)))
 		for _, e := range r.Engines {
 			fmt.Fprintf(t, "\t%s", e.Cell(f.Helper))
 		}
@@ -191,7 +191,7 @@ func about(results []Result, subject string) []Result {
 // Of lists the engine's results for one helper.
 func (e EngineResult) Of(helper string) []Result { return about(e.Results, helper) }
 
-// Cell is the engine's verdict on a helper, in a word or three.
+// Cell is the engine's result for a helper in a few words.
 func (e EngineResult) Cell(helper string) string { return summarize(e.Of(helper)) }
 
 // Proofs says, for each form of archive, which image proves which way to load it.
@@ -208,7 +208,8 @@ func (e EngineResult) Proofs() []string {
 	return proofs
 }
 
-// summarize is one archive's results in one place: ok, what failed, or how else it loads.
+// summarize returns the results of one archive in a few words: ok, which checks
+// failed, or how else it loads.
 func summarize(results []Result) string {
 	var failed []string
 	run, job := true, ""
@@ -354,7 +355,7 @@ func junitTime(seconds float64) string { return fmt.Sprintf("%.3f", seconds) }
 //go:embed report.html
 var page string
 
-// writeHTML writes one page that needs nothing else: no script, no font, no picture.
+// writeHTML writes one page that needs no other file.
 func (r Report) writeHTML(w io.Writer) error {
 	var largest int64
 	for _, f := range r.Archives {
@@ -371,7 +372,7 @@ func (r Report) writeHTML(w io.Writer) error {
 			return slices.ContainsFunc(results, func(r Result) bool { return r.Status == Void })
 		},
 		"checks": checks,
-		"disk":   func(f string) []Result { return about(r.Disk, "helper-images/"+f) },
+		"disk":   func(f string) []Result { return about(r.Disk, release.ArchivesDir+"/"+f) },
 		"cell":   summarize,
 	}).Parse(page)
 	if err != nil {
@@ -393,7 +394,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%d B", n)
 }
 
-// A checkText says what a check is.
+// A checkText explains a check.
 type checkText struct{ Name, Text string }
 
 func checks() []checkText {

@@ -1,7 +1,6 @@
-// Package verify proves that what was built is what it claims to be: on disk,
-// file by file; in every container engine at hand, loaded the way GitLab Runner
-// loads it; and, with a gitlab-runner program, by running CI jobs. It reports
-// what it saw and changes nothing of what it checks.
+// Package verify checks what was built: on disk, file by file; in every container
+// engine of the machine, loaded as GitLab Runner loads it; and, with a gitlab-runner
+// program, by running CI jobs. It reports what it saw and does not change what it checks.
 package verify
 
 import (
@@ -101,11 +100,11 @@ func (j JobRunner) String() string {
 	return "run by GitLab Runner " + j.Version
 }
 
-// Sound lists the archives whose check on disk passed. Only of those do the
-// records say what an engine should make of them.
+// Sound lists the archives whose check on disk passed. Only their records describe
+// the images that engines should make of them.
 func (r Report) Sound() []release.Archive {
 	return slices.DeleteFunc(slices.Clone(r.Archives), func(f release.Archive) bool {
-		return worst(about(r.Disk, "helper-images/"+f.Name)) != Passed
+		return worst(about(r.Disk, release.ArchivesDir+"/"+f.Name)) != Passed
 	})
 }
 
@@ -142,7 +141,7 @@ func (r Report) Count() Totals {
 	return t
 }
 
-// Summary is the totals in a sentence.
+// Summary returns the totals in a sentence.
 func (r Report) Summary() string {
 	t := r.Count()
 	s := fmt.Sprintf("%d passed, %d failed", t.Passed, t.Failed)

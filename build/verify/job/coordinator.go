@@ -93,10 +93,10 @@ func serve(ctx context.Context, j Job) (*coordinator, error) {
 	return c, nil
 }
 
-// close ends the coordinator and everything that it is still answering.
+// close ends the coordinator and its open connections.
 func (c *coordinator) close() error { return c.server.Close() }
 
-// outcome is what the runner has reported so far.
+// outcome returns what the runner has reported so far.
 func (c *coordinator) outcome() Outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,7 +143,7 @@ func (c *coordinator) appendTrace(w http.ResponseWriter, r *http.Request) {
 	text, _, _ := strings.Cut(r.Header.Get("Content-Range"), "-")
 	first, err := strconv.Atoi(text)
 	if err != nil {
-		first = len(c.trace) // without a place it follows what is there
+		first = len(c.trace) // without Content-Range it is the next part
 	}
 	status, note := http.StatusAccepted, fmt.Sprintf("trace from %d: %d bytes", first, len(part))
 	switch {
@@ -210,7 +210,7 @@ func (c *coordinator) answer(w http.ResponseWriter, r *http.Request, status int,
 		w.WriteHeader(status)
 		return
 	}
-	// Runners take an answer for JSON only by this header (network/client.go).
+	// Runners recognize JSON only by this header (network/client.go).
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	if err := json.NewEncoder(w).Encode(body); err != nil {
@@ -270,7 +270,7 @@ func (l *log) printf(format string, args ...any) {
 	fmt.Fprintf(l, format+"\n", args...)
 }
 
-// Write makes a log the output of a program. What is too much is dropped.
+// Write makes the log an io.Writer. It drops what is beyond maxLog.
 func (l *log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
