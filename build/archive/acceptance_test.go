@@ -18,7 +18,7 @@ import (
 )
 
 // What docker 20.10, podman and skopeo cannot read, or read as less than it is.
-func TestReadDoubtsCompression(t *testing.T) {
+func TestReadReportsCompression(t *testing.T) {
 	plain := goodDocker(t).bytes(t)
 	for _, row := range []struct{ program, want string }{
 		{"gzip", "gzip around the archive"}, {"xz", "xz around the archive"}, {"bzip2", "bzip2 around the archive"},

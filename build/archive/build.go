@@ -129,8 +129,8 @@ func (o Options) work(ctx context.Context, inputs []input) []Outcome {
 	defer debug.SetGCPercent(debug.SetGCPercent(2))
 
 	queue := make(chan []int, len(inputs))
-	for _, alike := range byTarball(inputs) {
-		queue <- alike
+	for _, group := range byTarball(inputs) {
+		queue <- group
 	}
 	close(queue)
 	outcomes := make([]Outcome, len(inputs))
@@ -138,8 +138,8 @@ func (o Options) work(ctx context.Context, inputs []input) []Outcome {
 	for range min(o.Jobs, len(inputs)) {
 		workers.Go(func() {
 			w := worker{Options: o, writer: Writer{Compression: o.Compression}, decoders: &decompress.Decoders{}}
-			for alike := range queue {
-				for _, i := range alike {
+			for group := range queue {
+				for _, i := range group {
 					started := time.Now() // for the table; reaches no output
 					archive, kept, err := w.archive(ctx, inputs[i])
 					outcomes[i] = Outcome{inputs[i].helper, archive, kept, time.Since(started), err}

@@ -70,7 +70,7 @@ func (c *entryCheck) layer(ctx context.Context, r io.Reader) error {
 	}
 	// A layer of an image may be empty: builders write one for a step that
 	// changes no file, such as WORKDIR on an existing directory (BuildKit,
-	// buildah commit). A root filesystem that is empty is none.
+	// buildah commit). An empty root filesystem is an error.
 	if c.rootfs && n == 0 {
 		return errors.New("no entries")
 	}

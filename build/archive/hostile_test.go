@@ -66,48 +66,46 @@ func TestRefusesEscapesInEveryEncoding(t *testing.T) {
 		layer []byte
 		want  string
 	}{
-		"name":                 {raw(block("../evil", "", "", tar.TypeReg, 0)), "path contains"},
-		"name of a folder":     {raw(block("../evil/", "", "", tar.TypeDir, 0)), "path contains"},
-		"V7, name alone":       {raw(v7(block("../evil", "", "", 0, 0))), "path contains"},
-		"V7, absolute":         {raw(v7(block("/etc/passwd", "", "", 0, 0))), "absolute path"},
-		"two dots alone":       {raw(block("..", "", "", tar.TypeDir, 0)), "path contains"},
-		"prefix":               {raw(block("evil", "..", "", tar.TypeReg, 0)), "path contains"},
-		"prefix and name":      {raw(block("../../evil", "usr", "", tar.TypeReg, 0)), "path contains"},
-		"prefix, absolute":     {raw(block("passwd", "/etc", "", tar.TypeReg, 0)), "absolute path"},
-		"PAX path":             {raw(pax("path", "../evil"), file), "path contains"},
-		"PAX path, absolute":   {raw(pax("path", "/etc/passwd"), file), "absolute path"},
-		"PAX path twice":       {raw(pax("path", "good", "path", "a/../../evil"), file), "path contains"},
-		"PAX path, NUL":        {raw(pax("path", "good\x00/../evil"), file), "not a tar file"},
-		"PAX linkpath":         {raw(pax("linkpath", "../../etc/passwd"), symlink), "leads out of the root"},
-		"PAX linkpath, hard":   {raw(file, pax("linkpath", "../f"), hardlink), "path contains"},
-		"PAX, no key":          {raw(pax("", "x"), file), "not a tar file"},
-		"PAX, wrong length":    {raw(pax("path", "good")[:512], []byte("99 path=good\n"), file), "not a tar file"},
-		"PAX over PAX":         {raw(pax("path", "good"), pax("path", "../evil"), file), "path contains"},
-		"PAX sparse name":      {raw(pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.name", "../evil", "GNU.sparse.size", "0", "GNU.sparse.numblocks", "0", "GNU.sparse.map", ""), file), "path contains"},
-		"GNU long name":        {raw(long(tar.TypeGNULongName, strings.Repeat("a/", 60)+"../../evil"), gnu(file)), "path contains"},
-		"GNU long link":        {raw(long(tar.TypeGNULongLink, strings.Repeat("../", 60)+"etc"), gnu(symlink)), "leads out of the root"},
-		"GNU long hard link":   {raw(file, long(tar.TypeGNULongLink, "../"+strings.Repeat("a", 150)), gnu(hardlink)), "path contains"},
-		"size below zero":      {raw(sized(block("f", "", "", tar.TypeReg, 0), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00")), "not a tar file"},
-		"size beyond 64 bits":  {raw(sized(block("f", "", "", tar.TypeReg, 0), "\x80\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")), "not a tar file"},
-		"size no number":       {raw(sized(block("f", "", "", tar.TypeReg, 0), "0000000000z\x00")), "not a tar file"},
-		"PAX size of 1 EiB":    {raw(pax("size", "1152921504606846976"), file), "claim more than"},
-		"PAX size below zero":  {raw(pax("size", "-1"), file), "not a tar file"},
-		"many sizes":           {raw(pax("size", "8589934000"), file), "unexpected EOF"},
-		"link, size of 1 EiB":  {raw(pax("size", "1152921504606846976"), symlink), "claim more than"},
-		"link through parents": {raw(block("a/b/l", "", "../../../etc", tar.TypeSymlink, 0)), "leads out of the root"},
-		"file over a link":     {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("l", "", "", tar.TypeReg, 0)), "is in the layer twice"},
-		"link over a folder":   {raw(block("d/", "", "", tar.TypeDir, 0), block("d", "", "/etc", tar.TypeSymlink, 0)), "is in the layer twice"},
-		"through a hard link":  {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("h", "", "l", tar.TypeLink, 0), block("h/passwd", "", "", tar.TypeReg, 0)), `leads through the symbolic link "h"`},
-		"file called a folder": {raw(block("d/", "", "", tar.TypeReg, 0), block("d", "", "", tar.TypeReg, 0)), "is in the layer twice"},
-		"root is a file":       {raw(block("./", "", "", tar.TypeReg, 512), make([]byte, 512)), "the root is not a directory"},
-		"padding of one byte":  {append(raw(file), 0), "ends within a block"},
-		"no name":              {raw(block("", "", "", tar.TypeReg, 0)), "empty name"},
+		"name":                    {raw(block("../evil", "", "", tar.TypeReg, 0)), "path contains"},
+		"name of a directory":     {raw(block("../evil/", "", "", tar.TypeDir, 0)), "path contains"},
+		"V7, name alone":          {raw(v7(block("../evil", "", "", 0, 0))), "path contains"},
+		"V7, absolute":            {raw(v7(block("/etc/passwd", "", "", 0, 0))), "absolute path"},
+		"two dots alone":          {raw(block("..", "", "", tar.TypeDir, 0)), "path contains"},
+		"prefix":                  {raw(block("evil", "..", "", tar.TypeReg, 0)), "path contains"},
+		"prefix and name":         {raw(block("../../evil", "usr", "", tar.TypeReg, 0)), "path contains"},
+		"prefix, absolute":        {raw(block("passwd", "/etc", "", tar.TypeReg, 0)), "absolute path"},
+		"PAX path":                {raw(pax("path", "../evil"), file), "path contains"},
+		"PAX path, absolute":      {raw(pax("path", "/etc/passwd"), file), "absolute path"},
+		"PAX path twice":          {raw(pax("path", "good", "path", "a/../../evil"), file), "path contains"},
+		"PAX path, NUL":           {raw(pax("path", "good\x00/../evil"), file), "not a tar file"},
+		"PAX linkpath":            {raw(pax("linkpath", "../../etc/passwd"), symlink), "leads out of the root"},
+		"PAX linkpath, hard":      {raw(file, pax("linkpath", "../f"), hardlink), "path contains"},
+		"PAX, no key":             {raw(pax("", "x"), file), "not a tar file"},
+		"PAX, wrong length":       {raw(pax("path", "good")[:512], []byte("99 path=good\n"), file), "not a tar file"},
+		"PAX over PAX":            {raw(pax("path", "good"), pax("path", "../evil"), file), "path contains"},
+		"PAX sparse name":         {raw(pax("GNU.sparse.major", "0", "GNU.sparse.minor", "1", "GNU.sparse.name", "../evil", "GNU.sparse.size", "0", "GNU.sparse.numblocks", "0", "GNU.sparse.map", ""), file), "path contains"},
+		"GNU long name":           {raw(long(tar.TypeGNULongName, strings.Repeat("a/", 60)+"../../evil"), gnu(file)), "path contains"},
+		"GNU long link":           {raw(long(tar.TypeGNULongLink, strings.Repeat("../", 60)+"etc"), gnu(symlink)), "leads out of the root"},
+		"GNU long hard link":      {raw(file, long(tar.TypeGNULongLink, "../"+strings.Repeat("a", 150)), gnu(hardlink)), "path contains"},
+		"size below zero":         {raw(sized(block("f", "", "", tar.TypeReg, 0), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00")), "not a tar file"},
+		"size beyond 64 bits":     {raw(sized(block("f", "", "", tar.TypeReg, 0), "\x80\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")), "not a tar file"},
+		"size no number":          {raw(sized(block("f", "", "", tar.TypeReg, 0), "0000000000z\x00")), "not a tar file"},
+		"PAX size of 1 EiB":       {raw(pax("size", "1152921504606846976"), file), "claim more than"},
+		"PAX size below zero":     {raw(pax("size", "-1"), file), "not a tar file"},
+		"many sizes":              {raw(pax("size", "8589934000"), file), "unexpected EOF"},
+		"link, size of 1 EiB":     {raw(pax("size", "1152921504606846976"), symlink), "claim more than"},
+		"link through parents":    {raw(block("a/b/l", "", "../../../etc", tar.TypeSymlink, 0)), "leads out of the root"},
+		"file over a link":        {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("l", "", "", tar.TypeReg, 0)), "is in the layer twice"},
+		"link over a directory":   {raw(block("d/", "", "", tar.TypeDir, 0), block("d", "", "/etc", tar.TypeSymlink, 0)), "is in the layer twice"},
+		"through a hard link":     {raw(block("l", "", "/etc", tar.TypeSymlink, 0), block("h", "", "l", tar.TypeLink, 0), block("h/passwd", "", "", tar.TypeReg, 0)), `leads through the symbolic link "h"`},
+		"file called a directory": {raw(block("d/", "", "", tar.TypeReg, 0), block("d", "", "", tar.TypeReg, 0)), "is in the layer twice"},
+		"root is a file":          {raw(block("./", "", "", tar.TypeReg, 512), make([]byte, 512)), "the root is not a directory"},
+		"padding of one byte":     {append(raw(file), 0), "ends within a block"},
+		"no name":                 {raw(block("", "", "", tar.TypeReg, 0)), "empty name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := examine(row.layer)
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("error %v, want one that holds %q", err, row.want)
-			}
+			testutil.WantError(t, err, row.want)
 			if err != nil && len(err.Error()) > 1000 {
 				t.Errorf("an error of %d bytes", len(err.Error()))
 			}
@@ -126,7 +124,7 @@ func gnu(b []byte) []byte {
 
 func sized(b []byte, size string) []byte { copy(b[124:136], size); return checksum(b) }
 
-// What looks like an escape and is none on Linux is a name like any other.
+// A name that only looks like an escape is a name like any other on Linux.
 func TestAcceptsOddNames(t *testing.T) {
 	for _, name := range []string{
 		`..\..\evil`, `C:\evil`, "...", "..a/b", "a../b", "\u2024\u2024/evil", "..%2fevil", "a\nb", "a b", "-rf", "~root",
@@ -171,9 +169,7 @@ func TestSparse(t *testing.T) {
 			t.Errorf("%s: %v", version, err)
 		}
 		for _, size := range []string{"1152921504606846976", "9223372036854775807"} {
-			if err := examine(form(version, size, "0")); err == nil || !strings.Contains(err.Error(), "claim more than") {
-				t.Errorf("%s of %s bytes: error %v", version, size, err)
-			}
+			testutil.WantError(t, examine(form(version, size, "0")), "claim more than")
 		}
 		for what, layer := range map[string][]byte{
 			"size below zero": form(version, "-1", "0"), "data behind the end": form(version, "10", "4096"), "offset below zero": form(version, "10", "-5"),
@@ -205,16 +201,14 @@ func TestRefusesFloods(t *testing.T) {
 		"PAX link of 1 MB":       {raw(pax("linkpath", strings.Repeat("x/", 500_000)), block("f", "", "", tar.TypeSymlink, 0)), "link of 1000000 bytes"},
 		"sparse map of 2 MiB": {raw(pax("GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "f", "GNU.sparse.realsize", "1"),
 			block("f", "", "", tar.TypeReg, 4<<20), []byte("500000\n"+strings.Repeat("0\n", 2<<20))), "sparse map too long"},
-		// 2,000 folders each: 600 kB of names, 300,000 paths
-		"folders implied by names": {flood(150, func(i int) []byte {
+		// 2,000 directories each: 600 kB of names, 300,000 paths
+		"directories implied by names": {flood(150, func(i int) []byte {
 			return append(pax("path", fmt.Sprintf("%07d/", i)+strings.Repeat("a/", 2000)+"f"), block("f", "", "", tar.TypeReg, 0)...)
 		}), "more than 262144 paths"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := examine(row.layer)
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("error %.300v, want one that holds %q", err, row.want)
-			}
+			testutil.WantError(t, err, row.want)
 			if err != nil && len(err.Error()) > 2000 {
 				t.Errorf("an error of %d bytes", len(err.Error()))
 			}
@@ -270,9 +264,7 @@ func TestReadRefusesFloods(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := read(t, row.input)
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("error %v, want one that holds %q", err, row.want)
-			}
+			testutil.WantError(t, err, row.want)
 		})
 	}
 }

@@ -19,7 +19,7 @@ import (
 // An input is where a helper's image comes from.
 type input struct {
 	helper catalogue.Helper
-	path   string // of the tarball; "" if there is none, and an earlier build's archive must serve
+	path   string // of the tarball; "" if there is none: then the archive of an earlier build is needed
 	size   int64  // of the tarball, bytes
 	stamp  filestamp.Stamp
 }

@@ -21,7 +21,7 @@ func Own(path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	// Nobody else puts the tar header of the first layer into a frame of its own.
+	// Only a Writer puts the tar header of the first layer into its own zstd frame.
 	frame := zstdEncoder{}.header(make([]byte, stricttar.BlockSize))
 	head := make([]byte, len(frame))
 	if _, err := io.ReadFull(f, head); err != nil {

@@ -216,9 +216,7 @@ func TestRootEntry(t *testing.T) {
 		"dangling hard link":          {Header: tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "/"}},
 		"absolute path":               testutil.File("/etc", ""),
 	} {
-		if err := examine(testutil.Rootfs(t, "x"), testutil.Tar(t, e)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q", err, want)
-		}
+		testutil.WantError(t, examine(testutil.Rootfs(t, "x"), testutil.Tar(t, e)), want)
 	}
 }
 
@@ -257,8 +255,6 @@ func TestLargeConfig(t *testing.T) {
 			c.Labels = map[string]string{"x": strings.Repeat("x", size)}
 		})
 		_, err := write(t, "none", s)
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%d bytes: error %v, want %q", size, err, want)
-		}
+		testutil.WantError(t, err, want)
 	}
 }

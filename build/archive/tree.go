@@ -74,7 +74,7 @@ func (t *tree) add(layer int, nodes map[string]node) {
 	}
 }
 
-// get returns the node at a path of which no parent is a symbolic link.
+// get returns the node at a path whose parents are not symbolic links.
 func (t *tree) get(name string) (node, bool) {
 	is, ok := t.nodes[name]
 	if !ok {

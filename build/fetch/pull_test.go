@@ -239,7 +239,7 @@ func TestPull(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
-	t.Run("somebody else's file", func(t *testing.T) {
+	t.Run("a foreign file", func(t *testing.T) {
 		path := got[0].Path
 		changed := append(read(t, path), 0)
 		write(t, path, changed)

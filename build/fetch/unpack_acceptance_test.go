@@ -17,18 +17,18 @@ import (
 // program is a Go program with Runner's revision in it, as Runner's own build puts it there.
 func program(tb testing.TB) []byte {
 	tb.Helper()
-	folder := tb.TempDir()
-	write(tb, filepath.Join(folder, "main.go"), []byte("package main\n\nfunc main() {}\n"))
-	write(tb, filepath.Join(folder, "go.mod"), []byte("module runner\n\ngo 1.21\n"))
+	dir := tb.TempDir()
+	write(tb, filepath.Join(dir, "main.go"), []byte("package main\n\nfunc main() {}\n"))
+	write(tb, filepath.Join(dir, "go.mod"), []byte("module runner\n\ngo 1.21\n"))
 	flags := "-X gitlab.com/gitlab-org/gitlab-runner/common.NAME=gitlab-runner" +
 		" -X gitlab.com/gitlab-org/gitlab-runner/common.VERSION=15.8.0" +
 		" -X gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 -w"
 	command := exec.Command("go", "build", "-ldflags", flags, "-o", "runner", ".")
-	command.Dir = folder
+	command.Dir = dir
 	if output, err := command.CombinedOutput(); err != nil {
 		tb.Fatalf("%v\n%s", err, output)
 	}
-	return read(tb, filepath.Join(folder, "runner"))
+	return read(tb, filepath.Join(dir, "runner"))
 }
 
 func xz(tb testing.TB, plain []byte) []byte {
@@ -46,9 +46,9 @@ func xz(tb testing.TB, plain []byte) []byte {
 // value that begins with "-> " is a symbolic link.
 func rpmbuild(tb testing.TB, payload string, files map[string][]byte) string {
 	tb.Helper()
-	program, folder := testutil.Tool(tb, "rpmbuild"), tb.TempDir()
-	list := stage(tb, filepath.Join(folder, "files"), files)
-	spec := filepath.Join(folder, "old.spec")
+	program, dir := testutil.Tool(tb, "rpmbuild"), tb.TempDir()
+	list := stage(tb, filepath.Join(dir, "files"), files)
+	spec := filepath.Join(dir, "old.spec")
 	write(tb, spec, []byte(`Name: gitlab-runner
 Version: 15.8.0
 Release: 2
@@ -58,36 +58,36 @@ BuildArch: noarch
 %description
 Old.
 %install
-cp -a `+folder+`/files/. %{buildroot}/
+cp -a `+dir+`/files/. %{buildroot}/
 %files
 `+strings.Join(list, "\n")+"\n"))
-	command := exec.Command(program, "-bb", "--define", "_topdir "+folder, "--define", "_binary_payload "+payload,
+	command := exec.Command(program, "-bb", "--define", "_topdir "+dir, "--define", "_binary_payload "+payload,
 		"--define", "_build_id_links none", "--define", "__os_install_post %{nil}", "--define", "_binaries_in_noarch_packages_terminate_build 0", spec)
 	if output, err := command.CombinedOutput(); err != nil {
 		tb.Fatalf("%v\n%s", err, output)
 	}
-	return filepath.Join(folder, "RPMS/noarch/gitlab-runner-15.8.0-2.noarch.rpm")
+	return filepath.Join(dir, "RPMS/noarch/gitlab-runner-15.8.0-2.noarch.rpm")
 }
 
 // dpkgDeb makes a deb of the files.
 func dpkgDeb(tb testing.TB, payload string, files map[string][]byte) string {
 	tb.Helper()
-	program, folder := testutil.Tool(tb, "dpkg-deb"), tb.TempDir()
-	stage(tb, filepath.Join(folder, "files"), files)
-	write(tb, filepath.Join(folder, "files/DEBIAN/control"),
+	program, dir := testutil.Tool(tb, "dpkg-deb"), tb.TempDir()
+	stage(tb, filepath.Join(dir, "files"), files)
+	write(tb, filepath.Join(dir, "files/DEBIAN/control"),
 		[]byte("Package: gitlab-runner\nVersion: 15.8.0-2\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: Old package\n"))
-	deb := filepath.Join(folder, "gitlab-runner_15.8.0-2_all.deb")
-	command := exec.Command(program, "--root-owner-group", "-Z"+payload, "-b", filepath.Join(folder, "files"), deb)
+	deb := filepath.Join(dir, "gitlab-runner_15.8.0-2_all.deb")
+	command := exec.Command(program, "--root-owner-group", "-Z"+payload, "-b", filepath.Join(dir, "files"), deb)
 	if output, err := command.CombinedOutput(); err != nil {
 		tb.Fatalf("%v\n%s", err, output)
 	}
 	return deb
 }
 
-func stage(tb testing.TB, folder string, files map[string][]byte) (list []string) {
+func stage(tb testing.TB, dir string, files map[string][]byte) (list []string) {
 	tb.Helper()
 	for name, data := range files {
-		file := filepath.Join(folder, name)
+		file := filepath.Join(dir, name)
 		if target, link := strings.CutPrefix(string(data), "-> "); link {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink(target, file)); err != nil {
 				tb.Fatal(err)

@@ -353,7 +353,7 @@ func (p *pages) bdbPage(order binary.ByteOrder, number int64, kinds ...byte) ([]
 	return page, nil
 }
 
-// bdbValues returns the headers on a hash page: keys and values by turns, growing
+// bdbValues returns the headers on a hash page: keys and values in turn, growing
 // down from the end of the page.
 func (p *pages) bdbValues(order binary.ByteOrder, page []byte) (headers [][]byte, err error) {
 	end := p.size

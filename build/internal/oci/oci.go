@@ -39,7 +39,7 @@ const MaxDocument = 4 << 20
 
 // MaxLayers is the largest number of layers of an image. Linux mounts at most
 // 500 layers with overlayfs (v6.1, fs/overlayfs/super.c, OVL_MAX_STACK), so that
-// more serve nobody but users of the vfs driver.
+// only the vfs driver can use more.
 const MaxLayers = 1000
 
 // Bounds on indexes, all nested ones together. An index of GitLab Runner's

@@ -21,7 +21,7 @@ import (
 )
 
 // Archives writes an archive for each named helper into dir, with its record
-// beside it, as a build leaves them.
+// next to it, as a build leaves them.
 func Archives(tb testing.TB, dir string, helpers ...string) []release.Archive {
 	tb.Helper()
 	return ArchivesOf(tb, dir, testutil.Version, archive.Compression{Method: "zstd", Level: "fastest"}, helpers...)
