@@ -38,7 +38,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	h.settings = []string{"ARCHIVES=" + h.path("archives"), "STATE=" + h.path("state"), "RUNNER_CONFIG=" + h.path("config.toml")}
 	// The host's own engines must not answer.
 	h.environ = []string{"PATH=" + h.path("bin"), "HOME=" + h.dir}
-	for _, program := range []string{"sh", "sed", "tr", "cat", "mv", "rm", "head", "yes", "sleep", "ls", "grep", "cut", "mkdir", "id", "getent", "kill", "readlink"} {
+	for _, program := range []string{"sh", "cat", "cp", "mv", "rm", "head", "yes", "sleep", "ls", "grep", "cut", "mkdir", "id", "getent", "kill", "readlink"} {
 		path, err := exec.LookPath(program)
 		if err == nil {
 			err = os.Symlink(path, h.path("bin/"+program))
@@ -89,7 +89,7 @@ func (h *fakeHost) runner(version, revision, config string) {
 func (h *fakeHost) engine(name string) {
 	h.t.Helper()
 	h.program(name, `
-echo "$NAME $*" | sed "s,$D,DIR,g" >>$D/calls
+echo "$NAME $*" >>$D/calls
 [ "$1" != --host ] || shift 2
 case "$1 $2" in
 "--version ") [ $NAME = docker ] && echo "Docker version 28.2.2, build x" || echo "podman version 5.4.2";;
@@ -97,14 +97,14 @@ case "$1 $2" in
 	shift 3; code=0; comma=
 	printf '['
 	for image; do
-		file=$D/store/$(echo "$image" | tr /: __)
+		file=$D/store/$image
 		if [ -e "$file" ]; then printf '%s' "$comma"; cat "$file"; comma=,; else code=1; echo "Error: $image: image not known" >&2; fi
 	done
 	printf ']'
 	exit $code;;
 "info --format") echo '{"store": {"graphRoot": "'$D/store'", "graphDriverName": "vfs", "imageCopyTmpDir": "'$D/tmp'"}, "DockerRootDir": "'$D/store'"}';;
-"load ") cat >$D/loaded; echo "$TMPDIR" | sed "s,$D,DIR,g" >>$D/temporary; mv $D/next/* $D/store/ || exit 0;;
-"rmi --") rm $D/store/$(echo "$3" | tr /: __);;
+"load ") cat >$D/loaded; echo "$TMPDIR" >>$D/temporary; cp -r $D/next/. $D/store; rm -rf $D/next/*;;
+"rmi --") rm $D/store/$3;;
 esac
 `)
 	h.write("bin/"+name, strings.Replace(h.read("bin/"+name), "\n", "\nNAME="+name+"\n", 1))
@@ -125,7 +125,7 @@ func (h *fakeHost) read(name string) string {
 // calls returns the calls to engines since the last time.
 func (h *fakeHost) calls() []string {
 	h.t.Helper()
-	text := h.read("calls")
+	text := strings.ReplaceAll(h.read("calls"), h.dir, "DIR")
 	if err := os.WriteFile(h.path("calls"), nil, 0o644); err != nil {
 		h.t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func (h *fakeHost) has(dir, reference string, image held) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.write(dir+"/"+strings.NewReplacer("/", "_", ":", "_").Replace(reference), string(text))
+	h.write(dir+"/"+reference, string(text))
 }
 
 func imageOf(a release.Archive) held {

@@ -15,7 +15,7 @@ import (
 	"pretag/build/testutil"
 )
 
-// TestManual has the manual page read by somebody who knows the form.
+// TestManual checks the manual page with mandoc.
 func TestManual(t *testing.T) {
 	mandoc := testutil.Tool(t, "mandoc")
 	out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning", "../../packaging/root/usr/share/man/man8/gitlab-runner-helper-images.8").CombinedOutput()
@@ -24,7 +24,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// TestUnit has systemd read the units, with the path of a program that is there.
+// TestUnit checks the units with systemd, with the path of a program that exists.
 func TestUnit(t *testing.T) {
 	analyze := testutil.Tool(t, "systemd-analyze")
 	script, err := filepath.Abs(loader)
@@ -43,7 +43,7 @@ func TestUnit(t *testing.T) {
 		}
 		return string(text)
 	}
-	// The units of this machine may have faults of their own.
+	// The units of this machine may have faults, too.
 	faults := func(name string) []string {
 		out, _ := output(t, exec.Command(analyze, "verify", "--man=no", filepath.Join(dir, name)))
 		return slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return !strings.Contains(line, "gitlab-runner-helper-images.") })
@@ -69,8 +69,8 @@ func TestUnit(t *testing.T) {
 }
 
 // TestScriptlets runs each scriptlet as its package manager would, with systemd
-// running and without. systemctl is one that writes down what it is asked: a
-// second systemd cannot run next to that of the machine.
+// running and without. systemctl is a script that writes down its
+// arguments: a second systemd cannot run next to that of the machine.
 func TestScriptlets(t *testing.T) {
 	needRoot(t)
 	testutil.Tool(t, "unshare")
@@ -134,7 +134,7 @@ func TestScriptlets(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// Folders of its own, with or without the sign that systemd runs.
+			// Private directories, with or without the sign that systemd runs.
 			prepare := "for at in /run /var/lib /etc/systemd/system /usr/lib/systemd/system; do mount -t tmpfs tmpfs $at || exit; done; mkdir /var/lib/gitlab-runner-helper-images"
 			if test.running {
 				prepare += " && mkdir -p /run/systemd/system"
@@ -167,7 +167,7 @@ func TestScriptlets(t *testing.T) {
 	}
 }
 
-// TestOverlay has each file that the loader's packages install.
+// TestOverlay checks the files that the loader's packages install.
 func TestOverlay(t *testing.T) {
 	for path, executable := range map[string]bool{
 		"usr/lib/systemd/system/gitlab-runner-helper-images.service":          false,

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -103,100 +102,138 @@ func (h *host) writeConfig(version, helper string, compression archive.Compressi
 	return f
 }
 
+// runner puts a gitlab-runner that reports its version, and a config.toml, into the host.
+func (h *host) runner(version, revision, config string) {
+	h.tb.Helper()
+	dir := filepath.Dir(h.archives)
+	script := fmt.Sprintf("#!/bin/sh\ncat <<E\nVersion:      %s\nGit revision: %s\nGit branch:   stable\nE\n", version, revision)
+	// RUNNER_CONFIG is root's; a user has theirs at home.
+	for name, text := range map[string]string{"gitlab-runner": script, "config.toml": config, ".gitlab-runner/config.toml": config} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			h.tb.Fatal(err)
+		}
+	}
+	h.env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir}
+}
+
 func imageID(f release.Archive) string { return strings.TrimPrefix(f.ImageID, "sha256:") }
 
-// TestLoad goes through the life of a host: installation, boot, prune, upgrade, removal.
-func TestLoad(t *testing.T) {
-	inEachEngine(t, func(t *testing.T, e engine) {
-		h := newHost(t, e.settings...)
-		first := h.install("19.3.0", hostHelper())[0]
-		line := e.String() + ": " + hostHelper()
-
-		t.Log("before:\n" + h.want(tryAgain, []string{"missing"}, "status"))
-		h.want(allPresent, []string{line + ": would load"}, "load", "--dry-run")
-		if got := e.id(t, first.RepoTag); got != "" {
-			t.Fatalf("--dry-run loaded %s", got)
-		}
-
-		h.want(allPresent, []string{line + ": loaded"}, "load")
-		if got := e.id(t, first.RepoTag); got != imageID(first) {
-			t.Fatalf("image ID %s, want %s", got, imageID(first))
-		}
-		t.Log("after:\n" + h.want(allPresent, []string{"present", imageID(first)[:12]}, "status"))
-		h.want(allPresent, []string{line + ": present"}, "load") // the unit runs again at boot
-
-		e.must(t, "rmi", first.RepoTag) // as packages of Runner 19.2 do
-		h.want(allPresent, []string{line + ": loaded"}, "load")
-
-		second := h.install("19.4.0", hostHelper())[0]
-		h.want(allPresent, []string{line + ": loaded"}, "load")
-		for _, f := range []release.Archive{first, second} {
-			if got := e.id(t, f.RepoTag); got != imageID(f) {
-				t.Fatalf("%s is %q, want %s", f.RepoTag, got, imageID(f))
+// TestEngines runs the loader in each engine. Each of these tests has Runner versions
+// of its own, so that they need neither stores of their own nor any order.
+func TestEngines(t *testing.T) {
+	tests := []struct {
+		name string
+		test func(*testing.T, engine)
+	}{
+		{"Load", testLoad},
+		{"Rebuild", testRebuild},
+		{"Foreign", testForeign},
+		{"Together", testTogether},
+		{"RunnerLookups", testRunnerLookups},
+	}
+	for name, start := range map[string]func(*testing.T) engine{
+		"podman":   func(t *testing.T) engine { return podman(t) },
+		"rootless": func(t *testing.T) engine { return rootless(t) },
+		"docker":   dockerAfterItsSocket,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := start(t)
+			for _, each := range tests {
+				t.Run(each.name, func(t *testing.T) { each.test(t, e) })
 			}
-		}
-
-		e.must(t, "create", "--name=user", "--network=none", first.RepoTag, "true")
-		h.want(allPresent, []string{first.RepoTag, "kept"}, "prune")
-		if got := e.id(t, first.RepoTag); got != imageID(first) {
-			t.Fatalf("prune took an image in use: %q", got)
-		}
-		e.must(t, "rm", "user")
-		h.want(allPresent, []string{"would be removed"}, "prune", "--dry-run")
-		h.want(allPresent, []string{first.RepoTag, "removed"}, "prune")
-		if got := e.id(t, first.RepoTag); got != "" {
-			t.Fatalf("%s is still %s", first.RepoTag, got)
-		}
-		if got := e.id(t, second.RepoTag); got != imageID(second) {
-			t.Fatalf("prune took %s", second.RepoTag)
-		}
-		if out := h.want(allPresent, nil, "prune"); out != "" {
-			t.Fatalf("nothing is left to prune, but:\n%s", out)
-		}
-	})
+			if e.name == "docker" {
+				t.Run("Context", func(t *testing.T) { testContext(t, e) })
+				t.Run("Snap", func(t *testing.T) { testSnap(t, e) })
+			}
+		})
+	}
 }
 
-// TestRebuild loads an archive with the same tag and another content over one
-// that this loader has loaded.
-func TestRebuild(t *testing.T) {
-	inEachEngine(t, func(t *testing.T, e engine) {
-		h := newHost(t, append(e.settings, "PRUNE=yes")...)
-		old := h.install("19.3.0", hostHelper())[0]
-		h.want(allPresent, []string{"loaded"}, "load")
-		rebuilt := h.write("19.3.0", hostHelper(), zstd, testutil.Rootfs(t, "rebuilt"))
-		h.want(tryAgain, []string{"superseded"}, "status")
-		h.want(allPresent, []string{"loaded", "removed"}, "load")
-		if got := e.id(t, rebuilt.RepoTag); got != imageID(rebuilt) {
-			t.Fatalf("image ID %s, want %s", got, imageID(rebuilt))
-		}
-		if got := e.id(t, imageID(old)); got != "" {
-			t.Fatalf("the old image is still there")
-		}
-	})
+// dockerAfterItsSocket returns a docker whose daemon starts after the loader has
+// reported that it does not run.
+func dockerAfterItsSocket(t *testing.T) engine {
+	e, start := docker(t)
+	h := newHost(t, e.settings...)
+	h.install("15.8.0", hostHelper())
+	h.want(tryAgain, []string{"docker/root: not up: Cannot connect"}, "load")
+	start(t)
+	h.want(allPresent, []string{"loaded"}, "load")
+	return e
 }
 
-// TestForeign leaves an image alone that somebody else has put under the tag.
-func TestForeign(t *testing.T) {
-	inEachEngine(t, func(t *testing.T, e engine) {
-		h := newHost(t, e.settings...)
-		ours := h.install("19.3.0", hostHelper())[0]
-		other := newHost(t, e.settings...)
-		theirs := other.write("19.3.0", hostHelper(), zstd, testutil.Rootfs(t, "foreign"))
-		other.want(allPresent, []string{"loaded"}, "load")
+// testLoad goes through the life of a host: installation, boot, prune, upgrade, removal.
+func testLoad(t *testing.T, e engine) {
+	h := newHost(t, e.settings...)
+	first := h.install("19.3.0", hostHelper())[0]
+	line := e.String() + ": " + hostHelper()
 
-		h.want(foreignImage, []string{"foreign"}, "status")
-		h.want(foreignImage, []string{"kept another image", imageID(theirs)}, "load")
-		h.want(allPresent, nil, "prune")
-		if got := e.id(t, ours.RepoTag); got != imageID(theirs) {
-			t.Fatalf("the tag is %s, want the foreign %s", got, imageID(theirs))
+	t.Log("before:\n" + h.want(tryAgain, []string{"missing"}, "status"))
+	h.want(allPresent, []string{line + ": would load"}, "load", "--dry-run")
+	e.wantID(t, first.RepoTag, "")
+
+	h.want(allPresent, []string{line + ": loaded"}, "load")
+	e.wantID(t, first.RepoTag, imageID(first))
+	t.Log("after:\n" + h.want(allPresent, []string{"present", imageID(first)[:12]}, "status"))
+	h.want(allPresent, []string{line + ": present"}, "load") // the unit runs again at boot
+
+	e.must(t, "rmi", first.RepoTag) // as packages of Runner 19.2 do
+	h.want(allPresent, []string{line + ": loaded"}, "load")
+
+	second := h.install("19.4.0", hostHelper())[0]
+	h.want(allPresent, []string{line + ": loaded"}, "load")
+	for _, f := range []release.Archive{first, second} {
+		e.wantID(t, f.RepoTag, imageID(f))
+	}
+
+	e.must(t, "create", "--name=user", "--network=none", first.RepoTag, "true")
+	h.want(allPresent, []string{first.RepoTag, "kept"}, "prune")
+	e.wantID(t, first.RepoTag, imageID(first))
+	e.must(t, "rm", "user")
+	h.want(allPresent, []string{"would be removed"}, "prune", "--dry-run")
+	h.want(allPresent, []string{first.RepoTag, "removed"}, "prune")
+	e.wantID(t, first.RepoTag, "")
+	e.wantID(t, second.RepoTag, imageID(second))
+	if out := h.want(allPresent, nil, "prune"); out != "" {
+		t.Fatalf("nothing is left to prune, but:\n%s", out)
+	}
+}
+
+// testRebuild replaces one release of a version by another with the same tag, newer
+// or older, and removes the image that has lost the tag, although GitLab Runner asks
+// for the tag (H).
+func testRebuild(t *testing.T, e engine) {
+	h := newHost(t, append(e.settings, "PRUNE=yes")...)
+	h.runner("18.0.0", "01234567", "")
+	var texts []string
+	for _, content := range []string{"one", "two", "one"} {
+		f := h.write("18.0.0", hostHelper(), zstd, testutil.Rootfs(t, content))
+		if content == "two" {
+			h.want(tryAgain, []string{"superseded"}, "status")
 		}
-		e.must(t, "tag", ours.RepoTag, "localhost/kept:1") // what the manual says
-		e.must(t, "rmi", ours.RepoTag)
-		h.want(allPresent, []string{"loaded"}, "load")
-		if got := e.id(t, "localhost/kept:1"); got != imageID(theirs) {
-			t.Fatalf("the foreign image is %q", got)
-		}
-	})
+		h.want(allPresent, append(texts, ": loaded"), "load")
+		e.wantID(t, f.RepoTag, imageID(f))
+		texts = []string{": removed"}
+	}
+}
+
+// testForeign leaves an image alone that another program has put under the tag.
+func testForeign(t *testing.T, e engine) {
+	h := newHost(t, e.settings...)
+	ours := h.install("18.1.0", hostHelper())[0]
+	other := newHost(t, e.settings...)
+	theirs := other.write("18.1.0", hostHelper(), archive.Compression{Method: "none"}, testutil.Rootfs(t, "foreign"))
+	other.want(allPresent, []string{"loaded"}, "load")
+
+	h.want(foreignImage, []string{"foreign"}, "status")
+	h.want(foreignImage, []string{"kept another image", imageID(theirs)}, "load")
+	h.want(allPresent, nil, "prune")
+	e.wantID(t, ours.RepoTag, imageID(theirs))
+	e.must(t, "tag", ours.RepoTag, "localhost/kept:1") // what the manual says
+	e.must(t, "rmi", ours.RepoTag)
+	h.want(allPresent, []string{"loaded"}, "load")
+	e.wantID(t, "localhost/kept:1", imageID(theirs))
 }
 
 // TestContainerdStore knows an image where IDs are digests of manifests, which
@@ -213,9 +250,7 @@ func TestContainerdStore(t *testing.T) {
 	h.install("19.4.0", hostHelper())
 	h.want(allPresent, []string{"loaded"}, "load")
 	h.want(allPresent, []string{f.RepoTag, "removed"}, "prune")
-	if got := e.id(t, f.RepoTag); got != "" {
-		t.Fatalf("%s is still %s", f.RepoTag, got)
-	}
+	e.wantID(t, f.RepoTag, "")
 
 	for name, change := range map[string][2]string{
 		"entrypoint": {`"/usr/bin/dumb-init"`, `"/bin/evil"`},
@@ -237,38 +272,6 @@ func TestContainerdStore(t *testing.T) {
 			h.want(foreignImage, []string{"kept another image"}, "load")
 			e.must(t, "rmi", f.RepoTag)
 			h.want(allPresent, []string{"loaded"}, "load")
-		})
-	}
-}
-
-// TestDamaged loads nothing of an archive that is not what its record says.
-func TestDamaged(t *testing.T) {
-	e := podman(t)
-	spoil := map[string]func(path string) error{
-		"byte": func(path string) error {
-			text, err := os.ReadFile(path)
-			text[len(text)/2] ^= 1
-			return errors.Join(err, os.WriteFile(path, text, 0o644))
-		},
-		"cut":  func(path string) error { return os.Truncate(path, 700) },
-		"gone": os.Remove,
-		"record": func(path string) error {
-			return os.WriteFile(path+release.InfoSuffix, []byte("helper=alpine\n"), 0o644)
-		},
-	}
-	for name, spoil := range spoil {
-		t.Run(name, func(t *testing.T) {
-			h := newHost(t, e.settings...)
-			f := h.install("19.3.0", hostHelper())[0]
-			h.want(allPresent, []string{hostHelper() + ": ok"}, "verify")
-			if err := spoil(f.Path); err != nil {
-				t.Fatal(err)
-			}
-			h.want(damaged, []string{"damaged"}, "verify")
-			h.want(damaged, []string{"damaged"}, "load")
-			if got := e.id(t, f.RepoTag); got != "" {
-				t.Fatalf("loaded as %s", got)
-			}
 		})
 	}
 }
@@ -298,89 +301,28 @@ func TestSelection(t *testing.T) {
 	h.want(noneFits, []string{"no archive", "that matches ubuntu-*,concrete"}, "verify", "--helper", "ubuntu-*,concrete")
 }
 
-// TestTogether runs several loaders at once: one loads, the others find it done.
-func TestTogether(t *testing.T) {
-	inEachEngine(t, func(t *testing.T, e engine) {
-		h := newHost(t, e.settings...)
-		h.install("19.3.0", hostHelper())
-		var all sync.WaitGroup
-		outs := make([]string, 3)
-		codes := make([]int, len(outs))
-		var loaders []*exec.Cmd
-		for range outs {
-			loaders = append(loaders, h.command("load"))
-		}
-		for i, cmd := range loaders {
-			all.Go(func() { outs[i], codes[i] = output(t, cmd) })
-		}
-		all.Wait()
-		if diff := cmp.Diff(make([]int, len(outs)), codes); diff != "" {
-			t.Errorf("exit statuses (-want +got):\n%s", diff)
-		}
-		text := strings.Join(outs, "")
-		if strings.Count(text, ": loaded") != 1 || strings.Count(text, ": present") != len(outs)-1 {
-			t.Errorf("want one to load and the others to find it:\n%s", text)
-		}
-	})
-}
-
-// TestExchanged notices archives that came while it was loading or pruning:
-// systemd counts a start that was asked for meanwhile as done.
-func TestExchanged(t *testing.T) {
-	for _, verb := range []string{"load", "rmi"} {
-		t.Run(verb, func(t *testing.T) {
-			e := podman(t)
-			h := newHost(t, append(e.settings, "PRUNE=yes")...)
-			h.install("19.2.0", hostHelper())
-			h.want(allPresent, []string{"loaded"}, "load")
-			h.install("19.3.0", hostHelper())
-			ready := newHost(t)
-			ready.install("19.4.0", hostHelper())
-			// A podman at whose first such call a package manager exchanges the archive.
-			bin := t.TempDir()
-			program := fmt.Sprintf("#!/bin/sh\n%s \"$@\"\ncode=$?\n[ \"$1\" != %s ] || mv %s/* %s 2>/dev/null\nexit $code\n", testutil.Tool(t, "podman"), verb, ready.archives, h.archives)
-			if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(program), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			h.env = environ("PATH=" + bin + ":" + os.Getenv("PATH"))
-			if out := h.want(allPresent, nil, "load"); strings.Count(out, ": loaded") != 2 {
-				t.Errorf("want both versions loaded:\n%s", out)
-			}
-			h.want(allPresent, []string{"present", "v19.4.0"}, "status")
-		})
-	}
-}
-
-// TestArchitecture loads what fits the host, and with --all the rest.
-func TestArchitecture(t *testing.T) {
-	e := podman(t)
+// testTogether runs two loaders at once: one loads, the other finds it done.
+func testTogether(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
-	files := h.install("19.3.0", hostHelper(), otherHelper())
-	if out := h.want(allPresent, []string{hostHelper() + ": loaded"}, "load"); strings.Contains(out, otherHelper()) {
-		t.Fatalf("another architecture was loaded:\n%s", out)
+	h.install("18.2.0", hostHelper())
+	var all sync.WaitGroup
+	outs := make([]string, 2)
+	codes := make([]int, len(outs))
+	var loaders []*exec.Cmd
+	for range outs {
+		loaders = append(loaders, h.command("load"))
 	}
-	h.want(noneFits, []string{"no archive", "for linux/" + runtime.GOARCH}, "load", "--helper", otherHelper())
-	h.want(noneFits, []string{"that matches alpine-amd65; it has " + hostHelper() + "\n"}, "load", "--helper", "alpine-amd65")
-	h.want(allPresent, []string{otherHelper() + ": loaded"}, "load", "--all")
-	for _, f := range files {
-		if got := e.id(t, f.RepoTag); got != imageID(f) {
-			t.Errorf("%s is %q, want %s", f.RepoTag, got, imageID(f))
-		}
+	for i, cmd := range loaders {
+		all.Go(func() { outs[i], codes[i] = output(t, cmd) })
 	}
-}
-
-// TestCompressions loads each form that ARCHIVE_COMPRESSION gives.
-func TestCompressions(t *testing.T) {
-	inEachEngine(t, func(t *testing.T, e engine) {
-		for i, c := range []archive.Compression{zstd, {Method: "gzip"}, {Method: "none"}} {
-			h := newHost(t, e.settings...)
-			f := h.write(fmt.Sprintf("19.%d.0", i), hostHelper(), c, testutil.Rootfs(t, c.Method))
-			h.want(allPresent, []string{"loaded"}, "load")
-			if got := e.id(t, f.RepoTag); got != imageID(f) {
-				t.Errorf("%s: image ID %s, want %s", c.Method, got, imageID(f))
-			}
-		}
-	})
+	all.Wait()
+	if diff := cmp.Diff(make([]int, len(outs)), codes); diff != "" {
+		t.Errorf("exit statuses (-want +got):\n%s", diff)
+	}
+	text := strings.Join(outs, "")
+	if strings.Count(text, ": loaded") != 1 || strings.Count(text, ": present") != len(outs)-1 {
+		t.Errorf("want one to load and the other to find it:\n%s", text)
+	}
 }
 
 // TestNoEngine is a host that has neither.
@@ -433,16 +375,6 @@ func pathWithout(tb testing.TB, programs ...string) string {
 	return dir
 }
 
-// TestEngineDown waits for nobody: it says so, and the next run does the work.
-func TestEngineDown(t *testing.T) {
-	e, start := docker(t)
-	h := newHost(t, e.settings...)
-	h.install("19.3.0", hostHelper())
-	h.want(tryAgain, []string{"docker/root: not up: Cannot connect"}, "load")
-	start(t)
-	h.want(allPresent, []string{"loaded"}, "load")
-}
-
 // TestSpace refuses what would not fit, and survives a store that fills up.
 func TestSpace(t *testing.T) {
 	needRoot(t)
@@ -455,13 +387,9 @@ func TestSpace(t *testing.T) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
-	e := podman(t)
-	storage := filepath.Join(disk, "storage.conf")
-	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(disk, "graph"), filepath.Join(disk, "run"))
-	if err := os.WriteFile(storage, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	h := newHost(t, "ENGINE=podman", "USERS=root", "CONTAINERS_STORAGE_CONF="+storage)
+	testutil.Tool(t, "podman")
+	e := podmanIn(t, disk)
+	h := newHost(t, e.settings...)
 	f := h.write("19.3.0", hostHelper(), zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
 	h.want(noSpace, []string{"no space", "MiB free, want"}, "load")
 
@@ -470,21 +398,13 @@ func TestSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.want(engineRefused, []string{"no space left on device"}, "load")
-	e.command = func(args ...string) *exec.Cmd {
-		cmd := exec.Command("podman", args...)
-		cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
-		return cmd
-	}
-	if got := e.id(t, f.RepoTag); got != "" {
-		t.Fatalf("half an image is there: %s", got)
-	}
+	e.wantID(t, f.RepoTag, "")
 }
 
 // TestContainerdSpace looks where containerd keeps Docker's images: a real
-// command asks a daemon that has room in its own folder and none in containerd's.
+// command asks a daemon that has room in its own directory and none in containerd's.
 func TestContainerdSpace(t *testing.T) {
 	needRoot(t)
-	testutil.Tool(t, "unshare")
 	if !hasDocker() {
 		testutil.Missing(t, "docker", "the loader asks by command")
 	}
@@ -515,9 +435,8 @@ func TestContainerdSpace(t *testing.T) {
 			t.Cleanup(func() { daemon.Close() })
 			h := newHost(t, "ENGINE=docker", "DOCKER_HOST=unix://"+socket)
 			h.install("19.3.0", hostHelper())
-			const full = "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/containerd && mount -t tmpfs -o size=64k tmpfs /var/lib/containerd && exec \"$@\""
-			load := exec.Command("unshare", append([]string{"-m", "sh", "-c", full, "sh"}, h.command("load", "--dry-run").Args...)...)
-			if out, _ := output(t, load); !strings.Contains(out, want) {
+			const full = "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/containerd; mount -t tmpfs -o size=64k tmpfs /var/lib/containerd"
+			if out, _ := output(t, h.inNamespace(full, "load", "--dry-run")); !strings.Contains(out, want) {
 				t.Errorf("want %q:\n%s", want, out)
 			}
 		})
@@ -551,13 +470,10 @@ exit 125
 	noProcesses(t, name)
 }
 
-// noProcesses waits until the user has none: what was told to end is gone a moment later.
+// noProcesses waits until the user has none: what was killed is gone a moment later.
 func noProcesses(t *testing.T, name string) {
 	t.Helper()
-	u, err := user.Lookup(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := lookupUser(t, name)
 	for deadline := time.Now().Add(30 * time.Second); len(processes(t, u.Uid)) > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("processes %v of the user are left", processes(t, u.Uid))
@@ -565,20 +481,31 @@ func noProcesses(t *testing.T, name string) {
 	}
 }
 
-// TestNoSession leaves nothing behind for a user without a session:
-// no process, no runtime folder, and a podman that works with a session and without.
-func TestNoSession(t *testing.T) {
+// TestRootless serves one user's podman. The first two need a user who has not run
+// podman; each has Runner versions of its own.
+func TestRootless(t *testing.T) {
 	e := rootless(t)
-	u, err := user.Lookup(e.user)
-	if err != nil {
-		t.Fatal(err)
+	for _, each := range []struct {
+		name string
+		test func(*testing.T, engine)
+	}{
+		{"FullRun", testFullRun},
+		{"NoSession", testNoSession},
+		{"SystemSettings", testSystemSettings},
+		{"SubIDsByNumber", testSubIDsByNumber},
+		{"OwnStore", testOwnStore},
+	} {
+		t.Run(each.name, func(t *testing.T) { each.test(t, e) })
 	}
+}
+
+// testNoSession leaves nothing behind for a user without a session: no process and
+// no runtime directory. The user's podman works with a session and without.
+func testNoSession(t *testing.T, e engine) {
+	u := lookupUser(t, e.user)
 	h := newHost(t, e.settings...)
 	f := h.install("19.3.0", hostHelper())[0]
 	load := h.command("load")
-	if load.Path, err = filepath.Abs(loader); err != nil {
-		t.Fatal(err)
-	}
 	load.Dir = t.TempDir() // which the user may not enter
 	if err := os.Chmod(load.Dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -589,10 +516,10 @@ func TestNoSession(t *testing.T) {
 	h.want(allPresent, []string{"present"}, "status")
 	noProcesses(t, e.user)
 	if _, err := os.Stat("/run/user/" + u.Uid); !os.IsNotExist(err) {
-		t.Errorf("runtime folder of the user: %v, want none", err)
+		t.Errorf("runtime directory of the user: %v, want none", err)
 	}
 	if left, err := filepath.Glob("/run/gitlab-runner-helper-images.*/" + u.Uid); err != nil || len(left) > 0 {
-		t.Errorf("folders are left: %v %v", left, err)
+		t.Errorf("directories are left: %v %v", left, err)
 	}
 	// podman 5 has a db.sql next to its directory, or in it.
 	for _, name := range []string{"libpod", "db.sql"} {
@@ -600,9 +527,7 @@ func TestNoSession(t *testing.T) {
 			t.Errorf("libpod's own %s of the user: %v, want none yet", name, err)
 		}
 	}
-	if got := e.id(t, f.RepoTag); got != imageID(f) {
-		t.Errorf("in a session the image is %q, want %s", got, imageID(f))
-	}
+	e.wantID(t, f.RepoTag, imageID(f))
 	h.want(allPresent, []string{"present"}, "load") // next to a podman that has a session
 	e.must(t, "create", "--name=user", "--network=none", f.RepoTag, "true")
 	h.install("19.4.0", hostHelper())
@@ -610,24 +535,13 @@ func TestNoSession(t *testing.T) {
 	h.want(allPresent, []string{"kept"}, "prune") // a container of the session uses it
 }
 
-// TestOwnStore is a user who loads for themselves, without root.
-func TestOwnStore(t *testing.T) {
-	e := rootless(t)
+// testOwnStore has the user run the loader, without root.
+func testOwnStore(t *testing.T, e engine) {
 	h := newHost(t, "ENGINE=podman", "USERS=root") // which is root's to set
-	f := h.install("19.3.0", hostHelper())[0]
-	script, err := os.ReadFile(loader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := filepath.Join(filepath.Dir(h.archives), "loader")
-	if err := os.WriteFile(own, script, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	f := h.install("18.0.0", hostHelper())[0]
 	asUser := func(code int, text string, args ...string) {
 		t.Helper()
-		cmd := e.command()
-		cmd.Args = append(cmd.Args[:len(cmd.Args)-1], append([]string{own}, h.command(args...).Args[1:]...)...) // instead of podman
-		out, got := output(t, cmd)
+		out, got := output(t, e.program(h.command(args...).Args...))
 		if got != code || !strings.Contains(out, text) {
 			t.Fatalf("%v: exit %d, want %d and %q:\n%s", args, got, code, text, out)
 		}
@@ -636,46 +550,38 @@ func TestOwnStore(t *testing.T) {
 	asUser(allPresent, "present", "load") // podman's leftovers do not hold the lock
 	asUser(allPresent, "present", "status")
 	asUser(noPermission, "only root", "load", "--user=root")
-	if got := e.id(t, f.RepoTag); got != imageID(f) {
-		t.Errorf("image ID %q, want %s", got, imageID(f))
+	e.wantID(t, f.RepoTag, imageID(f))
+}
+
+// testRunnerLookups does what the Runners do, on a host without a registry.
+func testRunnerLookups(t *testing.T, e engine) {
+	h := newHost(t, e.settings...)
+	// Docker 20.10 does not take zstd from Runner.
+	f := h.write("18.3.0", hostHelper(), archive.Compression{Method: "gzip"}, testutil.Rootfs(t, "helper"))
+	runner := apiRunner{t, e.api(t)}
+
+	// The file, by Runner 17.9 and later on its own: inspect, load, tag, inspect.
+	if got := runner.inspect(f.RepoTag); got != "" {
+		t.Fatalf("the store is not empty: %s", got)
+	}
+	runner.load(f)
+	if got := runner.inspect(f.RepoTag); got != imageID(f) {
+		t.Fatalf("17.9.0: image ID %q, want %s", got, imageID(f))
+	}
+	h.want(allPresent, []string{"present"}, "load")
+
+	// The engine, by 15.8.0 and all others, after the loader.
+	e.must(t, "rmi", f.RepoTag)
+	if got := runner.inspect(f.RepoTag); got != "" {
+		t.Fatalf("the store is not empty: %s", got)
+	}
+	h.want(allPresent, []string{"loaded"}, "load")
+	if got := runner.inspect(f.RepoTag); got != imageID(f) {
+		t.Fatalf("15.8.0: image ID %q, want %s", got, imageID(f))
 	}
 }
 
-// TestRunnerLookups does what the Runners do, on a host without a registry.
-func TestRunnerLookups(t *testing.T) {
-	inEachEngine(t, func(t *testing.T, e engine) {
-		// Docker 20.10 does not take zstd: file lookups there need ARCHIVE_COMPRESSION=gzip.
-		c := zstd
-		if e.name == "docker" {
-			c = archive.Compression{Method: "gzip"}
-		}
-		h := newHost(t, e.settings...)
-		f := h.write("19.3.0", hostHelper(), c, testutil.Rootfs(t, "helper"))
-		runner := apiRunner{t, e.api(t)}
-
-		// The file, by Runner 17.9 and later on its own: inspect, load, tag, inspect.
-		if got := runner.inspect(f.RepoTag); got != "" {
-			t.Fatalf("the store is not empty: %s", got)
-		}
-		runner.load(f)
-		if got := runner.inspect(f.RepoTag); got != imageID(f) {
-			t.Fatalf("17.9.0: image ID %q, want %s", got, imageID(f))
-		}
-		h.want(allPresent, []string{"present"}, "load")
-
-		// The engine, by 15.8.0 and all others, after the loader.
-		e.must(t, "rmi", f.RepoTag)
-		if got := runner.inspect(f.RepoTag); got != "" {
-			t.Fatalf("the store is not empty: %s", got)
-		}
-		h.want(allPresent, []string{"loaded"}, "load")
-		if got := runner.inspect(f.RepoTag); got != imageID(f) {
-			t.Fatalf("15.8.0: image ID %q, want %s", got, imageID(f))
-		}
-	})
-}
-
-// An apiRunner speaks to an engine as GitLab Runner does.
+// An apiRunner uses an engine's API as GitLab Runner does.
 type apiRunner struct {
 	tb     testing.TB
 	client *http.Client

@@ -24,27 +24,31 @@ import (
 	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg/loaders"
 	"pretag/build/testutil"
+	"pretag/build/testutil/runnertest"
 )
 
-// loader is the path of the program under test.
-var loader string
+// loader is the path of the program under test, and scratch a directory that is
+// removed after all tests.
+var loader, scratch string
 
-// TestMain builds the program, as packages carry it.
+// TestMain builds the program, as packages carry it. The test binary is also the
+// GitLab Runner of the tests.
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "loader-test-")
-	if err != nil {
+	runnertest.Become()
+	var err error
+	if scratch, err = os.MkdirTemp("", "loader-test-"); err != nil {
 		panic(err)
 	}
-	paths, err := loaders.Build(context.Background(), gobuild.Builder{Source: "../..", Environ: os.Environ()}, dir, []string{runtime.GOARCH})
+	paths, err := loaders.Build(context.Background(), gobuild.Builder{Source: "../..", Environ: os.Environ()}, scratch, []string{runtime.GOARCH})
 	if err == nil {
-		err = os.Chmod(dir, 0o755) // other users run it too
+		err = os.Chmod(scratch, 0o755) // other users run it too
 	}
 	if err != nil {
 		panic(err)
 	}
 	loader = paths[runtime.GOARCH]
 	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
+	if err := os.RemoveAll(scratch); err != nil {
 		panic(err)
 	}
 	os.Exit(code)
@@ -65,8 +69,8 @@ const (
 	noPermission  = 77
 )
 
-// A host is a machine as far as the loader sees one: archives, state and
-// configuration in a folder of its own.
+// A host is a machine as the loader sees one: archives, state and configuration in
+// a directory of the test.
 type host struct {
 	tb       testing.TB
 	archives string
@@ -99,7 +103,7 @@ func environ(more ...string) []string {
 	}), more...)
 }
 
-// tempDir is a folder that other users may enter, which tb.TempDir is not.
+// tempDir makes a directory that other users may enter, unlike tb.TempDir.
 func tempDir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "loader-test-")
@@ -161,15 +165,34 @@ func output(tb testing.TB, cmd *exec.Cmd) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// An engine is a real one with a store of its own.
+// An engine is a real one with a store that only the test uses.
 type engine struct {
 	name, user string
-	settings   []string                         // what the loader must know of it
-	command    func(args ...string) *exec.Cmd   // the engine's own command, as its user
-	api        func(tb testing.TB) *http.Client // its Docker API; nil where it has no daemon
+	settings   []string // what the loader must know of it
+	environ    []string // what the engine's own command must know
+	home       string   // of the user, if that is not root
+	socket     string   // of its API
 }
 
 func (e engine) String() string { return e.name + "/" + e.user }
+
+// command returns the engine's own command, as its user.
+func (e engine) command(args ...string) *exec.Cmd {
+	return e.program(append([]string{e.name}, args...)...)
+}
+
+// program returns a program that runs as the engine's user, in its environment.
+func (e engine) program(argv ...string) *exec.Cmd {
+	if e.home == "" {
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Env = environ(e.environ...)
+		return cmd
+	}
+	own := []string{"-u", e.user, "--", "env", "-i", "HOME=" + e.home, "USER=" + e.user, "PATH=" + os.Getenv("PATH")}
+	cmd := exec.Command("runuser", slices.Concat(own, e.environ, argv)...)
+	cmd.Dir = "/"
+	return cmd
+}
 
 // must runs the engine's own command.
 func (e engine) must(tb testing.TB, args ...string) string {
@@ -185,7 +208,7 @@ func (e engine) must(tb testing.TB, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// id is the ID of an image, without its "sha256:", or "" where there is none.
+// id returns the ID of an image, without its "sha256:", or "" if there is none.
 func (e engine) id(tb testing.TB, image string) string {
 	tb.Helper()
 	out, err := e.command("image", "inspect", "--format", "{{.Id}}", image).Output()
@@ -195,29 +218,38 @@ func (e engine) id(tb testing.TB, image string) string {
 	return strings.TrimPrefix(strings.TrimSpace(string(out)), "sha256:")
 }
 
-// podman is root's podman with a store in a folder of the test's own.
+// wantID checks which image has the reference.
+func (e engine) wantID(tb testing.TB, reference, want string) {
+	tb.Helper()
+	if got := e.id(tb, reference); got != want {
+		tb.Fatalf("%s: %s is %q, want %q", e, reference, got, want)
+	}
+}
+
+// podman returns root's podman with a store in a directory of the test.
 func podman(tb testing.TB) engine {
 	tb.Helper()
 	needRoot(tb)
 	testutil.Tool(tb, "podman")
-	dir := tempDir(tb)
+	return podmanIn(tb, tempDir(tb))
+}
+
+func podmanIn(tb testing.TB, dir string) engine {
+	tb.Helper()
 	storage := filepath.Join(dir, "storage.conf")
 	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "graph"), filepath.Join(dir, "run"))
 	if err := os.WriteFile(storage, []byte(text), 0o644); err != nil {
 		tb.Fatal(err)
 	}
-	e := engine{name: "podman", user: "root", settings: []string{"ENGINE=podman", "USERS=root", "CONTAINERS_STORAGE_CONF=" + storage}}
-	e.command = func(args ...string) *exec.Cmd {
-		cmd := exec.Command("podman", args...)
-		cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
-		return cmd
+	return engine{
+		name: "podman", user: "root", socket: filepath.Join(dir, "podman.sock"),
+		settings: []string{"ENGINE=podman", "USERS=root", "CONTAINERS_STORAGE_CONF=" + storage},
+		environ:  []string{"CONTAINERS_STORAGE_CONF=" + storage},
 	}
-	e.api = func(tb testing.TB) *http.Client { return serve(tb, e.command, filepath.Join(dir, "podman.sock")) }
-	return e
 }
 
-// rootless is podman of a user made for the test, who has no session. Its own
-// command runs with a runtime folder as in a session.
+// rootless returns the podman of a user that is made for the test and has no
+// session. The user's own command has a runtime directory, as in a session.
 func rootless(tb testing.TB) engine {
 	tb.Helper()
 	needRoot(tb)
@@ -225,22 +257,19 @@ func rootless(tb testing.TB) engine {
 		testutil.Tool(tb, tool)
 	}
 	name := newUser(tb)
-	u, err := user.Lookup(name)
-	if err != nil {
-		tb.Fatal(err)
+	home := lookupUser(tb, name).HomeDir
+	session := sessionOf(home)
+	return engine{
+		name: "podman", user: name, home: home, socket: filepath.Join(session, "podman.sock"),
+		settings: []string{"ENGINE=podman", "USERS=" + name},
+		environ:  []string{"XDG_RUNTIME_DIR=" + session},
 	}
-	session := filepath.Join(u.HomeDir, "session")
-	e := engine{name: "podman", user: name, settings: []string{"ENGINE=podman", "USERS=" + name}}
-	e.command = func(args ...string) *exec.Cmd {
-		cmd := exec.Command("runuser", append([]string{
-			"-u", name, "--", "env", "-i", "HOME=" + u.HomeDir, "USER=" + name, "PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + session, "podman",
-		}, args...)...)
-		cmd.Dir = "/"
-		return cmd
-	}
-	e.api = func(tb testing.TB) *http.Client { return serve(tb, e.command, filepath.Join(session, "podman.sock")) }
-	return e
 }
+
+// sessionOf returns the runtime directory of a user of the test. Its name is short:
+// where podman's run root has more than 50 bytes, podman 4.3.1 waits 20 s after each
+// container for what cleans up.
+func sessionOf(home string) string { return filepath.Join(filepath.Dir(home), "s") }
 
 // newUser makes a user with ranges of subordinate IDs, for the time of the test.
 func newUser(tb testing.TB) string {
@@ -254,7 +283,7 @@ func newUser(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	session := filepath.Join(home, "session")
+	session := sessionOf(home)
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
 	if err := errors.Join(os.Mkdir(session, 0o700), os.Chown(session, uid, gid)); err != nil {
@@ -297,31 +326,28 @@ func processes(tb testing.TB, uid string) []int {
 	return pids
 }
 
-// docker is a daemon of its own; start brings it up, which the caller does not always want.
+// docker returns a daemon that does not run yet.
 func docker(tb testing.TB) (e engine, start func(testing.TB)) {
 	tb.Helper()
 	needRoot(tb)
 	daemon := testutil.Tool(tb, "dockerd")
 	testutil.Tool(tb, "docker")
 	dir := tempDir(tb)
-	socket := filepath.Join(dir, "docker.sock")
-	e = engine{name: "docker", user: "root", settings: []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}}
-	e.command = func(args ...string) *exec.Cmd {
-		cmd := exec.Command("docker", args...)
-		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket)
-		return cmd
-	}
-	e.api = func(tb testing.TB) *http.Client { return client(tb, socket) }
-	start = func(tb testing.TB) {
+	e = dockerAt(filepath.Join(dir, "docker.sock"))
+	return e, func(tb testing.TB) {
 		tb.Helper()
-		background(tb, dockerd(tb, daemon, dir, socket, "--storage-driver=vfs"), socket)
+		background(tb, dockerd(tb, daemon, dir, e.socket, "--storage-driver=vfs"), e.socket)
 	}
-	return e, start
+}
+
+func dockerAt(socket string) engine {
+	host := "DOCKER_HOST=unix://" + socket
+	return engine{name: "docker", user: "root", socket: socket, settings: []string{"ENGINE=docker", host}, environ: []string{host}}
 }
 
 func dockerd(tb testing.TB, daemon, dir, socket string, args ...string) *exec.Cmd {
 	data := filepath.Join(dir, "data")
-	// Where mounts of / are private dockerd mounts this folder on itself, and leaves that behind.
+	// Where mounts of / are private dockerd mounts this directory on itself, and leaves that behind.
 	tb.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
 	return exec.Command(daemon, append([]string{
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--host=unix://" + socket, "--data-root=" + data,
@@ -332,7 +358,8 @@ func dockerd(tb testing.TB, daemon, dir, socket string, args ...string) *exec.Cm
 // dockerContainerd is a docker daemon that keeps images in containerd's store.
 func dockerContainerd(tb testing.TB) engine {
 	tb.Helper()
-	e, _ := docker(tb)
+	needRoot(tb)
+	testutil.Tool(tb, "docker")
 	daemon, containerd := testutil.ContainerdStore(tb), testutil.Tool(tb, "containerd")
 	dir := tempDir(tb)
 	address := filepath.Join(dir, "containerd.sock")
@@ -343,20 +370,20 @@ func dockerContainerd(tb testing.TB) engine {
 	background(tb, exec.Command(containerd, "--root="+filepath.Join(dir, "content"), "--state="+filepath.Join(dir, "state"), "--address="+address), address)
 	socket := filepath.Join(dir, "docker.sock")
 	background(tb, dockerd(tb, daemon, dir, socket, "--config-file="+config, "--containerd="+address), socket)
-	e.settings = []string{"ENGINE=docker", "DOCKER_HOST=unix://" + socket}
-	e.command = func(args ...string) *exec.Cmd {
-		cmd := exec.Command("docker", args...)
-		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket)
-		return cmd
-	}
-	return e
+	return dockerAt(socket)
 }
 
-// serve runs podman's API service.
-func serve(tb testing.TB, command func(...string) *exec.Cmd, socket string) *http.Client {
+// api returns a client of the engine's API, which podman's service answers until the test ends.
+func (e engine) api(tb testing.TB) *http.Client {
 	tb.Helper()
-	background(tb, command("system", "service", "--time=0", "unix://"+socket), socket)
-	return client(tb, socket)
+	if e.name == "podman" {
+		background(tb, e.command("system", "service", "--time=0", "unix://"+e.socket), e.socket)
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", e.socket)
+	}}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
 }
 
 // background runs a daemon until the test ends and waits until its socket answers.
@@ -390,35 +417,9 @@ func background(tb testing.TB, cmd *exec.Cmd, socket string) {
 	tb.Fatalf("%s: no answer on %s: %v\n%s", cmd.Path, socket, err, text)
 }
 
-func client(tb testing.TB, socket string) *http.Client {
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	tb.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
-}
-
 func needRoot(tb testing.TB) {
 	tb.Helper()
 	testutil.Root(tb, "stores, users and daemons of the test's own need it")
-}
-
-// inEachEngine runs a test in each engine, in an empty store, all at once.
-func inEachEngine(t *testing.T, test func(*testing.T, engine)) {
-	t.Run("podman", func(t *testing.T) {
-		t.Parallel()
-		test(t, podman(t))
-	})
-	t.Run("rootless", func(t *testing.T) {
-		t.Parallel()
-		test(t, rootless(t))
-	})
-	t.Run("docker", func(t *testing.T) {
-		t.Parallel()
-		e, start := docker(t)
-		start(t)
-		test(t, e)
-	})
 }
 
 // hasDocker distinguishes Docker's command from podman-docker's of the same name.

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -24,6 +25,7 @@ import (
 	"pretag/build/linuxpkg"
 	"pretag/build/release"
 	"pretag/build/testutil"
+	"pretag/build/testutil/runnertest"
 )
 
 const (
@@ -42,22 +44,30 @@ const (
 
 // A delivery is what one host installs of a build.
 type delivery struct {
+	layout   string
 	file     release.Archive
 	packages []release.Package
 }
 
 // newRelease builds the packages of a Runner version for this machine.
-func newRelease(tb testing.TB, files fs.FS, layout, version string, compression archive.Compression) delivery {
+func newRelease(tb testing.TB, files fs.FS, layout, version string) delivery {
+	tb.Helper()
+	return newReleaseOf(tb, files, layout, version, testutil.Rootfs(tb, "helper "+version))
+}
+
+// newReleaseOf is newRelease with a root filesystem. Every engine takes the archive,
+// Docker 20.10 too.
+func newReleaseOf(tb testing.TB, files fs.FS, layout, version string, rootfs []byte) delivery {
 	tb.Helper()
 	h := newHost(tb)
-	r := delivery{file: h.write(version, hostHelper(), compression, testutil.Rootfs(tb, "helper "+version))}
+	r := delivery{layout: layout, file: h.write(version, hostHelper(), archive.Compression{Method: "gzip"}, rootfs)}
 	v, err := catalogue.ParseVersion(version, "12335144")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	loaders := map[string]string{runtime.GOARCH: loader}
-	if _, others := files.(fstest.MapFS); others {
-		loaders = nil
+	var loaders map[string]string
+	if files == packaging.Files {
+		loaders = map[string]string{runtime.GOARCH: loader}
 	}
 	result, err := linuxpkg.Build(tb.Context(), linuxpkg.Options{
 		Files: files, Formats: []string{release.RPM, release.Deb}, Layout: layout,
@@ -89,25 +99,40 @@ func runnersOwn() fs.FS {
 	}
 }
 
-// A root is a small Debian of its own, without an init system and without
+// shellVersion returns the definitions of the version of pretag whose loader was a
+// shell script.
+func shellVersion() fs.FS { return os.DirFS("testdata/shell") }
+
+// A root is a small Debian in a directory, without an init system and without
 // mounts. In place of systemctl and the engines it has programs that write down
-// what they are asked. Of systemctl what needs no manager is done; what asks the
-// manager fails, and must not fail a scriptlet.
+// how they are called. What needs no manager, the real systemctl does; what needs
+// the manager fails, and must not fail a scriptlet.
 type root struct {
 	testing.TB
 	dir string
 }
+
+// debian makes the root that newRoot copies.
+var debian = sync.OnceValues(func() (dir string, err error) {
+	dir = filepath.Join(scratch, "debian")
+	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", `--aptopt=Acquire::Retries "10"`, "--include=systemd,apt", "bookworm", dir).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("mmdebstrap: %w: %s", err, out)
+	}
+	return dir, err
+})
 
 func newRoot(t *testing.T) root {
 	needRoot(t)
 	for _, tool := range []string{"mmdebstrap", "dpkg", "chroot", "rpm"} {
 		testutil.Tool(t, tool)
 	}
-	r := root{t, filepath.Join(tempDir(t), "root")}
-	bootstrap := exec.Command("mmdebstrap", "--quiet", "--variant=essential", "--format=directory", `--aptopt=Acquire::Retries "10"`, "--include=systemd,apt", "bookworm", r.dir)
-	if out, code := output(t, bootstrap); code != 0 {
-		testutil.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+out)
+	from, err := debian()
+	if err != nil {
+		testutil.Missing(t, "mmdebstrap", "it cannot fetch Debian: "+err.Error())
 	}
+	r := root{t, filepath.Join(tempDir(t), "root")}
+	r.run("cp", "-a", "--reflink=auto", from, r.dir)
 	r.run("mv", r.path("usr/bin/systemctl"), r.path("usr/bin/systemctl-real"))
 	const record = "#!/bin/sh\necho ${0##*/} \"$@\" >>/asked\n"
 	r.write("usr/bin/podman", record, 0o755)
@@ -190,7 +215,7 @@ func (r root) change(format string, rel delivery) {
 		r.install(format, rel)
 		return
 	}
-	r.run("chroot", append([]string{r.dir, "apt-get", "-y", "-o", "APT::Sandbox::User=root", "install"}, r.put(format, rel)...)...)
+	r.run("chroot", append([]string{r.dir, "apt-get", "-y", "-o", "APT::Sandbox::User=root", "-o", "Dpkg::Options::=--force-confold", "install"}, r.put(format, rel)...)...)
 }
 
 // boot has systemd run, as far as scriptlets can tell.
@@ -227,8 +252,16 @@ func (r root) enableTimer() {
 	}
 }
 
-// asked is what the programs of the root were asked since the last time.
+// asked checks how the programs of the root were called since the last time.
 func (r root) asked(want ...string) {
+	r.Helper()
+	if diff := cmp.Diff(strings.Join(want, "\n"), strings.TrimSpace(r.forget())); diff != "" {
+		r.Errorf("asked (-want +got):\n%s", diff)
+	}
+}
+
+// forget returns the calls of the root's programs since the last time.
+func (r root) forget() string {
 	r.Helper()
 	text, err := os.ReadFile(r.path("asked"))
 	if err == nil {
@@ -239,21 +272,19 @@ func (r root) asked(want ...string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	if diff := cmp.Diff(strings.Join(want, "\n"), strings.TrimSpace(string(text))); diff != "" {
-		r.Errorf("asked (-want +got):\n%s", diff)
-	}
+	return string(text)
 }
 
 func (r root) enabled(want bool) {
 	r.Helper()
-	for _, by := range []string{"multi-user.target", "gitlab-runner.service", "docker.service", "snap.docker.dockerd.service", "podman.socket"} {
+	for _, by := range []string{"multi-user.target", "gitlab-runner.service", "docker.service", "podman.socket"} {
 		if got := r.has("etc/systemd/system/" + by + ".wants/" + unit); got != want {
 			r.Errorf("enabled for %s: %t, want %t", by, got, want)
 		}
 	}
 }
 
-// holds checks the installed files, and that the loader likes its archives.
+// holds checks the installed files, and that the loader accepts its archives.
 func (r root) holds(rel delivery) {
 	r.Helper()
 	archivePath := "usr/lib/gitlab-runner/helper-images/" + rel.file.Name
@@ -283,14 +314,12 @@ func (r root) holds(rel delivery) {
 }
 
 // TestPackages installs, upgrades, removes and installs again the real packages,
-// in a chroot and where systemd runs, and has the installed loader serve what
-// Runners look up.
+// in a chroot and where systemd runs, and runs jobs after the installed loader.
 func TestPackages(t *testing.T) {
 	testutil.Tool(t, "mandoc")
 	r := newRoot(t)
-	// Docker 20.10 takes the second one's file by itself, too.
-	first := newRelease(t, packaging.Files, linuxpkg.Split, "15.8.0", zstd)
-	second := newRelease(t, packaging.Files, linuxpkg.Split, "19.3.0", archive.Compression{Method: "gzip"})
+	first := newRelease(t, packaging.Files, linuxpkg.Split, "15.8.0")
+	second := newReleaseOf(t, packaging.Files, linuxpkg.Split, runnertest.Version, jobRootfs(t))
 	const helper = "gitlab-runner-helper-images"
 	all := []string{helper, "gitlab-runner-helper-images-loader"}
 	step := func(name string, f func(r root)) {
@@ -305,49 +334,18 @@ func TestPackages(t *testing.T) {
 		r.enabled(true)
 		r.holds(first)
 	})
-	step("15.8.0 looks up", func(r root) {
-		inEachEngine(r.TB.(*testing.T), func(t *testing.T, e engine) {
-			h := r.host(t, e)
-			runner := apiRunner{t, e.api(t)}
-			if got := runner.inspect(first.file.RepoTag); got != "" {
-				t.Fatalf("the store is not empty: %s", got)
-			}
-			t.Log("before:\n" + h.want(tryAgain, []string{"missing"}, "status"))
-			t.Log(h.want(allPresent, []string{"loaded"}, "load"))
-			t.Log("after:\n" + h.want(allPresent, []string{"present"}, "status"))
-			if got := runner.inspect(first.file.RepoTag); got != imageID(first.file) {
-				t.Errorf("image ID %q, want %s", got, imageID(first.file))
-			}
-		})
-	})
 	step("deb, upgrade, with systemd", func(r root) {
 		r.boot()
 		r.write(confFile, "PRUNE=yes\n", 0o644)
-		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+		r.write(stateFile, stateOfEarlier, 0o644)
 		r.enableTimer()
 		r.install(release.Deb, second)
 		r.asked("systemctl --system daemon-reload", "systemctl --system daemon-reload", asks, start, asksTimer, startTimer)
 		r.enabled(true)
 		r.holds(second)
-		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
-			r.Errorf("configuration: %v %q", err, text)
-		}
+		r.keeps(confFile, "PRUNE=yes\n")
 	})
-	step("17.9.0 and later look up", func(r root) {
-		inEachEngine(r.TB.(*testing.T), func(t *testing.T, e engine) {
-			runner := apiRunner{t, e.api(t)}
-			if got := runner.inspect(second.file.RepoTag); got != "" {
-				t.Fatalf("the store is not empty: %s", got)
-			}
-			installed := second.file
-			installed.Path = r.path("usr/lib/gitlab-runner/helper-images/" + second.file.Name)
-			runner.load(installed)
-			if got := runner.inspect(second.file.RepoTag); got != imageID(second.file) {
-				t.Errorf("image ID %q, want %s", got, imageID(second.file))
-			}
-			r.host(t, e).want(allPresent, []string{"present"}, "load")
-		})
-	})
+	step("jobs", func(r root) { testJobs(r, second) })
 	step("deb, archive alone", func(r root) {
 		r.install(release.Deb, second, helper)
 		r.asked(asks, start, asksTimer, startTimer)
@@ -386,15 +384,13 @@ func TestPackages(t *testing.T) {
 	step("rpm, upgrade, with systemd", func(r root) {
 		r.boot()
 		r.write(confFile, "PRUNE=yes\n", 0o644)
-		r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
+		r.write(stateFile, stateOfEarlier, 0o644)
 		r.enableTimer()
 		r.install(release.RPM, second)
 		// %posttrans of both; systemd merges requests for what is starting.
 		r.asked("systemctl daemon-reload", asks, start, asks, start)
 		r.holds(second)
-		if text, err := os.ReadFile(r.path(confFile)); err != nil || string(text) != "PRUNE=yes\n" {
-			r.Errorf("configuration: %v %q", err, text)
-		}
+		r.keeps(confFile, "PRUNE=yes\n")
 	})
 	step("rpm, remove and again", func(r root) {
 		r.shutDown()
@@ -413,53 +409,130 @@ func TestPackages(t *testing.T) {
 	})
 }
 
-// TestLayouts goes from Runner's own package through both layouts. Whether the
-// unit is enabled is decided once; what was loaded stays known to the end.
+// TestLayouts goes from Runner's own package through both layouts, and from the
+// packages of the shell version to both. What the admin has decided stays: the
+// configuration, the state, and whether unit and timer are enabled.
 func TestLayouts(t *testing.T) {
 	testutil.Tool(t, "mandoc")
 	r := newRoot(t)
-	minor := 0
-	next := func(files fs.FS, layout string) delivery {
-		minor++
-		return newRelease(t, files, layout, fmt.Sprintf("19.%d.0", minor), zstd)
+	build := func(files fs.FS, layout, version string) delivery {
+		return newRelease(t, files, layout, version)
+	}
+	own := build(runnersOwn(), linuxpkg.Single, "19.1.0")
+	single, split := build(packaging.Files, linuxpkg.Single, "19.2.0"), build(packaging.Files, linuxpkg.Split, "19.3.0")
+	laterSingle, laterSplit := build(packaging.Files, linuxpkg.Single, "19.4.0"), build(packaging.Files, linuxpkg.Split, "19.5.0")
+	shell := map[string]delivery{
+		linuxpkg.Single: build(shellVersion(), linuxpkg.Single, "18.11.0"),
+		linuxpkg.Split:  build(shellVersion(), linuxpkg.Split, "18.11.0"),
 	}
 	for _, format := range []string{release.Deb, release.RPM} {
-		t.Run(format, func(t *testing.T) {
+		t.Run(format+", between layouts", func(t *testing.T) {
 			r := root{t, r.dir}
-			step := func(name, layout string, enabled bool) {
-				t.Helper()
-				rel := next(packaging.Files, layout)
+			r.change(format, own)
+			for i, rel := range []delivery{single, split, laterSingle} {
 				r.change(format, rel)
-				r.enabled(enabled)
+				r.enabled(true)
 				r.holds(rel)
-				if name != "Runner's own to single" && !r.has(stateFile) {
-					t.Error("the state is gone")
+				if i == 0 {
+					r.write(stateFile, stateOfEarlier, 0o644)
 				}
-				if t.Failed() {
-					t.Fatalf("after: %s", name)
-				}
+				r.keeps(stateFile, stateOfEarlier)
 			}
-			r.change(format, next(runnersOwn(), linuxpkg.Single))
-			step("Runner's own to single", linuxpkg.Single, true)
-			r.write(stateFile, "podman root localhost/x:1 0 0 loaded\n", 0o644)
-			step("single to split", linuxpkg.Split, true)
-			step("split to single", linuxpkg.Single, true)
 			r.switchOff()
-			step("single to split, switched off", linuxpkg.Split, false)
-			step("split to single, switched off", linuxpkg.Single, false)
-			all := []string{"gitlab-runner-helper-images", "gitlab-runner-helper-images-loader"}
-			if format == release.RPM {
-				r.run("rpm", append([]string{"--root", r.dir, "-e", "--nodeps"}, all...)...)
-				if r.has(filepath.Dir(stateFile)) {
-					t.Error("the state is left")
-				}
-				return
-			}
-			r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, all...)...)
-			if left := leftovers(r); len(left) > 0 {
-				t.Errorf("left: %v", left)
-			}
+			r.change(format, laterSplit)
+			r.enabled(false)
+			r.holds(laterSplit)
+			r.keeps(stateFile, stateOfEarlier)
+			r.purge(format)
 		})
+		for _, upgrade := range []struct {
+			from string
+			to   delivery
+		}{{linuxpkg.Single, single}, {linuxpkg.Single, split}, {linuxpkg.Split, split}} {
+			for _, enabled := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s, shell version, %s to %s, enabled %t", format, upgrade.from, upgrade.to.layout, enabled), func(t *testing.T) {
+					root{t, r.dir}.upgradeShellVersion(format, shell[upgrade.from], upgrade.to, enabled)
+				})
+			}
+		}
+	}
+}
+
+// upgradeShellVersion upgrades the packages of the shell version, where systemd runs.
+func (r root) upgradeShellVersion(format string, old, to delivery, enabled bool) {
+	r.Helper()
+	const conf = "PRUNE=yes\n"
+	r.boot()
+	r.install(format, old)
+	r.enabled(true)
+	if format == release.RPM && !r.has("var/lib/gitlab-runner-helper-images/preset") {
+		r.Error("the shell version has left no mark that its unit was preset")
+	}
+	r.write(confFile, conf, 0o644)
+	r.write(stateFile, stateOfEarlier, 0o644)
+	r.enableTimer()
+	if !enabled {
+		r.switchOff()
+	}
+	r.forget()
+	r.change(format, to)
+	r.enabled(enabled)
+	r.holds(to)
+	r.keeps(confFile, conf)
+	r.keeps(stateFile, stateOfEarlier)
+	if !r.has(timerLink) {
+		r.Error("the upgrade has disabled the timer")
+	}
+	if asked := r.forget(); strings.Contains(asked, start) != enabled {
+		r.Errorf("the unit is started: %t, want %t:\n%s", !enabled, enabled, asked)
+	}
+	r.shutDown()
+	r.purge(format)
+}
+
+// stateOfEarlier is a line of the state that the shell version wrote.
+const stateOfEarlier = "podman root localhost/x:1 0 0 loaded\n"
+
+// keeps checks that a file has the text.
+func (r root) keeps(name, want string) {
+	r.Helper()
+	if text, err := os.ReadFile(r.path(name)); err != nil || string(text) != want {
+		r.Errorf("%s: %v, %q, want %q", name, err, text, want)
+	}
+}
+
+// purge removes all packages of the project, and checks that nothing is left.
+func (r root) purge(format string) {
+	r.Helper()
+	query := []string{"chroot", r.dir, "dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "gitlab-runner*"}
+	if format == release.RPM {
+		query = []string{"rpm", "--root", r.dir, "-qa", "--queryformat=%{NAME} installed\n", "gitlab-runner*"}
+	}
+	var names []string
+	for line := range strings.Lines(r.run(query[0], query[1:]...)) {
+		if name, ok := strings.CutSuffix(line, " installed\n"); ok { // dpkg also knows names that packages provide
+			names = append(names, name)
+		}
+	}
+	if len(names) != 2 {
+		r.Errorf("packages %v, want the images and the loader", names)
+	}
+	if format == release.RPM {
+		r.run("rpm", append([]string{"--root", r.dir, "-e", "--nodeps"}, names...)...)
+		if r.has(filepath.Dir(stateFile)) {
+			r.Error("the state is left")
+		}
+		if err := os.RemoveAll(r.path(filepath.Dir(confFile))); err != nil {
+			r.Fatal(err)
+		}
+	} else {
+		r.run("chroot", append([]string{r.dir, "dpkg", "-P"}, names...)...)
+		if files := leftovers(r); len(files) > 0 {
+			r.Errorf("left: %v", files)
+		}
+	}
+	if r.Failed() {
+		r.FailNow()
 	}
 }
 

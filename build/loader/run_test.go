@@ -15,7 +15,7 @@ import (
 	"pretag/build/release"
 )
 
-// TestUsage has the ways to be wrong.
+// TestUsage rejects wrong options and configurations.
 func TestUsage(t *testing.T) {
 	h := newFakeHost(t)
 	h.write("endless", "")
@@ -48,7 +48,7 @@ func TestUsage(t *testing.T) {
 		{exitConfig, `STATE="state": want an absolute path`, "STATE=state", []string{"load"}},
 		{exitConfig, `user "*": not a user's name`, `USERS="*"`, []string{"load"}}, // row N
 		{exitConfig, `user "-rf": not a user's name`, "", []string{"load", "--user", "-rf"}},
-		{exitUsage, "docker has one store for all", "", []string{"load", "--engine=docker", "--user=somebody"}},
+		{exitUsage, "docker has one store for all", "", []string{"load", "--engine=docker", "--user=another"}},
 		// Row Q.
 		{exitConfig, "not a regular file", "", []string{"load", "--config", h.dir}},
 		{exitConfig, "not a regular file", "", []string{"load", "--config", "/dev/zero"}},
@@ -98,7 +98,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("the engine got %q", got)
 	}
 	temp := strings.TrimSpace(h.read("temporary"))
-	if !strings.HasPrefix(temp, "DIR/tmp/gitlab-runner-helper-images.") {
+	if !strings.HasPrefix(temp, h.path("tmp/gitlab-runner-helper-images.")) {
 		t.Errorf("TMPDIR is %q", temp)
 	}
 	if left, err := os.ReadDir(h.path("tmp")); err != nil || len(left) > 0 {
@@ -269,6 +269,64 @@ func TestDamagedRecords(t *testing.T) {
 	h.want(exitDataErr, []string{"not a regular file"}, "verify")
 }
 
+// TestDamagedArchive loads nothing of an archive that is not what its record says.
+func TestDamagedArchive(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"flipped":   func(path string) error { return os.WriteFile(path, []byte("contant"), 0o644) },
+		"truncated": func(path string) error { return os.Truncate(path, 3) },
+		"gone":      os.Remove,
+		"link":      func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/dev/zero", path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHost(t)
+			h.engine("podman")
+			h.settings = append(h.settings, "USERS=root")
+			a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "content")
+			h.has("next", a.RepoTag, imageOf(a))
+			h.want(exitOK, []string{"alpine-x86_64: ok"}, "verify")
+			if err := spoil(h.path("archives/" + a.Name)); err != nil {
+				t.Fatal(err)
+			}
+			h.want(exitDataErr, []string{"alpine-x86_64: damaged: "}, "verify")
+			h.want(exitDataErr, []string{"alpine-x86_64: damaged: "}, "load")
+			if got := h.read("loaded"); got != "" {
+				t.Errorf("the engine was given %q", got)
+			}
+		})
+	}
+}
+
+// TestExchanged notices archives that came while it was loading or pruning:
+// systemd counts a start that was asked for meanwhile as done.
+func TestExchanged(t *testing.T) {
+	for _, verb := range []string{"load", "rmi"} {
+		t.Run(verb, func(t *testing.T) {
+			h := newFakeHost(t)
+			h.engine("podman")
+			h.settings = append(h.settings, "USERS=root", "PRUNE=yes")
+			old := h.archive("alpine-x86_64", "x86_64-v19.2.0", "old")
+			h.has("next", old.RepoTag, imageOf(old))
+			h.want(exitOK, []string{"loaded"}, "load")
+			newest := h.archive("alpine-x86_64", "x86_64-v19.4.0", "newest")
+			for _, suffix := range []string{"", release.InfoSuffix} {
+				h.write("ready/"+newest.Name+suffix, h.read("archives/"+newest.Name+suffix))
+			}
+			second := h.archive("alpine-x86_64", "x86_64-v19.3.0", "second")
+			h.has("next", second.RepoTag, imageOf(second))
+			h.has("after", newest.RepoTag, imageOf(newest))
+			// A podman at whose first such call a package manager exchanges the archive.
+			h.write("bin/podman-real", h.read("bin/podman"))
+			h.program("podman", "sh $D/bin/podman-real \"$@\"; code=$?\n[ \"$1\" != "+verb+" ] || { mv $D/ready/* $D/archives/; mv $D/after/* $D/next/; } 2>/dev/null\nexit $code")
+			if out := h.want(exitOK, nil, "load"); strings.Count(out, ": loaded") != 2 {
+				t.Errorf("want both versions loaded:\n%s", out)
+			}
+			if got := h.read("loaded"); got != "newest" {
+				t.Errorf("the engine got %q last", got)
+			}
+		})
+	}
+}
+
 // TestHostileAnswers refuses what an engine must not answer.
 func TestHostileAnswers(t *testing.T) {
 	h := newFakeHost(t)
@@ -327,9 +385,9 @@ func TestForeign(t *testing.T) {
 	h.want(exitOK, []string{": present"}, "load")
 }
 
-// TestPruneKeepsInDoubt keeps the images of Runner's version where config.toml is
+// TestPruneKeepsUnclear keeps the images of Runner's version where config.toml is
 // not understood, and those alone (row G).
-func TestPruneKeepsInDoubt(t *testing.T) {
+func TestPruneKeepsUnclear(t *testing.T) {
 	for name, test := range map[string]struct {
 		version, config string
 		kept            string
@@ -449,6 +507,15 @@ func TestUsers(t *testing.T) {
 	})
 }
 
+// TestNoSuchUser serves the users that exist.
+func TestNoSuchUser(t *testing.T) {
+	h := newFakeHost(t)
+	h.engine("podman")
+	h.settings = append(h.settings, "USERS=no-such-user root")
+	h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
+	h.want(exitNoUser, []string{"no-such-user: no such user", "podman/root: alpine-x86_64: would load"}, "load", "--dry-run")
+}
+
 // TestAccountsWithoutGetent reads the files.
 func TestAccountsWithoutGetent(t *testing.T) {
 	h := newFakeHost(t)
@@ -476,11 +543,27 @@ func TestSnap(t *testing.T) {
 	}
 }
 
+// TestStatus distinguishes what is asked for from what the engine has.
+func TestStatus(t *testing.T) {
+	h := newFakeHost(t)
+	h.engine("docker")
+	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
+	h.has("store", a.RepoTag, imageOf(a))
+	h.runner("19.3.0", "", docker()+strings.TrimPrefix(docker(`helper_image_flavor = "concrete"`), "concurrent = 1\n"))
+	want := []row{
+		{Engine: "docker", User: "root", Helper: "alpine-x86_64", Image: a.RepoTag, State: present, ID: imageOf(a).ID, Wanted: true},
+		{Engine: "docker", User: "root", Image: catalogue.Repository + ":concrete-x86_64-v19.3.0", State: missing, Wanted: true},
+	}
+	if diff := cmp.Diff(want, h.report().Images, cmp.AllowUnexported(row{})); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
+	}
+}
+
 // TestAdvice says what to do about an image that is asked for and missing (row O).
 func TestAdvice(t *testing.T) {
 	h := newFakeHost(t)
 	h.engine("docker")
-	h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
+	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	for flavor, want := range map[string]string{
 		"ubutnu":   `GitLab Runner 19.3.0 has no flavor "ubutnu" for this host; did you mean "ubuntu"?`,
 		"ubuntu":   "install its package, gitlab-runner-helper-images of version 19.3.0",
@@ -489,6 +572,18 @@ func TestAdvice(t *testing.T) {
 	} {
 		h.runner("19.3.0", "", docker(`helper_image_flavor = "`+flavor+`"`))
 		h.want(exitTempFail, []string{"No archive here has " + catalogue.Repository + ":" + flavor + "-x86_64-v19.3.0: " + want}, "status")
+	}
+	const twice = "[[runners]]\n  executor = \"docker\"\n"
+	h.runner("19.3.0", "", twice+docker(`helper_image = "example.com/helper:1"`))
+	h.want(exitTempFail, []string{
+		"\nNo package has example.com/helper:1: config.toml asks for it with helper_image.\n",
+		"\nTo load alpine-x86_64: gitlab-runner-helper-images load\n",
+	}, "status")
+	h.want(exitTempFail, []string{" alpine-x86_64 ", "\nHELPER=\"ubuntu-*\" leaves out alpine-x86_64.\n"}, "status", "--helper", "ubuntu-*")
+	h.has("store", a.RepoTag, imageOf(a))
+	h.runner("19.3.0", "", "")
+	if out := h.want(exitOK, []string{"present"}, "status", "--helper", "ubuntu-*"); strings.Contains(out, "unpackaged") || strings.Contains(out, "leaves out") {
+		t.Errorf("an archive is here and the image too:\n%s", out)
 	}
 	h.want(exitUnfit, []string{"that matches alpine-x86_46; it has alpine-x86_64 (did you mean alpine-x86_64?)"}, "load", "--helper", "alpine-x86_46")
 }
@@ -501,6 +596,7 @@ func TestOtherArchitecture(t *testing.T) {
 	a.Platform = "linux/arm64"
 	h.write("archives/"+a.Name+release.InfoSuffix, string(a.Info()))
 	h.want(exitUnfit, []string{"has none for linux/amd64; it has alpine-arm64 for linux/arm64"}, "load")
+	h.want(exitOK, []string{"docker/root: alpine-arm64: would load"}, "load", "--all", "--dry-run")
 }
 
 // TestContainerd says what to type where there is only containerd.
