@@ -66,7 +66,7 @@ func decide(rec record, h *held, loaded []entry, config *imageConfig) (state str
 	case h.ID == rec.id():
 		return present, false
 	case known(func(e entry) bool { return e.imageID == rec.id() }):
-		return present, false // an engine that names images by manifest; judged before
+		return present, false // an engine that names images by manifest, compared in an earlier run
 	case h.similar(rec) && config == nil:
 		return "", true
 	case h.similar(rec) && config.equal(h.Config):
@@ -83,7 +83,7 @@ type pruning int
 // The prunings.
 const (
 	leave  pruning = iota // nothing: an installed archive holds the image
-	forget                // drop the line: the image is gone, has another tag, or is somebody else's
+	forget                // drop the line: the image is gone, has another tag, or is not the loader's
 	keep                  // GitLab Runner asks for the image
 	untag                 // remove the tag, which names the image
 	remove                // remove the image, which has no tag anymore

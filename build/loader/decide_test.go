@@ -73,7 +73,7 @@ func TestDecidePrune(t *testing.T) {
 		want         pruning
 	}{
 		"an archive holds it":                  {entry: e, current: true, tagged: old, byID: old, want: leave},
-		"somebody else's":                      {entry: found, tagged: old, byID: old, want: forget},
+		"not the loader's":                     {entry: found, tagged: old, byID: old, want: forget},
 		"superseded version":                   {entry: e, tagged: old, byID: old, want: untag},
 		"Runner asks for it":                   {entry: e, tagged: old, byID: old, wanted: true, want: keep},
 		"gone":                                 {entry: e, want: forget},

@@ -14,8 +14,8 @@ import (
 )
 
 // load loads the chosen archives into each target that lacks them. It begins
-// again if the archives were exchanged meanwhile: systemd takes a request to start
-// what is starting already for done.
+// again if the archives were exchanged meanwhile: systemd merges a request to start
+// the unit into the run that is in progress.
 func (r *run) load(ctx context.Context) error {
 	if err := r.lock(ctx); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (r *run) loadTarget(ctx context.Context, t *target, chosen []record, tempor
 			}
 			info = &answer
 		}
-		if why := lack(info.folders, rec.UnpackedSize); why != "" {
+		if why := lack(info.directories, rec.UnpackedSize); why != "" {
 			r.refuse(exitNoSpace, "%s: no space: %s", name, why)
 			continue
 		}
@@ -160,7 +160,7 @@ func (r *run) judge(ctx context.Context, t *target, rec record, h *held, images 
 	return state, nil
 }
 
-// explainForeign says what has the tag, and how to replace it.
+// explainForeign says which image has the tag, and how to replace it.
 func (r *run) explainForeign(rec record, h *held) string {
 	what := fmt.Sprintf("%s is %s, want %s", rec.RepoTag, h.ID, rec.id())
 	if h.imported() {
@@ -199,9 +199,9 @@ func (r *run) remember(t *target, rec record, id, how string, images *journal) e
 	return images.replace(pending.String(), e.String())
 }
 
-// loadOne gives an archive to the engine and asks it for the image afterwards:
-// engines take a tar that ends early for a whole one. The state names the image
-// first, so that no image is loaded that a later run would not know.
+// loadOne gives an archive to the engine and asks it for the image afterwards, as
+// engines accept a tar that ends early. The state names the image first, so that
+// later runs know every image that was loaded.
 func (r *run) loadOne(ctx context.Context, t *target, rec record, temp string, images, temporary *journal) (err error) {
 	pending := entry{t.stateEngine(), t.user.name, rec.RepoTag, rec.id(), rec.id(), "loading"}
 	if err := images.replace("", pending.String()); err != nil {

@@ -1,14 +1,14 @@
 // Package loader puts the helper images that are installed on a host into its
 // container engines, so that GitLab Runner finds them before the first job.
 //
-// Rules that hold for all of it:
+// Its rules:
 //
-//   - A target is one engine, run as one user. Users other than the caller have
-//     podman only, and a store of their own. Nothing is left behind in their session.
-//   - What a store holds is judged by content (image ID, or diff IDs and config),
-//     not by tag. An image that the loader did not load keeps its tag.
-//   - Whatever comes from a record, a configuration or an engine is validated before
-//     it is used, and control characters in it never reach the terminal.
+//   - A target is one engine, run as one user. For users other than the caller that is
+//     podman, and each has a separate store. Nothing is left behind in their sessions.
+//   - The content of a store decides (image ID, or diff IDs and config), not its tags.
+//     An image that the loader did not load keeps its tag.
+//   - Values from a record, a configuration or an engine are validated before they are
+//     used, and control characters in them never reach the terminal.
 //   - What cannot be found out is reported as unknown, never as present.
 //   - Engines get a plain tar on standard input, which every version accepts.
 //   - Only prune removes images, and it never uses force.
@@ -93,7 +93,7 @@ func statusOf(err error, otherwise int) int {
 	return otherwise
 }
 
-// A Process is what a loader knows of the process that it runs in.
+// A Process is what the loader gets from the process that it runs in.
 type Process struct {
 	Args           []string // without the program's name
 	Environ        []string

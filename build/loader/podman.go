@@ -82,7 +82,7 @@ func (r *run) userEnv(a account) []string {
 
 // leave ends the process that rootless podman leaves to hold its namespace, with
 // the user's rights, and removes what enter made. A process that has just begun
-// takes no notice of SIGTERM (podman 4.3.1).
+// ignores SIGTERM (podman 4.3.1).
 func (r *run) leave(ctx context.Context, t *target) error {
 	if t.dir == "" {
 		return nil
@@ -115,8 +115,8 @@ func (r *run) asUser(ctx context.Context, t *target, program string, args ...str
 	return r.do(ctx, c)
 }
 
-// makeWork makes the directory of this run, where only root can, after removing
-// those of runs that were killed. An open descriptor with a lock says that a run lives.
+// makeWork makes the directory of this run, in one that only root can write to, after
+// it has removed those of runs that were killed. A run holds a lock on its directory.
 func (r *run) makeWork(ctx context.Context) error {
 	if r.work != "" {
 		return nil
@@ -144,7 +144,7 @@ func (r *run) makeWork(ctx context.Context) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return errors.Join(err, os.Remove(dir))
 		}
-		// Another run took the directory, which had no lock yet, for a stale one.
+		// Another run has removed the directory before it was locked.
 	}
 }
 
@@ -164,7 +164,7 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// removeStale removes the directory of a run that does not live anymore.
+// removeStale removes the directory of a run that has ended.
 func (r *run) removeStale(ctx context.Context, dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil || !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != 0 {
@@ -257,7 +257,7 @@ func (r *run) systemConf(ctx context.Context, t *target) (map[string]any, error)
 	}
 	own := r.userFile(ctx, t, filepath.Join(t.user.home, ".config/containers/containers.conf"))
 	var one map[string]any
-	if toml.Unmarshal(own, &one) == nil { // else podman itself will say so, in a session
+	if toml.Unmarshal(own, &one) == nil { // otherwise podman itself reports it, in a session
 		merge(all, one)
 	}
 	return all, nil

@@ -66,7 +66,7 @@ func (r *run) pruneOne(ctx context.Context, t *target, e entry, in installation,
 	switch decidePrune(e, current, tagged, byID, keeps != "") {
 	case leave:
 		return nil
-	case forget: // it is gone, has another tag, or is somebody else's
+	case forget: // it is gone, has another tag, or is not the loader's
 		if r.dryRun {
 			return nil
 		}

@@ -47,8 +47,8 @@ var (
 	referenceForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
-// parseRecord reads a record and validates all that is used of it. Keys that
-// only later versions know are skipped, as one loader serves images of all.
+// parseRecord reads a record and validates every value that is used. Keys that only
+// later versions know are skipped, as one loader serves images of all versions.
 func parseRecord(data []byte) (record, error) {
 	var known bytes.Buffer
 	for line := range strings.Lines(string(data)) {
@@ -150,7 +150,7 @@ func (r *run) fits(rec record) bool {
 	return r.all || r.name == "verify" || rec.goarch == goArch(r.machine())
 }
 
-// reportNone says why no archive was chosen: there is none, or none that fits.
+// reportNone reports why no archive was chosen: there is none, or none that fits.
 func (r *run) reportNone() {
 	if len(r.records) == 0 {
 		if len(r.damaged) == 0 {

@@ -24,7 +24,7 @@ type installation struct {
 	revision  string
 	runners   []runner
 	wants     []string // references, each once
-	doubts    []string // why wants may not be all
+	unclear   []string // why wants may not be all
 }
 
 // A runner is one [[runners]] with a Docker executor.
@@ -83,9 +83,9 @@ func (r *run) installation(ctx context.Context, version bool) (installation, err
 		}
 		switch {
 		case err != nil:
-			in.doubts = append(in.doubts, fmt.Sprintf("gitlab-runner --version: %s", err))
+			in.unclear = append(in.unclear, fmt.Sprintf("gitlab-runner --version: %s", err))
 		case in.version == "":
-			in.doubts = append(in.doubts, "gitlab-runner --version names no version")
+			in.unclear = append(in.unclear, "gitlab-runner --version names no version")
 		}
 	}
 	for _, path := range r.runnerConfig {
@@ -106,7 +106,7 @@ func (in *installation) read(path, machine string) {
 		err = toml.Unmarshal(data, &config)
 	}
 	if err != nil {
-		in.doubts = append(in.doubts, fmt.Sprintf("%s is not understood: %s", path, strings.TrimPrefix(err.Error(), path+": ")))
+		in.unclear = append(in.unclear, fmt.Sprintf("%s is not understood: %s", path, strings.TrimPrefix(err.Error(), path+": ")))
 		return
 	}
 	version := catalogue.InstalledVersion(in.version, in.revision)
@@ -126,16 +126,16 @@ func (in *installation) read(path, machine string) {
 				"${CI_RUNNER_REVISION}", in.revision, "$CI_RUNNER_REVISION", in.revision,
 			).Replace(image)
 			if strings.Contains(image, "$") {
-				r.doubt("helper_image = %q depends on the job's variables", section.Docker.HelperImage)
+				r.unclear("helper_image = %q depends on the job's variables", section.Docker.HelperImage)
 				break
 			}
 			if !imageForm.MatchString(image) {
-				r.doubt("helper_image = %q is not an image", section.Docker.HelperImage)
+				r.unclear("helper_image = %q is not an image", section.Docker.HelperImage)
 				break
 			}
 			r.Image = image
 		case strings.Contains(flavor, "$"):
-			r.doubt("helper_image_flavor = %q depends on the job's variables", flavor)
+			r.unclear("helper_image_flavor = %q depends on the job's variables", flavor)
 		default:
 			tag := version.Lookup(catalogue.Request{
 				Flavor: flavor, Arch: machine, Shell: section.Shell, Concrete: isOn("FF_CONCRETE", section.FeatureFlags, section.Environment),
@@ -148,7 +148,7 @@ func (in *installation) read(path, machine string) {
 	}
 }
 
-func (r *runner) doubt(format string, args ...any) {
+func (r *runner) unclear(format string, args ...any) {
 	r.Reason = fmt.Sprintf(format, args...)
 }
 
@@ -231,10 +231,10 @@ func (in *installation) complete(machine string) {
 		return
 	}
 	if in.word() == "" {
-		in.doubts = append(in.doubts, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.version))
+		in.unclear = append(in.unclear, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.version))
 	}
 	version := catalogue.InstalledVersion(in.version, in.revision)
-	if len(in.runners) == 0 && len(in.doubts) == 0 {
+	if len(in.runners) == 0 && len(in.unclear) == 0 {
 		if tag := version.Lookup(catalogue.Request{Arch: machine}).Tag; tag != "" {
 			in.wants = []string{catalogue.Repository + ":" + tag}
 		}
@@ -244,7 +244,7 @@ func (in *installation) complete(machine string) {
 			in.wants = append(in.wants, each.Image)
 		}
 		if each.Image == "" && each.Reason != "" {
-			in.doubts = append(in.doubts, fmt.Sprintf("runner %q: %s", each.Name, each.Reason))
+			in.unclear = append(in.unclear, fmt.Sprintf("runner %q: %s", each.Name, each.Reason))
 		}
 	}
 }
@@ -265,12 +265,12 @@ func (in *installation) keeps(reference string) string {
 	switch {
 	case slices.Contains(in.wants, reference):
 		return "the installed GitLab Runner asks for it"
-	case len(in.doubts) == 0:
+	case len(in.unclear) == 0:
 		return ""
 	case word == "":
-		return in.doubts[0]
+		return in.unclear[0]
 	case strings.HasSuffix(tag, "-"+word) || strings.HasSuffix(tag, "-"+word+"-pwsh"):
-		return "the installed GitLab Runner may ask for it: " + in.doubts[0]
+		return "the installed GitLab Runner may ask for it: " + in.unclear[0]
 	}
 	return ""
 }

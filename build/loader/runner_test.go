@@ -24,7 +24,7 @@ func TestWants(t *testing.T) {
 	for name, test := range map[string]struct {
 		version, revision, config string
 		want                      []string
-		doubt                     string
+		unclear                   string
 	}{
 		"15.8.0":      {version: "15.8.0", revision: "12335144", want: []string{"x86_64-12335144"}},
 		"16.7.1":      {version: "16.7.1", revision: "aabbccdd", config: docker(), want: []string{"x86_64-aabbccdd"}},
@@ -60,21 +60,21 @@ func TestWants(t *testing.T) {
 			version: "19.3.0", config: strings.Replace(docker(`helper_image_flavor = "ubuntu"`), `"sh"`, `"pwsh"`, 1) + "  [runners.feature_flags]\n    FF_CONCRETE = true\n",
 			want: []string{"ubuntu-x86_64-v19.3.0"},
 		},
-		"variable in flavor": {version: "19.3.0", config: docker(`helper_image_flavor = "$FLAVOR"`), doubt: `runner "a": helper_image_flavor = "$FLAVOR" depends on the job's variables`},
+		"variable in flavor": {version: "19.3.0", config: docker(`helper_image_flavor = "$FLAVOR"`), unclear: `runner "a": helper_image_flavor = "$FLAVOR" depends on the job's variables`},
 		"helper_image": {
 			version: "19.3.0", revision: "9cbf0074", config: docker(`helper_image = "example.com/helper:$CI_RUNNER_VERSION-${CI_RUNNER_REVISION}"`),
 			want: []string{"example.com/helper:19.3.0-9cbf0074"},
 		},
-		"variable in helper_image": {version: "19.3.0", config: docker(`helper_image = "example.com/helper:$TAG"`), doubt: "depends on the job's variables"},
-		"option as helper_image":   {version: "19.3.0", config: docker(`helper_image = "--help"`), doubt: "is not an image"},
+		"variable in helper_image": {version: "19.3.0", config: docker(`helper_image = "example.com/helper:$TAG"`), unclear: "depends on the job's variables"},
+		"option as helper_image":   {version: "19.3.0", config: docker(`helper_image = "--help"`), unclear: "is not an image"},
 		// Row G.
 		"CRLF":           {version: "19.3.0", config: strings.ReplaceAll(docker(`helper_image_flavor = "ubuntu"`), "\n", "\r\n"), want: []string{"ubuntu-x86_64-v19.3.0"}},
 		"inline table":   {version: "19.3.0", config: "[[runners]]\nexecutor = \"docker\"\ndocker = {helper_image_flavor = \"ubuntu\"}\n", want: []string{"ubuntu-x86_64-v19.3.0"}},
 		"inline array":   {version: "19.3.0", config: "runners = [{executor = \"docker\", docker = {helper_image_flavor = \"ubuntu\"}}]\n", want: []string{"ubuntu-x86_64-v19.3.0"}},
 		"dotted key":     {version: "19.3.0", config: "[[runners]]\nexecutor = \"docker\"\ndocker.helper_image_flavor = \"ubuntu\"\n", want: []string{"ubuntu-x86_64-v19.3.0"}},
-		"not TOML":       {version: "19.3.0", config: "[[runners]\n", doubt: "config.toml is not understood: toml: line 2"},
-		"wrong type":     {version: "19.3.0", config: "[[runners]]\nexecutor = 5\n", doubt: "config.toml is not understood"},
-		"no revision":    {version: "15.9.9", config: docker(), doubt: "its revision, which is part of the tags, is not known"},
+		"not TOML":       {version: "19.3.0", config: "[[runners]\n", unclear: "config.toml is not understood: toml: line 2"},
+		"wrong type":     {version: "19.3.0", config: "[[runners]]\nexecutor = 5\n", unclear: "config.toml is not understood"},
+		"no revision":    {version: "15.9.9", config: docker(), unclear: "its revision, which is part of the tags, is not known"},
 		"kubernetes":     {version: "19.3.0", config: "[[runners]]\nexecutor = \"kubernetes\"\n", want: []string{"x86_64-v19.3.0"}},
 		"docker-windows": {version: "19.3.0", config: "[[runners]]\nexecutor = \"docker-windows\"\n", want: []string{"x86_64-v19.3.0"}},
 	} {
@@ -94,9 +94,9 @@ func TestWants(t *testing.T) {
 			if diff := cmp.Diff(test.want, in.wants); diff != "" {
 				t.Errorf("images asked for (-want +got):\n%s", diff)
 			}
-			doubts := strings.Join(in.doubts, "\n")
-			if test.doubt == "" && doubts != "" || !strings.Contains(doubts, test.doubt) {
-				t.Errorf("doubts %q, want %q", doubts, test.doubt)
+			unclear := strings.Join(in.unclear, "\n")
+			if test.unclear == "" && unclear != "" || !strings.Contains(unclear, test.unclear) {
+				t.Errorf("unclear %q, want %q", unclear, test.unclear)
 			}
 		})
 	}
@@ -108,7 +108,7 @@ type report struct {
 		Version  string
 		Revision string
 		Wants    []string
-		Doubts   []string
+		Unknown  []string
 	}
 	Images  []row
 	Runners []runner

@@ -65,7 +65,7 @@ func (r *run) journal(name string) (*journal, error) {
 	return j, nil
 }
 
-// replace replaces one line by another in the file; "" stands for no line. If
+// replace replaces one line by another in the file; "" is no line. If
 // that fails, the file is as it was.
 func (j *journal) replace(before, after string) error {
 	var lines []string

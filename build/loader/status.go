@@ -153,7 +153,7 @@ func (r *run) judgeRunner(each *runner, in installation, p plan, states map[stri
 		each.Reason = "a remote engine is asked only as DOCKER_HOST"
 	case i < 0 && filtered:
 		each.Reason = "its engine is left out"
-		return // on purpose, so the exit status is not its
+		return // as asked for: the exit status stays
 	case i < 0:
 		each.Reason = "no engine of this host answers there: set host in [runners.docker], or install docker"
 	case states[each.target] == nil:
@@ -192,8 +192,8 @@ func (r *run) printTable(in installation, rows []row) {
 			r.say("  %s", note)
 		}
 	}
-	for _, doubt := range in.doubts {
-		r.say("  unknown: %s", doubt)
+	for _, reason := range in.unclear {
+		r.say("  unknown: %s", reason)
 	}
 	r.say("")
 	lines := [][]string{{"", "ENGINE", "USER", "HELPER", "STATE", "ID", "IMAGE"}}
@@ -269,7 +269,7 @@ func (r *run) printJSON(in installation, rows []row) error {
 		Version  string   `json:"version"`
 		Revision string   `json:"revision"`
 		Wants    []string `json:"wants"`
-		Doubts   []string `json:"doubts"`
+		Unknown  []string `json:"unknown"`
 	}
 	encoder := json.NewEncoder(r.Stdout)
 	encoder.SetEscapeHTML(false)
@@ -278,7 +278,7 @@ func (r *run) printJSON(in installation, rows []row) error {
 		Images  []row     `json:"images"`
 		Runners []runner  `json:"runners"`
 	}{
-		installed{in.version, in.revision, append([]string{}, in.wants...), append([]string{}, in.doubts...)},
+		installed{in.version, in.revision, append([]string{}, in.wants...), append([]string{}, in.unclear...)},
 		rows,
 		append([]runner{}, in.runners...),
 	})

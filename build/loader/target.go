@@ -148,7 +148,7 @@ func (r *run) same(a, b string) bool {
 
 // plan lists the targets: podman of each user, Docker's default socket, and the
 // unix sockets that config.toml names. Docker has one store, whatever USERS says:
-// it is root's turn, or that of a user who may use it.
+// root serves it, or a user who may use it.
 func (r *run) plan(ctx context.Context, in installation) plan {
 	var p plan
 	podman := ""
@@ -446,44 +446,44 @@ func (r *run) directories(ctx context.Context, t *target) (info engineInfo, err 
 		if !filepath.IsAbs(info.temp) {
 			info.temp = "/var/tmp" // podman's default
 		}
-		info.folders = []string{info.graphRoot, info.temp}
+		info.directories = []string{info.graphRoot, info.temp}
 		return info, nil
 	}
 	if u, err := url.Parse(t.host); err != nil || u.Scheme != "unix" {
 		return info, nil
 	}
-	info.folders = []string{answer.DockerRootDir}
+	info.directories = []string{answer.DockerRootDir}
 	for _, pair := range answer.DriverStatus {
 		if strings.HasPrefix(pair[1], "io.containerd.snapshotter") {
-			info.folders = []string{"/var/lib/containerd"}
+			info.directories = []string{"/var/lib/containerd"}
 		}
 	}
 	return info, nil
 }
 
-// engineInfo is what an engine says of where it keeps images.
+// engineInfo is what an engine reports about where it keeps images.
 type engineInfo struct {
 	graphRoot, driver, temp string   // podman's
-	folders                 []string // in which an image needs room, each once more
+	directories             []string // in which an image needs room
 }
 
 // lack says where there is no room for an image of that size, "" if there is.
-func lack(folders []string, size int64) string {
+func lack(directories []string, size int64) string {
 	type disk struct {
 		name       string
 		free, want int64
 	}
 	var disks []uint64
 	at := map[uint64]*disk{}
-	for _, folder := range folders {
-		info, err := os.Stat(folder)
+	for _, directory := range directories {
+		info, err := os.Stat(directory)
 		var fs syscall.Statfs_t
-		if err != nil || syscall.Statfs(folder, &fs) != nil {
+		if err != nil || syscall.Statfs(directory, &fs) != nil {
 			continue // it is made later, or on another host
 		}
 		device := uint64(info.Sys().(*syscall.Stat_t).Dev)
 		if at[device] == nil {
-			at[device] = &disk{name: folder, free: int64(fs.Bavail) * int64(fs.Bsize)}
+			at[device] = &disk{name: directory, free: int64(fs.Bavail) * int64(fs.Bsize)}
 			disks = append(disks, device)
 		}
 		at[device].want += size + 8<<20
