@@ -1,26 +1,72 @@
-// Package build runs the line from helper tarballs to packages: fetch, archives,
-// packages, verify. It reads the configuration, calls the stages in their order,
-// and reports to the user. Each stage does its work in a package of its own.
+// Package build runs the line from helper tarballs to packages: Pull or Unpack,
+// Archives, Package, Verify. It reads the configuration, calls the stages in their
+// order, and reports to the user. Each stage does its work in a package of its own.
 package build
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
 	"pretag/build/archive"
-	"pretag/build/catalogue"
-	"pretag/build/internal/atomicfile"
+	"pretag/build/fetch"
 	"pretag/build/linuxpkg"
 	"pretag/build/release"
 	"pretag/build/sbom"
 	"pretag/build/sign"
+	"pretag/build/verify"
 )
+
+// Pull fetches the selected helpers from the registry into HELPER_IMAGES.
+func Pull(ctx context.Context, c Config, ui *UI) error {
+	unlock, err := lockOut(c.Inputs)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	progress := ui.Progress(len(c.Helpers))
+	tarballs, err := fetch.Pull(ctx, fetch.PullOptions{
+		Dir: c.Inputs, Helpers: c.Helpers, Version: c.Version, Jobs: c.Jobs, Progress: progress.At,
+		Repository: c.Repository, PlainHTTP: c.PlainHTTP, Credentials: c.Credentials,
+	})
+	progress.Close()
+	for _, t := range tarballs {
+		if t.Missing != "" {
+			ui.Warn("%s: %s; pulled %s", t.Helper, t.Missing, t.Origin.Tag())
+		}
+	}
+	if len(tarballs) > 0 {
+		ui.Table(tarballTable(tarballs))
+	}
+	return err
+}
+
+// Unpack takes the helper tarballs out of a package into HELPER_IMAGES, and shows
+// the command that builds from them.
+func Unpack(ctx context.Context, c Config, file string, ui *UI) error {
+	unlock, err := lockOut(c.Inputs)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	progress := ui.Progress(len(c.Helpers))
+	found, err := fetch.Unpack(ctx, file, fetch.UnpackOptions{Dir: c.Inputs, Catalogue: c.Catalogue, Progress: progress.At})
+	progress.Close()
+	if err != nil {
+		return err
+	}
+	ui.Table(tarballTable(found.Tarballs))
+	for _, unknown := range found.Unknown {
+		ui.Warn("%s: no helper of the catalogue has a tarball of this name; left in the package", unknown)
+	}
+	what := strings.Join(strings.Fields(found.Name+" "+found.Version), " ") // in one line
+	ui.Say("\n%s contains %s. To rebuild it:\n\n    %s go tool mage package\n", file, what, found.Settings(c.Catalogue))
+	return nil
+}
 
 // Archives makes the archive of each selected helper from its tarball.
 func Archives(ctx context.Context, c Config, ui *UI) ([]release.Archive, error) {
@@ -103,12 +149,19 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	return c.retire(ctx, owned, packages, delivered, ui)
 }
 
-// packages makes everything but the archives and loaders in the directory stage. It returns the
-// packages and the names of all delivered files.
+// packages makes everything but the archives and loaders in the directory stage. It
+// returns the packages and the names of all delivered files.
 func (c Config) packages(ctx context.Context, stage string, archives []release.Archive, loaders map[string]string, signer *sign.Signer, ui *UI) ([]release.Package, []string, error) {
-	documents, err := c.sboms(ctx, archives, filepath.Join(stage, release.SBOMDir), ui)
+	bills, err := sbom.Build(ctx, filepath.Join(stage, release.SBOMDir), archives, c.Jobs)
 	if err != nil {
 		return nil, nil, err
+	}
+	documents := map[string][]linuxpkg.Document{}
+	for i, f := range archives {
+		for _, warning := range bills[i].Warnings {
+			ui.Warn("%s: the SBOM may be incomplete: %s", f.Helper, warning)
+		}
+		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bills[i].Document}, {Kind: linuxpkg.Licences, Path: bills[i].Licenses}}
 	}
 	options := c.packageOptions(stage, documents, signer)
 	options.Loaders = loaders
@@ -123,34 +176,41 @@ func (c Config) packages(ctx context.Context, stage string, archives []release.A
 	return result.Packages, delivered, err
 }
 
-// sboms writes the SBOM and the license texts of each archive, JOBS at a time, and warns
-// of SBOMs that may lack packages.
-func (c Config) sboms(ctx context.Context, archives []release.Archive, dir string, ui *UI) (map[string][]linuxpkg.Document, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+// Verify checks everything that package wrote into OUT: on disk, in every engine,
+// and with jobs of GitLab Runner. It writes its reports into OUT's directory verify.
+func Verify(ctx context.Context, c Config, ui *UI) error {
+	if _, err := os.Stat(filepath.Join(c.Out, release.ManifestName)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("verify %s: there is no %s; run the package target first", c.Out, release.ManifestName)
 	}
-	warnings := make([][]string, len(archives))
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(c.Jobs)
-	documents := map[string][]linuxpkg.Document{}
-	for i, f := range archives {
-		bill := filepath.Join(dir, sbom.Name(f.Name))
-		licenses := filepath.Join(dir, strings.TrimSuffix(f.Name, catalogue.Suffix)+".licences.txt")
-		documents[f.Name] = []linuxpkg.Document{{Kind: linuxpkg.SBOM, Path: bill}, {Kind: linuxpkg.Licences, Path: licenses}}
-		group.Go(func() error {
-			document, err := sbom.Write(groupCtx, bill, f)
-			if err != nil {
-				return fmt.Errorf("%s: %w", f.Helper, err)
-			}
-			warnings[i] = document.Summary().Warnings
-			return atomicfile.WriteBytes(licenses, document.Licenses())
+	unlock, err := lockOut(c.Out)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	owned, err := release.ReadOwned(ctx, c.Out)
+	if err != nil {
+		return err
+	}
+	var report verify.Report
+	var runErr error
+	published, err := c.publish(context.WithoutCancel(ctx), owned, func(stage string) error {
+		report, runErr = verify.Run(ctx, verify.Options{
+			Out: c.Out, Reports: stage, Engines: c.Engines, Runner: c.Runner, Progress: func(line string) { ui.Say("%s", line) },
 		})
+		return nil
+	})
+	if err == nil { // traces of jobs of a former run
+		var former []string
+		former, err = owned.Former(ctx, published, release.VerifyDir)
+		err = errors.Join(err, owned.Remove(former...))
 	}
-	err := group.Wait()
-	for i, f := range archives {
-		for _, warning := range warnings[i] {
-			ui.Warn("%s: the SBOM may be incomplete: %s", f.Helper, warning)
-		}
+	err = errors.Join(runErr, err)
+	if report.Schema == 0 {
+		return err // nothing was checked
 	}
-	return documents, err
+	if err := errors.Join(err, ui.Print(report.Table())); err != nil {
+		return err
+	}
+	ui.Say("report: %s", filepath.Join(c.Out, verify.Page))
+	return report.Err()
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pretag/build/archive"
+	"pretag/build/fetch"
 	"pretag/build/internal/text"
 	"pretag/build/release"
 )
@@ -42,6 +43,18 @@ func packageTable(packages []release.Package) [][]string {
 	rows := [][]string{{"SIZE", "PACKAGE"}}
 	for _, p := range packages {
 		rows = append(rows, []string{text.Bytes(p.Size), filepath.Join(p.Format, p.File)})
+	}
+	return rows
+}
+
+func tarballTable(tarballs []fetch.Tarball) [][]string {
+	rows := [][]string{{"HELPER", "FILE", "SIZE", "SOURCE", ""}}
+	for _, t := range tarballs {
+		kept := ""
+		if t.Kept {
+			kept = "kept"
+		}
+		rows = append(rows, []string{t.Helper.String(), t.Path, text.Bytes(t.Origin.Size), t.Origin.Source, kept})
 	}
 	return rows
 }

@@ -25,7 +25,6 @@ import (
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/engine"
-	"pretag/build/linuxpkg"
 	"pretag/build/release"
 	"pretag/build/sign"
 )
@@ -138,7 +137,7 @@ func variables() []variable {
 			name: "PACKAGES_ITERATION", fallback: "1",
 			help: "release of the packages: a number above 0, with an optional distribution suffix (`1~bpo12+1`, `1.el9`)",
 			parse: func(r *reader, s string) (err error) {
-				r.Release, err = linuxpkg.ParseIteration(s)
+				r.Release, err = release.ParseIteration(s)
 				return err
 			},
 			record: func(c Config) string { return c.Release },

@@ -18,7 +18,6 @@ import (
 	"pretag/build/catalogue"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/stricttar"
-	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
 )
@@ -285,7 +284,7 @@ func (u Unpacked) Settings(c *catalogue.Catalogue) string {
 	if err != nil { // the version could be anything, so it is not offered to a shell
 		text = "RUNNER_VERSION=<version of GitLab Runner>"
 	}
-	if _, err := linuxpkg.ParseIteration(u.Release); err == nil {
+	if _, err := release.ParseIteration(u.Release); err == nil {
 		text += " PACKAGES_ITERATION=" + u.Release
 	}
 	var names, usual []string

@@ -42,7 +42,7 @@ type Options struct {
 	Formats    []string           // RPM, Deb
 	Layout     string             // Split, Single
 	Version    catalogue.Version  // GitLab Runner's
-	Release    string             // of the packages, as ParseIteration takes it
+	Release    string             // of the packages, as release.ParseIteration takes it
 	MTime      time.Time          // of every file in the packages, and when they were built
 	Out        string             // folder; a package lands in its subfolder <format>
 	Temp       string             // folder for unfinished files, "" for the system's

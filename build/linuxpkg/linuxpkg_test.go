@@ -185,19 +185,6 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-func TestParseIteration(t *testing.T) {
-	for _, valid := range []string{"1", "12", "1~bpo12+1", "1.el9", "2ubuntu1", "1+deb12u1"} {
-		if got, err := linuxpkg.ParseIteration(valid); err != nil || got != valid {
-			t.Errorf("%q: %q, %v", valid, got, err)
-		}
-	}
-	for _, invalid := range []string{"", "0", "01", "el9", "1-1", "1_2", "1^x", "1 ", "1~" + strings.Repeat("x", 40)} {
-		if _, err := linuxpkg.ParseIteration(invalid); err == nil {
-			t.Errorf("%q: no error", invalid)
-		}
-	}
-}
-
 // TestHosts compares the hosts of a build of Runner's own helpers with the
 // architectures that gitlab-runner is packaged for.
 func TestHosts(t *testing.T) {

@@ -111,7 +111,7 @@ func (opts Options) check() error {
 	if opts.Layout != Split && opts.Layout != Single {
 		reject("layout %q: want %s or %s", opts.Layout, Split, Single)
 	}
-	if _, err := ParseIteration(opts.Release); err != nil {
+	if _, err := release.ParseIteration(opts.Release); err != nil {
 		reject("release %w", err)
 	}
 	if opts.MTime.IsZero() {
