@@ -45,7 +45,9 @@ func checkEngines(ctx context.Context, wanted []string, images []expected, decod
 	errs := make([]error, len(found))
 	var all sync.WaitGroup
 	for n, e := range found {
-		all.Go(func() { results[n], errs[n] = inEngine(ctx, e, images, decoder, runner, say) })
+		all.Go(func() {
+			results[n], errs[n] = inEngine(ctx, e, images, decoder, runner, runtime.NumCPU()/len(found), say)
+		})
 	}
 	all.Wait()
 	var ran []engine.Engine
@@ -92,8 +94,35 @@ type engineRun struct {
 	jobs    *jobs // nil where no job is run
 }
 
-func inEngine(ctx context.Context, e engine.Engine, images []expected, decoder *decoder, runner *Runner, say func(string, ...any)) (result EngineResult, err error) {
+// inEngine checks the images in up to atOnce instances of e side by side, each with
+// its share. Jobs need all images in one instance.
+func inEngine(ctx context.Context, e engine.Engine, images []expected, decoder *decoder, runner *Runner, atOnce int, say func(string, ...any)) (EngineResult, error) {
+	if runner != nil {
+		atOnce = 1
+	}
 	start := time.Now()
+	parts := make([]EngineResult, max(1, min(atOnce, len(images))))
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for k := range parts {
+		share := func(n int) bool { return n%len(parts) == k }
+		all.Go(func() { parts[k], errs[k] = inInstance(ctx, e, images, share, decoder, runner, say) })
+	}
+	all.Wait()
+	result := parts[0]
+	for _, part := range parts[1:] {
+		result.Results = append(result.Results, part.Results...)
+		if result.NotChecked == "" {
+			result.NotChecked = part.NotChecked
+		}
+	}
+	result.sort(images)
+	result.Seconds = time.Since(start).Seconds()
+	return result, errors.Join(errs...)
+}
+
+// inInstance checks its share of the images in a new instance of e.
+func inInstance(ctx context.Context, e engine.Engine, images []expected, share func(n int) bool, decoder *decoder, runner *Runner, say func(string, ...any)) (result EngineResult, err error) {
 	result = EngineResult{Kind: e.Kind, Version: e.Version}
 	instance, err := e.Start(ctx)
 	if instance != nil {
@@ -115,13 +144,12 @@ func inEngine(ctx context.Context, e engine.Engine, images []expected, decoder *
 			return result, fmt.Errorf("%s: %w", e.Kind, err)
 		}
 	}
-	defer func() {
-		result.sort(images)
-		result.Seconds = time.Since(start).Seconds()
-	}()
 	plan, provedBy := run.plan(images)
 	result.ProvedBy = provedBy
 	for n, im := range images {
+		if !share(n) {
+			continue
+		}
 		from := len(result.Results)
 		err := run.helper(ctx, im, plan[n])
 		if err == nil && run.jobs != nil {

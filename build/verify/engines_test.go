@@ -310,7 +310,7 @@ func TestNotLoadedByTheLastWay(t *testing.T) {
 		}
 		return whole()
 	}
-	r, err := inEngine(t.Context(), found[0], []expected{im}, &decoder{}, nil, t.Logf)
+	r, err := inEngine(t.Context(), found[0], []expected{im}, &decoder{}, nil, 1, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,23 +330,21 @@ func TestNotLoadedByTheLastWay(t *testing.T) {
 func TestEnginesStop(t *testing.T) {
 	archives := runnable(t, t.TempDir(), "none", "alpine-arm", "alpine-s390x", "alpine-x86_64")
 	archives[0].Size, archives[1].Size = 1, 2
-	results, err := checkArchives(t, oneEngine(t), archives, nil, func(string) { os.Remove(archives[1].Path) })
-	for _, r := range results {
-		if r.NotChecked != "" {
-			continue
-		}
-		t.Run(string(r.Kind), func(t *testing.T) {
-			if want := string(r.Kind) + ": alpine-s390x: open "; err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got %v, want %s", err, want)
-			}
-			cells := []string{r.Cell("alpine-arm"), r.Cell("alpine-s390x"), r.Cell("alpine-x86_64")}
-			if diff := cmp.Diff([]string{"ok, not run", "FAILED: pipe", "not checked"}, cells); diff != "" {
-				t.Error(diff)
-			}
-		})
+	found, _, err := engine.Find(t.Context(), oneEngine(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if len(results) != len(engine.Kinds()) {
-		t.Errorf("%d results, want %d: %v", len(results), len(engine.Kinds()), err)
+	images, err := expectAll(t.Context(), archives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := inEngine(t.Context(), found[0], images, &decoder{}, nil, 1, func(string, ...any) { os.Remove(archives[1].Path) })
+	if want := string(r.Kind) + ": alpine-s390x: open "; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	cells := []string{r.Cell("alpine-arm"), r.Cell("alpine-s390x"), r.Cell("alpine-x86_64")}
+	if diff := cmp.Diff([]string{"ok, not run", "FAILED: pipe", "not checked"}, cells); diff != "" {
+		t.Error(diff)
 	}
 }
 
