@@ -41,9 +41,11 @@ func TestBuilders(t *testing.T) {
 			t.Helper()
 			command := exec.CommandContext(t.Context(), path, append(global, args...)...)
 			command.Env = append(os.Environ(), "TMPDIR="+dir, "BUILDAH_ISOLATION=chroot")
-			out, err := command.CombinedOutput()
+			var warnings bytes.Buffer
+			command.Stderr = &warnings
+			out, err := command.Output()
 			if err != nil {
-				t.Fatalf("%s %q: %v: %s", program, args, err, out)
+				t.Fatalf("%s %q: %v: %s", program, args, err, &warnings)
 			}
 			return strings.TrimSpace(string(out))
 		}
@@ -93,6 +95,7 @@ func TestBuilders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Logf("docker %s", found[0].Version)
 			defer func() {
 				if err := docker.Close(); err != nil {
 					t.Error(err)
