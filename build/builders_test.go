@@ -86,36 +86,10 @@ func TestBuilders(t *testing.T) {
 		"skopeo, docker-archive": func(t *testing.T, to string) {
 			testutil.Filter(t, nil, "skopeo", "--tmpdir", dir, "copy", "--insecure-policy", "docker-archive:"+base, "docker-archive:"+to+":a/b:c")
 		},
-		"docker save": func(t *testing.T, to string) {
-			found, absent, err := engine.Find(t.Context(), []string{string(engine.Docker)})
-			if err != nil {
-				testutil.Missing(t, "docker", fmt.Sprint(absent, err))
-			}
-			docker, err := found[0].Start(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("docker %s", found[0].Version)
-			defer func() {
-				if err := docker.Close(); err != nil {
-					t.Error(err)
-				}
-			}()
-			if _, err := docker.Load(t.Context(), bytes.NewReader(baseImage(t, ref))); err != nil {
-				t.Fatal(err)
-			}
-			err = docker.Export(t.Context(), ref, func(r io.Reader) error {
-				f, err := os.Create(to)
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				_, err = io.Copy(f, r)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+		"docker save": func(t *testing.T, to string) { dockerSave(t, ref, to) },
+		"docker save, containerd store": func(t *testing.T, to string) {
+			testutil.UseContainerdStore(t)
+			dockerSave(t, ref, to)
 		},
 	}
 	for name, save := range saved {
@@ -140,6 +114,40 @@ func TestBuilders(t *testing.T) {
 			}
 			t.Logf("%s: %d layers, diff IDs %.27s", f.Input.Layout, len(f.DiffIDs), f.DiffIDs)
 		})
+	}
+}
+
+// dockerSave saves the base image from Docker.
+func dockerSave(t *testing.T, ref, to string) {
+	t.Helper()
+	found, absent, err := engine.Find(t.Context(), []string{string(engine.Docker)})
+	if err != nil {
+		testutil.Missing(t, "docker", fmt.Sprint(absent, err))
+	}
+	docker, err := found[0].Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := docker.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Logf("docker %s, driver %s", docker.Version, docker.Driver)
+	if _, err := docker.Load(t.Context(), bytes.NewReader(baseImage(t, ref))); err != nil {
+		t.Fatal(err)
+	}
+	err = docker.Export(t.Context(), ref, func(r io.Reader) error {
+		f, err := os.Create(to)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(f, r)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

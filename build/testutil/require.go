@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,25 @@ func ContainerdStore(tb testing.TB) string {
 		Missing(tb, "docker-containerd", "dockerd 24 or later has the containerd store, this is "+string(version))
 	}
 	return daemon
+}
+
+// UseContainerdStore has each dockerd that the test finds in PATH keep its images in
+// containerd's store: a script in front of the real one switches it on.
+func UseContainerdStore(tb testing.TB) {
+	tb.Helper()
+	script := `#!/bin/sh
+for argument do
+	case $argument in
+	--config-file=*) echo '{"features": {"containerd-snapshotter": true}}' >"${argument#*=}" ;;
+	esac
+done
+exec ` + ContainerdStore(tb) + ` "$@"
+`
+	dir := tb.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "dockerd"), []byte(script), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
 // Root ends a test that only root can run; why is the reason.

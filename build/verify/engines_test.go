@@ -188,24 +188,10 @@ func statuses(results []Result) map[string]Status {
 
 func TestEngines(t *testing.T) { testEngines(t) }
 
-// TestContainerdStore checks in Docker with its other store, whose image IDs are
-// digests of manifests. A dockerd before the real one switches it on.
+// TestContainerdStore checks in Docker with its other store.
 func TestContainerdStore(t *testing.T) {
 	testutil.Root(t, "dockerd needs it")
-	daemon := testutil.ContainerdStore(t)
-	dir := t.TempDir()
-	script := `#!/bin/sh
-for argument do
-	case $argument in
-	--config-file=*) echo '{"features": {"containerd-snapshotter": true}}' >"${argument#*=}" ;;
-	esac
-done
-exec ` + daemon + ` "$@"
-`
-	if err := os.WriteFile(filepath.Join(dir, "dockerd"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	testutil.UseContainerdStore(t)
 	testEngines(t, string(engine.Docker))
 }
 
