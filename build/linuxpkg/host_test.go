@@ -5,12 +5,15 @@ package linuxpkg_test
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goreleaser/nfpm/v2"
 	"github.com/goreleaser/nfpm/v2/files"
@@ -237,6 +240,37 @@ func (h host) use(repos ...string) {
 			h.do("refresh", "--force")
 		}
 	}
+}
+
+// prefer writes the lines of docs/admins.md that prefer the package of images in the
+// repository ours to that in gitlab. For apt they are on two hosts.
+func (h host) prefer(gitlab, ours string) {
+	h.Helper()
+	root := filepath.Join("/", h.prefix, h.root)
+	if h.tool == "dnf" {
+		file := filepath.Join(root, "etc/zypp/repos.d/r0.repo")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			h.Fatal(err)
+		}
+		write(h, file, append(text, "excludepkgs=gitlab-runner-helper-images*\n"...))
+		return
+	}
+	var sources string
+	for _, repo := range [][2]string{{"127.0.0.1", gitlab}, {"127.0.0.2", ours}} {
+		listener, err := net.Listen("tcp", repo[0]+":0")
+		if err != nil {
+			h.Fatal(err)
+		}
+		server := &http.Server{Handler: http.FileServer(http.Dir(repo[1])), ReadHeaderTimeout: time.Minute}
+		go server.Serve(listener) //nolint:errcheck // ends with Close
+		h.Cleanup(func() { server.Close() })
+		sources += fmt.Sprintf("deb [trusted=yes] http://%s/deb ./\n", listener.Addr())
+	}
+	write(h, filepath.Join(root, "etc/apt/sources.list"), []byte(sources))
+	write(h, filepath.Join(root, "etc/apt/apt.conf.d/proxy"), []byte(`Acquire::http::Proxy { 127.0.0.1 "DIRECT"; 127.0.0.2 "DIRECT"; };`))
+	write(h, filepath.Join(root, "etc/apt/preferences.d/gitlab-runner-helper-images"), []byte("Package: gitlab-runner-helper-images*\nPin: origin 127.0.0.2\nPin-Priority: 1000\n"))
+	h.do("update")
 }
 
 // try runs the package manager.

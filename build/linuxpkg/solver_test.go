@@ -116,7 +116,37 @@ func situations() []situation {
 			"zypper": {{command: "install gitlab-runner other", want: strings.Replace(all4, ", runner", ", other 1, runner", 1)}, {command: "remove --clean-deps gitlab-runner", want: "other 1"}},
 		}},
 		{"runner of a foreign architecture", "ours", map[string][]step{
-			"apt": {{command: "install gitlab-runner:i386", want: all4}},
+			"apt":    {{command: "install gitlab-runner:i386", want: all4}},
+			"dnf":    {{command: "install gitlab-runner.i686", want: all4}},
+			"zypper": {{command: "install gitlab-runner.i686", want: all4}},
+		}},
+		{"GitLab's repository first, with the lines of docs/admins.md", "gitlab ours", map[string][]step{
+			"apt":    {{command: "prefer"}, {command: "install gitlab-runner", want: all4}, {command: "dist-upgrade", want: all4}},
+			"dnf":    {{command: "prefer"}, {command: "install gitlab-runner", want: all4}, {command: "upgrade", want: all4}},
+			"zypper": {{command: "modifyrepo --priority 110 r0"}, {command: "install gitlab-runner", want: all4}, {command: "update", want: all4}},
+		}},
+		{"from GitLab's package with the lines of docs/admins.md", "gitlab>gitlab ours", map[string][]step{
+			"apt": {
+				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"},
+				{command: "use"},
+				{command: "prefer"},
+				{command: "install --allow-downgrades " + ours, want: all4}, // -y would refuse what apt asks
+				{command: "dist-upgrade", want: all4},
+			},
+			"dnf": {
+				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"},
+				{command: "use"},
+				{command: "prefer"},
+				{command: "install " + ours + ".x86_64", want: all4},
+				{command: "upgrade", want: all4},
+			},
+			"zypper": {
+				{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"},
+				{command: "use"},
+				{command: "modifyrepo --priority 110 r0"},
+				{command: "install --force --allow-vendor-change --from r1 " + ours, want: all4},
+				{command: "update", want: all4},
+			},
 		}},
 		{"GitLab's repository first", "gitlab ours", map[string][]step{
 			"apt":    {{command: "install gitlab-runner", want: "GitLab's 19.4.0, runner 19.4.0"}},
@@ -288,9 +318,13 @@ func (s situation) run(t *testing.T, tool, prefix, dir string) {
 	h := newHost(t, tool, prefix, filepath.Join(dir, "hosts"), sets[0]...)
 	for _, step := range s.steps[tool] {
 		before := h.installed()
-		if step.command == "use" {
+		switch step.command {
+		case "use":
 			sets = sets[1:]
 			h.use(sets[0]...)
+			continue
+		case "prefer":
+			h.prefer(sets[0][0], sets[0][1])
 			continue
 		}
 		args := strings.Fields(step.command)
