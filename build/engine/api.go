@@ -53,7 +53,7 @@ func (i *Instance) Clear(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := limit(ctx, callLimit)
+	ctx, cancel := limit(ctx, imageLimit)
 	defer cancel()
 	for _, image := range images {
 		if err := i.call(ctx, http.MethodDelete, "/images/"+image.ID, url.Values{"force": {"true"}}, nil, discard); err != nil {
@@ -72,14 +72,14 @@ func (i *Instance) Tag(ctx context.Context, reference, repository, tag string) e
 
 // Remove removes a name of an image, and the image with its last name.
 func (i *Instance) Remove(ctx context.Context, reference string) error {
-	ctx, cancel := limit(ctx, callLimit)
+	ctx, cancel := limit(ctx, imageLimit)
 	defer cancel()
 	return i.call(ctx, http.MethodDelete, "/images/"+reference, nil, nil, discard)
 }
 
 // ClearContainers removes every container and every volume.
 func (i *Instance) ClearContainers(ctx context.Context) error {
-	ctx, cancel := limit(ctx, callLimit)
+	ctx, cancel := limit(ctx, imageLimit)
 	defer cancel()
 	var containers []struct {
 		ID string `json:"Id"`

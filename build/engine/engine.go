@@ -189,7 +189,8 @@ func versionWord(s string) string {
 	return ""
 }
 
-// Time limits of one call: of those that transfer an image, and of all others.
+// Time limits of one call: of those that transfer or remove files, and of all
+// others. On a busy machine podman needed more than a minute to remove an image.
 const (
 	imageLimit = 10 * time.Minute
 	callLimit  = time.Minute
