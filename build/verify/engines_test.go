@@ -328,7 +328,7 @@ func TestEnginesStop(t *testing.T) {
 	if want := string(r.Kind) + ": alpine-s390x: open "; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	cells := []string{r.Cell("alpine-arm"), r.Cell("alpine-s390x"), r.Cell("alpine-x86_64")}
+	cells := []string{r.Cell(archives[0]), r.Cell(archives[1]), r.Cell(archives[2])}
 	if diff := cmp.Diff([]string{"ok, not run", "FAILED: pipe", "not checked"}, cells); diff != "" {
 		t.Error(diff)
 	}

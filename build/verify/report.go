@@ -111,13 +111,13 @@ func (r Report) Table() string {
 	for _, f := range r.Archives {
 		fmt.Fprintf(t, "%s\t%s", f.Helper, summarize(about(r.Disk, release.ArchivesDir+"/"+f.Name)))
 		for _, e := range r.Engines {
-			fmt.Fprintf(t, "\t%s", e.Cell(f.Helper))
+			fmt.Fprintf(t, "\t%s", e.Cell(f))
 		}
 		fmt.Fprintln(t)
 	}
 	t.Flush()
 	for _, word := range [][2]string{
-		{"pipe only", "the engine takes the archive decompressed from a pipe, as the loader sends it, but not as a file; ARCHIVE_COMPRESSION=gzip is for such engines"},
+		{pipeOnly, "the engine takes the archive decompressed from a pipe, as the loader sends it, but not as a file; ARCHIVE_COMPRESSION=gzip is for such engines"},
 		{"not run", "loaded and compared, but the image is for another architecture"},
 	} {
 		if strings.Contains(b.String(), word[0]) {
@@ -191,22 +191,48 @@ func about(results []Result, subject string) []Result {
 // Of lists the engine's results for one helper.
 func (e EngineResult) Of(helper string) []Result { return about(e.Results, helper) }
 
-// Cell is the engine's result for a helper in a few words.
-func (e EngineResult) Cell(helper string) string { return summarize(e.Of(helper)) }
+// Cell is the engine's result for an archive in a few words. An engine that refuses one
+// archive of a form refuses all of them, also those that were loaded by pipe alone.
+func (e EngineResult) Cell(f release.Archive) string {
+	cell := summarize(e.Of(f.Helper))
+	form := method(f)
+	for way := range e.ProvedBy[form] {
+		if rest, ok := strings.CutPrefix(cell, loads); ok && e.proof(form, way).Status == Refused {
+			return pipeOnly + rest
+		}
+	}
+	return cell
+}
 
-// Proofs says, for each form of archive, which image proves which way to load it.
+// proof returns the result that proves, or does not prove, a way to load archives of a form.
+func (e EngineResult) proof(form, way string) Result {
+	for _, r := range e.Of(e.ProvedBy[form][way]) {
+		if r.Check == way {
+			return r
+		}
+	}
+	return Result{Status: Skipped}
+}
+
+// Proofs says, for each form of archive, which image shows whether a way to load it works.
 func (e EngineResult) Proofs() []string {
 	var proofs []string
 	for _, form := range slices.Sorted(maps.Keys(e.ProvedBy)) {
 		helpers := e.ProvedBy[form]
 		var ways []string
 		for _, way := range slices.Sorted(maps.Keys(helpers)) {
-			ways = append(ways, fmt.Sprintf("%s by %s", way, helpers[way]))
+			ways = append(ways, fmt.Sprintf("%s %s (%s)", way, e.proof(form, way).Status, helpers[way]))
 		}
-		proofs = append(proofs, fmt.Sprintf("%s archives: proved are %s", form, strings.Join(ways, ", ")))
+		proofs = append(proofs, fmt.Sprintf("%s archives: %s", form, strings.Join(ways, ", ")))
 	}
 	return proofs
 }
+
+// Words of summarize.
+const (
+	loads    = "ok"
+	pipeOnly = "pipe only"
+)
 
 // summarize returns the results of one archive in a few words: ok, which checks
 // failed, or how else it loads.
@@ -233,11 +259,11 @@ func summarize(results []Result) string {
 	case Failed:
 		return "FAILED: " + strings.Join(failed, ", ")
 	case Refused:
-		s = "pipe only"
+		s = pipeOnly
 	case Void:
 		return "job void"
 	case Passed:
-		s = "ok"
+		s = loads
 	}
 	if !run {
 		s += ", not run"

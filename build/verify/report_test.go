@@ -38,7 +38,7 @@ func sample() Report {
 	docker := EngineResult{Kind: engine.Docker, Version: "20.10.24+dfsg1", Driver: "overlay2", Seconds: 4}
 	for n, helper := range []string{"alpine-x86_64", "alpine-arm", "ubuntu-x86_64-pwsh"} {
 		f := release.Archive{
-			Helper: helper, Name: "prebuilt-" + helper + ".docker.tar.zst", Size: int64(n+1) << 20, UnpackedSize: int64(n+1) << 22,
+			Helper: helper, Name: "prebuilt-" + helper + ".docker.tar.zst", Size: int64(n+1) << 20, UnpackedSize: int64(n+1) << 22, Compression: "zstd:best",
 			SHA256: strings.TrimPrefix(digest, "sha256:"), ImageID: digest, DiffIDs: []string{digest}, Platform: "linux/amd64",
 			RepoTag: "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper:" + helper + "-v19.3.0",
 			Input:   release.Input{Name: "prebuilt-" + helper + ".tar.xz", Layout: "rootfs"},
@@ -78,13 +78,13 @@ func sample() Report {
 func TestTable(t *testing.T) {
 	want := `HELPER              ON DISK  PODMAN-ROOTFUL 4.3.1  PODMAN-ROOTLESS  DOCKER 20.10.24+DFSG1
 alpine-x86_64       ok       ok, job ok            not checked      pipe only, job ok
-alpine-arm          ok       ok, job ok            not checked      ok, not run, job ok
+alpine-arm          ok       ok, job ok            not checked      pipe only, not run, job ok
 ubuntu-x86_64-pwsh  ok       ok, job ok            not checked      FAILED: runner, job-control
 pipe only: the engine takes the archive decompressed from a pipe, as the loader sends it, but not as a file; ARCHIVE_COMPRESSION=gzip is for such engines
 not run: loaded and compared, but the image is for another architecture
-podman-rootful: zstd archives: proved are load by alpine-x86_64, pipe by ubuntu-x86_64-pwsh, runner by alpine-arm
+podman-rootful: zstd archives: load passed (alpine-x86_64), pipe passed (ubuntu-x86_64-pwsh), runner passed (alpine-arm)
 podman-rootless: not checked: newuidmap is not installed
-docker: zstd archives: proved are load by alpine-x86_64, pipe by ubuntu-x86_64-pwsh, runner by alpine-arm
+docker: zstd archives: load refused (alpine-x86_64), pipe passed (ubuntu-x86_64-pwsh), runner passed (alpine-arm)
 job: run by GitLab Runner 19.3.0
 
 docker: ubuntu-x86_64-pwsh: runner FAILED
@@ -239,7 +239,7 @@ func TestHTMLNeedsNothingElse(t *testing.T) {
 	}
 	for _, want := range []string{
 		"newuidmap is not installed", "FAILED: runner, job-control", "pipe only", "To reproduce it", "http://engine/images/load",
-		"sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "zstd archives: proved are load by alpine-x86_64, pipe by ubuntu-x86_64-pwsh, runner by alpine-arm", "run by GitLab Runner 19.3.0",
+		"sha256:0123456789abcdef", "_all.deb", "width: 33.33%", "zstd archives: load refused (alpine-x86_64), pipe passed (ubuntu-x86_64-pwsh), runner passed (alpine-arm)", "run by GitLab Runner 19.3.0",
 		`class="void"`,
 	} {
 		if !strings.Contains(page, want) {
