@@ -36,11 +36,14 @@ func arMembers(archive io.ReaderAt, size int64) ([]arMember, error) {
 		}
 		at += arHeaderSize
 		name := strings.TrimSuffix(strings.TrimRight(string(header[:16]), " "), "/")
-		length, err := strconv.ParseInt(strings.TrimRight(string(header[48:58]), " "), 10, 64)
-		if string(header[58:]) != arHeaderEnd {
-			err = errors.Join(err, errors.New("the header has no end mark"))
-		}
-		if err == nil && (length < 0 || length > size-at) {
+		field := strings.TrimRight(string(header[48:58]), " ")
+		length, err := strconv.ParseInt(field, 10, 64)
+		switch {
+		case string(header[58:]) != arHeaderEnd:
+			err = errors.New("its header has no end mark: the package is damaged")
+		case err != nil || length < 0:
+			err = fmt.Errorf("its size is %q, want a number: the package is damaged", field)
+		case length > size-at:
 			err = fmt.Errorf("%d bytes, but %d are left: %w", length, size-at, io.ErrUnexpectedEOF)
 		}
 		if err != nil {
