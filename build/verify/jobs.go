@@ -242,11 +242,17 @@ func (run engineRun) add(ctx context.Context, im expected) error {
 	return run.pipe().load(ctx, file, im)
 }
 
-// attempts is how often a job is tried that the runner ends with a system failure,
-// which is not the script's. On a busy machine podman 4.3.1 sometimes refuses to
-// attach to a container that has just ended (seen with GitLab Runner 17.9.0: "unable
-// to upgrade to tcp, received 500").
+// attempts is how often a job is tried that the engine has ended. On a busy machine
+// podman 4.3.1 sometimes refuses to attach to a container that has just ended, or kills
+// one (seen with GitLab Runner 17.9.0: "unable to upgrade to tcp, received 500" and
+// "exit code 137").
 const attempts = 3
+
+// ended reports whether a job failed because of the engine and not of its script: the
+// runner reports a system failure, or a container got SIGKILL, which no script sends.
+func ended(o job.Outcome) bool {
+	return o.State != "success" && (o.Reason == systemFailure || strings.Contains(o.Trace, "exit code 137"))
+}
 
 // job runs one job of the helper im, its script in image, and judges it.
 func (run engineRun) job(ctx context.Context, im expected, check, image string) error {
@@ -267,7 +273,7 @@ func (run engineRun) job(ctx context.Context, im expected, check, image string) 
 			if err := run.ClearContainers(ctx); err != nil {
 				return err
 			}
-			if check != jobControl && outcome.Reason == systemFailure && run.refuses(im.Archive) == "" && n < attempts {
+			if check != jobControl && ended(outcome) && run.refuses(im.Archive) == "" && n < attempts {
 				tried = fmt.Sprintf(" at attempt %d; before: %s", n+1, strings.Join(complaints(outcome.Trace), "; "))
 				continue
 			}
@@ -324,7 +330,7 @@ func judgeJob(r *Result, outcome job.Outcome, said bool) {
 // judgeControl wants a failed job. If it succeeds, the helper's other jobs prove nothing.
 func (run engineRun) judgeControl(im expected, r *Result, outcome job.Outcome) {
 	if outcome.State == "failed" {
-		r.Status, r.Says = Passed, "without the image the job fails, as it must"
+		r.Status, r.Says = Passed, "without the image the job fails, as it must: "+strings.Join(complaints(outcome.Trace), "; ")
 		return
 	}
 	r.judge([]string{fmt.Sprintf("the runner reports %s without the image, want failed: the jobs of this helper prove nothing", outcome.State)})

@@ -138,3 +138,20 @@ func TestJudgeControl(t *testing.T) {
 		}
 	}
 }
+
+func TestEnded(t *testing.T) {
+	for _, row := range []struct {
+		outcome job.Outcome
+		want    bool
+	}{
+		{job.Outcome{State: "success"}, false},
+		{job.Outcome{State: "success", Trace: "exit code 137"}, false},
+		{job.Outcome{State: "failed", Reason: "script_failure", Trace: "ERROR: Job failed: exit code 1\n"}, false},
+		{job.Outcome{State: "failed", Reason: "script_failure", Trace: "ERROR: Job failed: exit code 137\n"}, true},
+		{job.Outcome{State: "failed", Reason: "runner_system_failure"}, true},
+	} {
+		if got := ended(row.outcome); got != row.want {
+			t.Errorf("%+v: got %v", row.outcome, got)
+		}
+	}
+}
