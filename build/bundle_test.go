@@ -18,7 +18,7 @@ func TestBundleInstallsOffline(t *testing.T) {
 	if os.Geteuid() != 0 {
 		testutil.Missing(t, "root", "chroot needs it")
 	}
-	for _, tool := range []string{"go", "mmdebstrap", "unshare", "dnf", "rpm", "rpmbuild"} {
+	for _, tool := range []string{"go", "mmdebstrap", "unshare", "dnf", "zypper", "rpm", "rpmbuild"} {
 		testutil.Tool(t, tool)
 	}
 	b := newBench(t, "alpine-x86_64.tar", "prebuilt-alpine-x86_64-pwsh.tar", "ubuntu-arm64.tar")
@@ -30,18 +30,28 @@ func TestBundleInstallsOffline(t *testing.T) {
 	if err := b.run(t, build.Bundle); err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct{ arch, command string }{
+	// rpm roots have a package that stands for the shell of a base system, and no shell
+	// for the scriptlets.
+	const rpmRoot = `printf '%s\n' 'Name: base' 'Version: 1' 'Release: 1' 'Summary: base' 'License: MIT' 'BuildArch: noarch' 'Provides: /bin/sh' '%description' base '%files' >base.spec
+		rpmbuild -bb --quiet --define "_topdir $PWD/rpmbuild" base.spec
+		root=$PWD/rpmroot
+		rm -rf "$root"
+		rpm --root="$root" -i rpmbuild/RPMS/noarch/base-1-1.noarch.rpm
+		cd unpacked
+	`
+	for _, row := range []struct{ tool, arch, command string }{
 		// The root has no sources, so apt can only use what is in the directory.
-		{"deb-amd64", "mmdebstrap --quiet --variant=apt --format=directory --aptopt='Acquire::Retries \"10\"' bookworm root; rm -rf root/etc/apt/sources.list* root/var/lib/apt/lists/*; cp -r unpacked root/bundle; unshare --net chroot root sh -c 'cd /bundle && apt-get install -y ./*.deb' && dpkg --root=root -l 'gitlab-runner-helper-images*'"},
-		// The root has a package that stands for the shell of a base system.
-		{"rpm-x86_64", `printf '%s\n' 'Name: base' 'Version: 1' 'Release: 1' 'Summary: base' 'License: MIT' 'BuildArch: noarch' 'Provides: /bin/sh' '%description' base '%files' >base.spec
-			rpmbuild -bb --quiet --define "_topdir $PWD/rpmbuild" base.spec
-			rpm --root="$PWD/rpmroot" -i rpmbuild/RPMS/noarch/base-1-1.noarch.rpm
-			cd unpacked
-			unshare --net dnf --installroot="$PWD/../rpmroot" --releasever=9 --disablerepo='*' --setopt=tsflags=noscripts -y install ./*.rpm
-			rpm --root="$PWD/../rpmroot" -qa`},
+		{"apt", "deb-amd64", "mmdebstrap --quiet --variant=apt --format=directory --aptopt='Acquire::Retries \"10\"' bookworm root; rm -rf root/etc/apt/sources.list* root/var/lib/apt/lists/*; cp -r unpacked root/bundle; unshare --net chroot root sh -c 'cd /bundle && apt-get install -y ./*.deb' && dpkg --root=root -l 'gitlab-runner-helper-images*'"},
+		{"dnf", "rpm-x86_64", rpmRoot + `
+			unshare --net dnf --installroot="$root" --releasever=9 --disablerepo='*' --setopt=tsflags=noscripts -y install ./*.rpm
+			rpm --root="$root" -qa`},
+		// 107: a scriptlet failed (zypper(8)).
+		{"zypper", "rpm-x86_64", rpmRoot + `
+			export ZYPP_LOCKFILE_ROOT="$root"
+			unshare --net zypper --root "$root" --non-interactive --no-refresh install --allow-unsigned-rpm ./*.rpm || [ $? -eq 107 ]
+			rpm --root="$root" -qa`},
 	} {
-		t.Run(row.arch, func(t *testing.T) {
+		t.Run(row.tool, func(t *testing.T) {
 			tarball := b.path("out", "bundle", "gitlab-runner-helper-images-19.3.0-1-"+row.arch+".tar")
 			script := "rm -rf unpacked && mkdir unpacked && tar -xf " + tarball + " --strip-components=1 -C unpacked && (cd unpacked && sha256sum -c SHA256SUMS)\n" + row.command
 			command := exec.Command("sh", "-ec", script)
