@@ -22,6 +22,9 @@ func Lock(write, read []string) (unlock func(), err error) {
 	var locked []*os.File
 	unlock = func() {
 		for _, dir := range locked {
+			// A program that is being started has the descriptor, too, until it runs:
+			// closing ours alone would leave the lock for that time (flock(2)).
+			_ = syscall.Flock(int(dir.Fd()), syscall.LOCK_UN)
 			dir.Close()
 		}
 	}
