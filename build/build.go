@@ -6,9 +6,6 @@ package build
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -179,8 +176,8 @@ func (c Config) packages(ctx context.Context, stage string, archives []release.A
 // Verify checks everything that package wrote into OUT: on disk, in every engine,
 // and with jobs of GitLab Runner. It writes its reports into OUT's directory verify.
 func Verify(ctx context.Context, c Config, ui *UI) error {
-	if _, err := os.Stat(filepath.Join(c.Out, release.ManifestName)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("verify %s: there is no %s; run the package target first", c.Out, release.ManifestName)
+	if err := c.packaged("verify"); err != nil {
+		return err
 	}
 	unlock, err := lockOut(c.Out)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,11 +16,7 @@ import (
 // Bundle writes, for each format and host architecture, a tar file with the packages
 // that such a host needs. It takes what package wrote into OUT.
 func Bundle(ctx context.Context, c Config, ui *UI) error {
-	m, err := release.ReadManifest(c.Out)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("bundle %s: there is no %s; run the package target first", c.Out, release.ManifestName)
-	}
-	if err != nil {
+	if err := c.packaged("bundle"); err != nil {
 		return err
 	}
 	unlock, err := lockOut(c.Out)
@@ -29,6 +24,10 @@ func Bundle(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
+	m, err := release.ReadManifest(c.Out)
+	if err != nil {
+		return err
+	}
 	owned, err := c.owned(ctx)
 	if err != nil {
 		return err

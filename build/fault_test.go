@@ -29,7 +29,7 @@ import (
 // A program is pretag as a process, with the directories in (inputs), out and tmp.
 type program struct {
 	path, dir string
-	pairs     []string // NAME=value, beside those of the folders
+	pairs     []string // NAME=value, next to those of the directories
 	wrap      []string // what it is started through
 }
 

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -24,6 +25,15 @@ func lockOut(dir string) (unlock func(), err error) { return dirlock.Lock([]stri
 // by itself, because it may be the HELPER_IMAGES that pull and unpack write into.
 func (c Config) lock() (unlock func(), err error) {
 	return dirlock.Lock([]string{c.Out, filepath.Join(c.Out, release.ArchivesDir)}, []string{c.Inputs})
+}
+
+// packaged reports that OUT has no manifest, before a target that needs one makes OUT
+// to lock it.
+func (c Config) packaged(target string) error {
+	if _, err := os.Stat(filepath.Join(c.Out, release.ManifestName)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s %s: there is no %s; run the package target first", target, c.Out, release.ManifestName)
+	}
+	return nil
 }
 
 // owned returns which files below OUT are pretag's. It is an error if another file has

@@ -15,8 +15,8 @@ import (
 type Stage func(ctx context.Context, c Config, ui *UI) error
 
 // Run reads the configuration from environ and runs a stage on this process's
-// terminal. args are the arguments of the process, which name the target. SIGINT and SIGTERM end the stage, which cleans up; the error is then
-// an Interrupted.
+// terminal. args are the arguments of the process, which name the target. SIGINT and
+// SIGTERM end the stage, which cleans up; the error is then an Interrupted.
 func Run(ctx context.Context, args, environ []string, need Need, stage Stage) error {
 	if err := checkArguments(args); err != nil {
 		return err

@@ -396,9 +396,9 @@ func (i *Instance) wrap(ctx context.Context, argv []string, namespaces ...string
 	return cmd
 }
 
-// Command prepares a program that uses the engine through its socket. It runs as the engine's user, ends with the
-// instance, and reaches servers on this machine's loopback. When ctx is done its
-// whole process group is killed.
+// Command prepares a program that uses the engine through its socket. It runs as the
+// engine's user, ends with the instance, and reaches servers on this machine's
+// loopback. When ctx is done its whole process group is killed.
 func (i *Instance) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := i.wrap(ctx, argv)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to handle

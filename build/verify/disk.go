@@ -3,8 +3,6 @@ package verify
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +19,6 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
-	"pretag/build/internal/contextio"
 	"pretag/build/internal/decompress"
 	"pretag/build/release"
 )
@@ -209,14 +206,18 @@ func fields(info []byte) map[string]string {
 // checkPackage reads the package back. The archives that it should contain are
 // compared with those in OUT, as are their records.
 func (d *diskRun) checkPackage(ctx context.Context, p release.Package) error {
-	size, sum, err := digest(ctx, p.Path)
+	info, err := os.Stat(p.Path)
+	if err != nil {
+		return err
+	}
+	sum, err := release.SHA256File(ctx, p.Path)
 	if err != nil {
 		return err
 	}
 	d.sums[p.Path] = sum
 	var found []string
-	if size != p.Size || sum != p.SHA256 {
-		found = append(found, fmt.Sprintf("has %d bytes, sha256 %s; manifest.json says %d, %s", size, sum, p.Size, p.SHA256))
+	if info.Size() != p.Size || sum != p.SHA256 {
+		found = append(found, fmt.Sprintf("has %d bytes, sha256 %s; manifest.json says %d, %s", info.Size(), sum, p.Size, p.SHA256))
 	}
 	missing := map[string]bool{}
 	for _, name := range p.Archives {
@@ -308,7 +309,7 @@ func (d *diskRun) checkSums(ctx context.Context) error {
 		got, ok := d.sums[file]
 		if !ok {
 			var err error
-			if _, got, err = digest(ctx, file); err != nil {
+			if got, err = release.SHA256File(ctx, file); err != nil {
 				found = append(found, lines(err)...)
 				continue
 			}
@@ -323,15 +324,4 @@ func (d *diskRun) checkSums(ctx context.Context) error {
 		}
 	}
 	return problems(found)
-}
-
-func digest(ctx context.Context, path string) (size int64, sum string, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	size, err = io.Copy(h, contextio.NewReader(ctx, f))
-	return size, hex.EncodeToString(h.Sum(nil)), err
 }

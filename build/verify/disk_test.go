@@ -61,11 +61,15 @@ func delivery(t *testing.T) Delivery {
 func (d *Delivery) record(t *testing.T) {
 	t.Helper()
 	for n, p := range d.Packages {
-		size, sum, err := digest(t.Context(), p.Path)
+		info, err := os.Stat(p.Path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d.Packages[n].Size, d.Packages[n].SHA256 = size, sum
+		sum, err := release.SHA256File(t.Context(), p.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Packages[n].Size, d.Packages[n].SHA256 = info.Size(), sum
 	}
 	for _, dir := range []string{"helper-images", "deb", "."} {
 		entries, err := os.ReadDir(filepath.Join(d.Dir, dir))
@@ -77,7 +81,7 @@ func (d *Delivery) record(t *testing.T) {
 				continue
 			}
 			name := path.Join(dir, entry.Name())
-			if _, d.Sums[name], err = digest(t.Context(), filepath.Join(d.Dir, name)); err != nil {
+			if d.Sums[name], err = release.SHA256File(t.Context(), filepath.Join(d.Dir, name)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -131,7 +131,7 @@ func TestRefusesMembers(t *testing.T) {
 	}{
 		"none":               {good[:8], "unexpected EOF"},
 		"header cut":         {good + "cont", "header of member 4: unexpected EOF"},
-		"size is no number":  {good[:size] + "x" + good[size+1:], `member "debian-binary": its size is "x", want a number`},
+		"size not a number":  {good[:size] + "x" + good[size+1:], `member "debian-binary": its size is "x", want a number`},
 		"size is negative":   {good[:size] + "-4" + good[size+2:], `its size is "-4", want a number`},
 		"size of 10 GB":      {good[:size] + "9999999999" + good[size+10:], "unexpected EOF"},
 		"no end of a header": {strings.Replace(good, "`", " ", 1), "no end mark"},

@@ -1,4 +1,4 @@
-// Command git stands in for git in test images: it prints the content of every
+// Command git is a substitute for git in test images: it prints the content of every
 // file in a bare repository, for runnertest.
 package main
 
