@@ -251,7 +251,7 @@ func (r Runner) differs(want Runner) error {
 // programDir reports whether dir holds the programs that a helper starts with.
 func programDir(dir string) bool {
 	switch dir {
-	case ".", "bin", "sbin", "usr/bin", "usr/sbin":
+	case "", "bin", "sbin", "usr/bin", "usr/sbin":
 		return true
 	}
 	return false
@@ -259,14 +259,15 @@ func programDir(dir string) bool {
 
 // note counts the programs that are for the machine of the image. Programs for
 // other machines may be next to them, but not alone.
-func (c *entryCheck) note(name string, p *program) {
-	if p == nil || c.goarch == "" || !programDir(path.Dir(name)) {
+func (c *entryCheck) note(n *Node) {
+	p := n.File.program
+	if p == nil || c.goarch == "" || !programDir(n.parent.Path()) {
 		return
 	}
 	if p.machine.is(machineOf(c.goarch)) {
 		c.right++
 	} else {
-		c.foreign = fmt.Sprintf("%s is a program for %s, want %s", name, p.machine, c.goarch)
+		c.foreign = fmt.Sprintf("%s is a program for %s, want %s", n.Path(), p.machine, c.goarch)
 	}
 }
 
@@ -286,7 +287,7 @@ func (c *entryCheck) examine(config *v1.ConfigFile, spec Spec) (Examination, err
 	switch {
 	case err != nil:
 		return found, err
-	case helper.kind == 0:
+	case helper == nil:
 		missing = append(missing, "has no "+helperProgram+", which GitLab Runner calls")
 	case helper.program != nil:
 		found.Runner = runnerOf(helper.program.build)
@@ -296,11 +297,11 @@ func (c *entryCheck) examine(config *v1.ConfigFile, spec Spec) (Examination, err
 	}
 	if config != nil {
 		for _, name := range entrypoint(config.Config.Entrypoint) {
-			is, err := c.lookPath(name, config.Config)
+			file, err := c.lookPath(name, config.Config)
 			if err != nil {
 				return found, err
 			}
-			if is.kind == 0 {
+			if file == nil {
 				missing = append(missing, fmt.Sprintf("has no %s, which its entrypoint starts", printable(name)))
 			}
 		}
@@ -309,27 +310,28 @@ func (c *entryCheck) examine(config *v1.ConfigFile, spec Spec) (Examination, err
 		return found, errors.New(strings.Join(missing, "; "))
 	}
 	found.Warnings = missing
-	if c.layers > maxDockerLayers {
-		found.Warnings = append(found.Warnings, fmt.Sprintf("has %d layers, of which Docker's own store takes at most %d", c.layers, maxDockerLayers))
+	if c.tree.layer > maxDockerLayers {
+		found.Warnings = append(found.Warnings, fmt.Sprintf("has %d layers, of which Docker's own store takes at most %d", c.tree.layer, maxDockerLayers))
 	}
-	return found, nil
+	return found, c.tree.Err()
 }
 
-// program returns the file at an absolute path, or the zero node. A program for
-// another machine is an error.
-func (c *entryCheck) program(name string) (node, error) {
-	at, is, ok := c.tree.find(name)
-	if !ok || is.kind != file {
-		return node{}, nil
+// program returns the regular file at an absolute path, or nil. A program for another
+// machine is an error.
+func (c *entryCheck) program(name string) (*File, error) {
+	n := c.tree.Lookup(name, true)
+	if n == nil || n.File == nil {
+		return nil, nil
 	}
-	if is.program == nil || c.goarch == "" || is.program.machine.is(machineOf(c.goarch)) {
-		return is, nil
+	p := n.File.program
+	if p == nil || c.goarch == "" || p.machine.is(machineOf(c.goarch)) {
+		return n.File, nil
 	}
 	through := ""
-	if "/"+at != name {
-		through = fmt.Sprintf(" (it is /%s)", at)
+	if real := "/" + n.Path(); real != name {
+		through = fmt.Sprintf(" (it is %s)", real)
 	}
-	return node{}, fmt.Errorf("%s%s is a program for %s, want %s", name, through, is.program.machine, c.goarch)
+	return nil, fmt.Errorf("%s%s is a program for %s, want %s", name, through, p.machine, c.goarch)
 }
 
 // printable bounds and quotes a foreign name where that is needed.
@@ -357,7 +359,7 @@ func entrypoint(words []string) []string {
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // lookPath looks a program up as the engine's runtime does.
-func (c *entryCheck) lookPath(name string, config v1.Config) (node, error) {
+func (c *entryCheck) lookPath(name string, config v1.Config) (*File, error) {
 	if strings.Contains(name, "/") {
 		if !path.IsAbs(name) {
 			name = path.Join("/", config.WorkingDir, name)
@@ -371,9 +373,9 @@ func (c *entryCheck) lookPath(name string, config v1.Config) (node, error) {
 		}
 	}
 	for dir := range strings.SplitSeq(dirs, ":") {
-		if found, err := c.program(path.Join("/", dir, name)); err != nil || found.kind != 0 {
+		if found, err := c.program(path.Join("/", dir, name)); err != nil || found != nil {
 			return found, err
 		}
 	}
-	return node{}, nil
+	return nil, nil
 }

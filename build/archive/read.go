@@ -80,69 +80,76 @@ type ReadOptions struct {
 // fails if the bytes cannot be read as one (truncated, damaged, not a tar file);
 // what is readable but wrong is in Problems.
 func Read(ctx context.Context, path string) (*Contents, error) {
-	return readFile(ctx, path, ReadOptions{})
+	c, _, err := readFile(ctx, path, ReadOptions{})
+	return c, err
 }
 
-func readFile(ctx context.Context, path string, opts ReadOptions) (*Contents, error) {
+func readFile(ctx context.Context, path string, opts ReadOptions) (*Contents, *Tree, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	c, err := ReadFrom(ctx, f, opts)
+	c, tree, err := read(ctx, f, opts)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return c, nil
+	return c, tree, nil
 }
 
 // ReadFrom is Read for an archive that is not a file, such as one in a package,
 // and for other kinds of archives.
 func ReadFrom(ctx context.Context, r io.Reader, opts ReadOptions) (*Contents, error) {
+	c, _, err := read(ctx, r, opts)
+	return c, err
+}
+
+func read(ctx context.Context, r io.Reader, opts ReadOptions) (*Contents, *Tree, error) {
 	sum := sha256.New()
 	counted := &countWriter{w: sum}
 	input := io.TeeReader(contextio.NewReader(ctx, r), counted)
 	var head [4]byte
 	n, err := io.ReadFull(input, head[:])
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, nil, err
 	}
 	plain, err := opts.Decoders.NewReader(io.MultiReader(bytes.NewReader(head[:n]), input))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer plain.Close()
 	m := newMembers(opts)
 	if err := m.read(ctx, contextio.NewReader(ctx, plain)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if _, err := io.Copy(io.Discard, input); err != nil { // to the last byte, for the sum
-		return nil, err
+		return nil, nil, err
 	}
 	c := &Contents{Size: counted.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Outer: string(plain.Format)}
 	c.judge(m, opts)
 	if !opts.Exported {
 		c.judgeForm(m, head[:n])
 	}
-	return c, nil
+	return c, m.entries.tree, nil
 }
 
 func (c *Contents) problem(format string, args ...any) {
 	c.Problems = append(c.Problems, fmt.Sprintf(format, args...))
 }
 
-// Walk calls visit for each entry of the layers of the docker-archive at path,
-// bottom up. It fails at visit's first error, when ctx ends, and if the archive
-// is wrong in itself. See ReadOptions for decoders.
-func Walk(ctx context.Context, path string, decoders *decompress.Decoders, visit Visitor) error {
-	c, err := readFile(ctx, path, ReadOptions{Visit: visit, Decoders: decoders})
+// Walk calls visit, which may be nil, for each entry of the layers of the
+// docker-archive at path, bottom up, and returns the tree of its files. It fails at
+// visit's first error, when ctx ends, and if the archive is wrong in itself. See
+// ReadOptions for decoders.
+func Walk(ctx context.Context, path string, decoders *decompress.Decoders, visit Visitor) (*Tree, error) {
+	c, tree, err := readFile(ctx, path, ReadOptions{Visit: visit, Decoders: decoders})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(c.Problems) > 0 {
-		return fmt.Errorf("%s: %s", path, strings.Join(c.Problems, "; "))
+		return nil, fmt.Errorf("%s: %s", path, strings.Join(c.Problems, "; "))
 	}
-	return nil
+	return tree, nil
 }
 
 // members is what is in the tar file of a docker-archive.

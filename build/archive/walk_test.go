@@ -45,7 +45,7 @@ func TestWalk(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			err := archive.Walk(t.Context(), path, nil, func(layer int, h *tar.Header, body io.Reader) error {
+			_, err := archive.Walk(t.Context(), path, nil, func(layer int, h *tar.Header, body io.Reader) error {
 				b, err := io.ReadAll(body)
 				got = append(got, fmt.Sprintf("%d %s %s", layer, h.Name, b))
 				return err
@@ -55,13 +55,13 @@ func TestWalk(t *testing.T) {
 			}
 
 			stop := errors.New("enough")
-			err = archive.Walk(t.Context(), path, nil, func(int, *tar.Header, io.Reader) error { return stop })
+			_, err = archive.Walk(t.Context(), path, nil, func(int, *tar.Header, io.Reader) error { return stop })
 			if !errors.Is(err, stop) {
 				t.Errorf("got %v, want the visitor's error", err)
 			}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(stop)
-			if err := archive.Walk(ctx, path, nil, nil); !errors.Is(err, stop) {
+			if _, err := archive.Walk(ctx, path, nil, nil); !errors.Is(err, stop) {
 				t.Errorf("got %v, want the context's cause", err)
 			}
 		})
@@ -88,7 +88,7 @@ func TestWalkRefuses(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		err := archive.Walk(t.Context(), path, nil, func(int, *tar.Header, io.Reader) error { return nil })
+		_, err := archive.Walk(t.Context(), path, nil, func(int, *tar.Header, io.Reader) error { return nil })
 		testutil.WantError(t, err, want)
 	}
 }

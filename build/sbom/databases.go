@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pretag/build/archive"
 	"pretag/build/internal/deb822"
 )
 
@@ -113,15 +114,15 @@ func (i *image) wanted() []string {
 // packages does not look like that of a small image.
 func (i *image) installed(ctx context.Context, l *licenses) iter.Seq2[software, error] {
 	return func(yield func(software, error) bool) {
-		seen := map[*file]bool{}
+		seen := map[*archive.File]bool{}
 		for _, db := range i.databases(l) {
-			n := i.lookup(db.path, true)
-			if n == nil || n.file == nil || seen[n.file] {
+			n := i.Lookup(db.path, true)
+			if n == nil || n.File == nil || seen[n.File] {
 				continue
 			}
-			seen[n.file] = true
+			seen[n.File] = true
 			count := 0
-			for s, err := range db.read(ctx, n.file.content) {
+			for s, err := range db.read(ctx, i.contents[n.File]) {
 				if err != nil {
 					yield(s, fmt.Errorf("/%s: %w", db.path, err))
 					return
@@ -136,9 +137,9 @@ func (i *image) installed(ctx context.Context, l *licenses) iter.Seq2[software, 
 				i.warnings = append(i.warnings, fmt.Sprintf("/%s lists no packages", db.path))
 			}
 		}
-		others := map[*node]bool{}
+		others := map[*archive.Node]bool{}
 		for _, name := range slices.Sorted(maps.Keys(unread())) {
-			if n := i.lookup(name, true); n != nil && !others[n] && (n.file != nil || len(n.children) > 0) {
+			if n := i.Lookup(name, true); n != nil && !others[n] && (n.File != nil || len(n.Names()) > 0) {
 				others[n] = true
 				i.warnings = append(i.warnings, fmt.Sprintf("/%s is a package database of %s, which is not read: its packages are missing", name, unread()[name]))
 			}
@@ -219,7 +220,7 @@ type dpkg struct {
 	image      *image
 	licenses   *licenses
 	diversions map[string]diversion // nil until they are read
-	copyrights map[*file]string
+	copyrights map[*archive.File]string
 	listed     map[string]bool // lists that a package has
 }
 
@@ -263,7 +264,7 @@ func (d *dpkg) begin(ctx context.Context) error {
 	if d.diversions != nil {
 		return nil
 	}
-	d.diversions, d.copyrights, d.listed = map[string]diversion{}, map[*file]string{}, map[string]bool{}
+	d.diversions, d.copyrights, d.listed = map[string]diversion{}, map[*archive.File]string{}, map[string]bool{}
 	const most = 10_000
 	var lines []string
 	number := 0
@@ -307,14 +308,14 @@ func (d *dpkg) files(database string, s software) iter.Seq[string] {
 // license returns the license of a Debian package if its copyright file is
 // machine-readable.
 func (d *dpkg) license(ctx context.Context, name string) (string, error) {
-	n := d.image.lookup(path.Join(docs, name, "copyright"), true)
-	if n == nil || n.file == nil {
+	n := d.image.Lookup(path.Join(docs, name, "copyright"), true)
+	if n == nil || n.File == nil {
 		return noAssertion, nil
 	}
-	known, ok := d.copyrights[n.file]
+	known, ok := d.copyrights[n.File]
 	if !ok {
-		known = d.licenses.copyright(ctx, n.file.content)
-		d.copyrights[n.file] = known
+		known = d.licenses.copyright(ctx, d.image.contents[n.File])
+		d.copyrights[n.File] = known
 	}
 	return known, context.Cause(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"pretag/build/archive"
 	"pretag/build/release"
 	"pretag/build/testutil"
 )
@@ -127,26 +128,6 @@ func sharing() []byte {
 	return b
 }
 
-// Whiteouts that are nested in their own layer hide nothing again and again.
-func TestNestedWhiteouts(t *testing.T) {
-	tr := newTree()
-	tr.steps = 1 << 20 // fewer than maxSteps, so that the test is short
-	dir := ""
-	var err error
-	for range 1000 {
-		dir += "d/"
-		if err = tr.add(1, &tar.Header{Name: dir + "f", Typeflag: tar.TypeReg}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for n := 0; err == nil && n < 100_000; n++ {
-		err = tr.add(1, &tar.Header{Name: strings.Repeat("d/", n%1000) + ".wh..wh..opq", Typeflag: tar.TypeReg})
-	}
-	if fmt.Sprint(err) != "following the paths and links of the image takes too many steps" {
-		t.Errorf("error %v", err)
-	}
-}
-
 // Every reader of a database ends with the context.
 func TestContext(t *testing.T) {
 	stop := errors.New("stop")
@@ -174,7 +155,7 @@ func TestContext(t *testing.T) {
 	if err := newBuilder(i, release.Archive{}).build(ctx); !errors.Is(err, stop) {
 		t.Errorf("build without programs: error %v, want %v", err, stop)
 	}
-	i.programs = []program{{name: "p", file: &file{}}}
+	i.programs = []program{{name: "p"}}
 	if err := newBuilder(i, release.Archive{}).build(ctx); !errors.Is(err, stop) {
 		t.Errorf("build: error %v, want %v", err, stop)
 	}
@@ -186,12 +167,13 @@ func TestContext(t *testing.T) {
 // imageOf makes an image of files with contents.
 func imageOf(t testing.TB, files map[string]string) *image {
 	t.Helper()
-	i := &image{tree: newTree()}
+	i := &image{Tree: archive.NewTree(), contents: map[*archive.File][]byte{}}
 	for name, content := range files {
-		if err := i.add(0, &tar.Header{Name: name, Typeflag: tar.TypeReg}); err != nil {
+		n, err := i.Add(&tar.Header{Name: name, Typeflag: tar.TypeReg})
+		if err != nil {
 			t.Fatal(err)
 		}
-		i.find(name).file.content = []byte(content)
+		i.contents[n.File] = []byte(content)
 	}
 	return i
 }
@@ -205,7 +187,7 @@ func FuzzDatabases(f *testing.F) {
 			"lib/apk/db/installed": apk, dpkgStatus: status, "usr/share/doc/p/copyright": copyright,
 			dpkgDiversions: diversions, "var/lib/dpkg/info/p.list": list, "etc/os-release": osRelease,
 		})
-		if err := i.add(0, &tar.Header{Name: "usr/bin", Linkname: target, Typeflag: tar.TypeSymlink}); err != nil {
+		if _, err := i.Add(&tar.Header{Name: "usr/bin", Linkname: target, Typeflag: tar.TypeSymlink}); err != nil {
 			return
 		}
 		b := newBuilder(i, release.Archive{SHA256: "0"})

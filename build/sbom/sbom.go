@@ -24,6 +24,7 @@ import (
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 
+	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/decompress"
@@ -171,16 +172,16 @@ type builder struct {
 	release  map[string]string // of the image's os-release
 	record   release.Archive
 	licenses *licenses
-	seen     map[string]bool  // SPDX identifiers of packages
-	owners   map[*file]string // packages that list a program
-	size     int              // at least as many bytes does the document have
+	seen     map[string]bool          // SPDX identifiers of packages
+	owners   map[*archive.File]string // packages that list a program
+	size     int                      // at least as many bytes does the document have
 }
 
 func newBuilder(i *image, f release.Archive) *builder {
 	list := strings.SplitN(spdxlicenses.LicenseListVersion(), ".", 3)
 	return &builder{
 		image: i, release: i.osRelease(), record: f, licenses: newLicenses(),
-		seen: map[string]bool{}, owners: map[*file]string{},
+		seen: map[string]bool{}, owners: map[*archive.File]string{},
 		document: &Document{
 			SPDXVersion:    spdx.Version,
 			DataLicense:    spdx.DataLicense,
@@ -207,8 +208,8 @@ func (b *builder) build(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if n := b.image.lookup(name, false); n != nil && n.file != nil {
-				b.owners[n.file] = id
+			if n := b.image.Lookup(name, false); n != nil && n.File != nil {
+				b.owners[n.File] = id
 			}
 		}
 		if err := b.check(); err != nil {
@@ -252,7 +253,7 @@ func (b *builder) check() error {
 	if b.size > MaxDocument {
 		return fmt.Errorf("SBOM of more than %d bytes", MaxDocument)
 	}
-	return errors.Join(b.image.check(), b.licenses.check())
+	return errors.Join(b.image.Err(), b.licenses.check())
 }
 
 // describe adds the image and its operating system.
