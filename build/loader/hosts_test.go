@@ -82,10 +82,7 @@ func TestDriverOfDatabase(t *testing.T) {
 			h.want(allPresent, []string{"present"}, "load")
 
 			// Where both are there and nothing decides, nothing is done.
-			if err := os.RemoveAll(filepath.Join(graph, "libpod")); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.RemoveAll(filepath.Join(graph, "db.sql")); err != nil {
+			if err := errors.Join(os.RemoveAll(filepath.Join(graph, "libpod")), os.RemoveAll(filepath.Join(graph, "db.sql"))); err != nil {
 				t.Fatal(err)
 			}
 			writeAs(t, u, filepath.Join(graph, drivers[1]+"-images/images.json"), "[]", 0o644)
@@ -103,19 +100,13 @@ func testSystemSettings(t *testing.T, e engine) {
 	small := "mount -t tmpfs -o size=64k,mode=1777 tmpfs /var/tmp"
 	h := newHost(t, e.settings...)
 	h.install("18.1.0", hostHelper())
-	if out, code := output(t, h.inNamespace(small, "load")); code != noSpace || !strings.Contains(out, "/var/tmp has 0 MiB free") {
-		t.Fatalf("exit %d, want %d: /var/tmp is not small:\n%s", code, noSpace, out)
-	}
+	wantOutput(t, h.inNamespace(small, "load"), noSpace, "/var/tmp has 0 MiB free")
 	etc := filepath.Join(tempDir(t), "containers")
 	conf := fmt.Sprintf("%s; cp -r /etc/containers %s; printf '[engine]\\nimage_copy_tmp_dir = \"%s\"\\n' >%[2]s/containers.conf; mount --bind %[2]s /etc/containers", small, etc, large)
-	if out, code := output(t, h.inNamespace(conf, "load")); code != allPresent || !strings.Contains(out, "loaded") {
-		t.Errorf("exit %d with image_copy_tmp_dir:\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(conf, "load"), allPresent, "loaded")
 	h.install("18.2.0", hostHelper())
 	h.settings = append(h.settings, "TMPDIR="+large)
-	if out, code := output(t, h.inNamespace(small, "load")); code != allPresent || !strings.Contains(out, "loaded") {
-		t.Errorf("exit %d with TMPDIR:\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(small, "load"), allPresent, "loaded")
 	if left, err := os.ReadDir(large); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
@@ -152,12 +143,8 @@ for file in subuid subgid; do sed '/^gitlab-runner:/d; s/^%[2]s:/%[3]s:/' /etc/$
 for file in passwd subuid subgid; do mount --bind $file /etc/$file; done`, tempDir(t), e.user, owner)
 	}
 	line := "podman/gitlab-runner: "
-	if out, code := output(t, h.inNamespace(rename("another"), "load", "--dry-run")); code != allPresent || !strings.Contains(out, line+"left out: no subordinate IDs in /etc/subuid") {
-		t.Errorf("without ranges: exit %d\n%s", code, out)
-	}
-	if out, code := output(t, h.inNamespace(rename(u.Uid), "load")); code != allPresent || !strings.Contains(out, line+hostHelper()+": loaded") {
-		t.Errorf("by number: exit %d\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(rename("another"), "load", "--dry-run"), allPresent, line+"left out: no subordinate IDs in /etc/subuid")
+	wantOutput(t, h.inNamespace(rename(u.Uid), "load"), allPresent, line+hostHelper()+": loaded")
 	e.wantID(t, f.RepoTag, imageID(f))
 }
 
@@ -166,7 +153,7 @@ for file in passwd subuid subgid; do mount --bind $file /etc/$file; done`, tempD
 // one too where config.toml names its socket (D). The other engine is podman.
 func testContext(t *testing.T, e engine) {
 	other := podman(t)
-	other.api(t)
+	other.serve(t)
 	h := newHost(t, "ENGINE=docker")
 	f := h.install("18.4.0", hostHelper())[0]
 	named := "unix://" + other.socket
@@ -175,39 +162,24 @@ func testContext(t *testing.T, e engine) {
 	for _, args := range [][]string{{"context", "create", "elsewhere", "--docker", "host=" + named}, {"context", "use", "elsewhere"}, {"images"}} {
 		cmd := exec.Command("docker", args...)
 		cmd.Env = h.env
-		if out, code := output(t, cmd); code != 0 {
-			t.Fatalf("docker %v: exit %d\n%s", args, code, out)
-		}
+		wantOutput(t, cmd, 0)
 	}
 	here := "mount -t tmpfs tmpfs /run; ln -s " + e.socket + " /run/docker.sock"
-	out, code := output(t, h.inNamespace(here, "status"))
-	if code != tryAgain || !strings.Contains(out, "docker/root") || !strings.Contains(out, named) {
-		t.Errorf("status before: exit %d\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(here, "status"), tryAgain, "docker/root", named)
 	// Without config.toml only the default socket counts.
 	config := filepath.Join(filepath.Dir(h.archives), "config.toml")
-	text, err := os.ReadFile(config)
-	if err != nil {
+	if err := os.Rename(config, config+".off"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(config); err != nil {
-		t.Fatal(err)
-	}
-	if out, code := output(t, h.inNamespace(here, "load")); code != allPresent || !strings.Contains(out, "docker/root: "+hostHelper()+": loaded") {
-		t.Errorf("load: exit %d\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(here, "load"), allPresent, "docker/root: "+hostHelper()+": loaded")
 	e.wantID(t, f.RepoTag, imageID(f))
 	other.wantID(t, f.RepoTag, "")
-	if err := os.WriteFile(config, text, 0o644); err != nil {
+	if err := os.Rename(config+".off", config); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := output(t, h.inNamespace(here, "load")); code != allPresent || !strings.Contains(out, named+": "+hostHelper()+": loaded") || !strings.Contains(out, "docker/root: "+hostHelper()+": present") {
-		t.Errorf("load with config.toml: exit %d\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(here, "load"), allPresent, named+": "+hostHelper()+": loaded", "docker/root: "+hostHelper()+": present")
 	other.wantID(t, f.RepoTag, imageID(f))
-	if out, code := output(t, h.inNamespace(here, "status")); code != allPresent || strings.Contains(out, "missing") {
-		t.Errorf("status after: exit %d\n%s", code, out)
-	}
+	wantOutput(t, h.inNamespace(here, "status"), allPresent) // neither has it missing
 }
 
 // testSnap finds docker where snap packages put it, and nowhere else, on a host
@@ -246,14 +218,7 @@ func TestFullState(t *testing.T) {
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", state).CombinedOutput(); err != nil {
-		testutil.Missing(t, "mount", string(out))
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(state, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	mountTmpfs(t, state, "16k")
 	h.want(allPresent, []string{"loaded"}, "load")
 	before, err := os.ReadFile(filepath.Join(state, "images"))
 	if err != nil {
@@ -408,11 +373,8 @@ func TestManyImages(t *testing.T) {
 	h.env = environ("PATH=" + bin + ":" + os.Getenv("PATH"))
 	load := h.command("load")
 	begin := time.Now()
-	out, code := output(t, load)
+	wantOutput(t, load, allPresent, ": present")
 	took := time.Since(begin)
-	if code != allPresent || !strings.Contains(out, ": present") {
-		t.Errorf("exit %d:\n%s", code, out)
-	}
 	busy, _ := os.ReadFile("/proc/loadavg") // for the log alone
 	t.Logf("load with 1001 images in the store, all present: %v, CPU time %v, load average %.4s", took, load.ProcessState.UserTime()+load.ProcessState.SystemTime(), busy)
 	text, err := os.ReadFile(calls)

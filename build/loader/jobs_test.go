@@ -82,7 +82,7 @@ func jobsIn(t *testing.T, e engine, rel delivery) func(want bool) {
 	e.must(t, "rmi", rel.file.RepoTag)
 	service := e
 	service.environ = append(service.environ, "CONTAINERS_CONF="+conf)
-	service.api(t)
+	service.serve(t)
 
 	self, err := os.Executable()
 	if err != nil {

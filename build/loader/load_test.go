@@ -3,15 +3,12 @@
 package loader_test
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +26,7 @@ import (
 	"pretag/build/release"
 	"pretag/build/tarball"
 	"pretag/build/testutil"
+	"pretag/build/testutil/runnertest"
 )
 
 // repository is where GitLab Runner takes its helper images from.
@@ -36,20 +34,13 @@ const repository = catalogue.Repository
 
 var zstd = archive.Compression{Method: "zstd", Level: "fastest"}
 
-// hostHelper is the alpine helper of this machine; otherHelper is one of another.
+// hostHelper is the alpine helper of this machine.
 func hostHelper() string {
 	switch runtime.GOARCH {
 	case "amd64":
 		return "alpine-x86_64"
 	}
 	return "alpine-" + runtime.GOARCH
-}
-
-func otherHelper() string {
-	if runtime.GOARCH == "s390x" {
-		return "alpine-arm64"
-	}
-	return "alpine-s390x"
 }
 
 // install puts archives of a Runner version into the host, as its packages do:
@@ -276,31 +267,6 @@ func TestContainerdStore(t *testing.T) {
 	}
 }
 
-// TestUnlisted is an archive without a record.
-func TestUnlisted(t *testing.T) {
-	h := newHost(t)
-	f := h.install("19.3.0", hostHelper(), otherHelper())[0]
-	if err := os.Remove(f.Path + release.InfoSuffix); err != nil {
-		t.Fatal(err)
-	}
-	h.want(damaged, []string{otherHelper() + ": ok", f.Name + ": no record"}, "verify")
-}
-
-// TestSelection has globs over the helpers, as HELPERS of the build has, and
-// distinguishes nothing installed from nothing that fits.
-func TestSelection(t *testing.T) {
-	h := newHost(t)
-	h.want(noArchive, []string{"no archive", "has none\n"}, "verify")
-	h.install("19.3.0", hostHelper(), otherHelper())
-	for _, globs := range []string{"alpine-*", hostHelper() + "," + otherHelper(), "ubuntu-*, alpine-*", "*"} {
-		h.want(allPresent, []string{hostHelper() + ": ok", otherHelper() + ": ok"}, "verify", "--helper", globs)
-	}
-	if out := h.want(allPresent, []string{hostHelper() + ": ok"}, "verify", "--helper", "ubuntu-*,"+hostHelper()); strings.Contains(out, otherHelper()) {
-		t.Errorf("want one helper:\n%s", out)
-	}
-	h.want(noneFits, []string{"no archive", "that matches ubuntu-*,concrete"}, "verify", "--helper", "ubuntu-*,concrete")
-}
-
 // testTogether runs two loaders at once: one loads, the other finds it done.
 func testTogether(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
@@ -325,69 +291,12 @@ func testTogether(t *testing.T, e engine) {
 	}
 }
 
-// TestNoEngine is a host that has neither.
-func TestNoEngine(t *testing.T) {
-	h := newHost(t)
-	h.install("19.3.0", hostHelper())
-	h.env = []string{"PATH=" + pathWithout(t, "podman", "docker", "gitlab-runner"), "HOME=" + t.TempDir()}
-	h.want(noEngine, []string{"neither podman nor docker is installed"}, "load")
-	h.want(noEngine, []string{"docker is not installed"}, "load", "--engine=docker")
-	h.want(noEngine, nil, "status")
-	h.want(allPresent, nil, "verify")
-}
-
-// TestDockerOnly is a host with docker alone: USERS, which is about podman, does
-// not switch that off, and --user does.
-func TestDockerOnly(t *testing.T) {
-	needRoot(t)
-	h := newHost(t, "USERS=nobody", "DOCKER_HOST=unix:///nowhere")
-	h.install("19.3.0", hostHelper())
-	bin := pathWithout(t, "podman", "docker", "gitlab-runner")
-	program := "#!/bin/sh\n[ \"$1\" = --version ] && echo Docker version 28.0.0 || exit 1\n"
-	if err := os.WriteFile(filepath.Join(bin, "docker"), []byte(program), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	h.env = []string{"PATH=" + bin}
-	h.want(tryAgain, []string{"docker/root: not up"}, "load")
-	h.want(tryAgain, []string{"docker/root: not up"}, "load", "--user=root")
-	h.want(noEngine, []string{"podman is not installed, and docker is root's"}, "load", "--user=nobody")
-	h.want(noEngine, []string{"podman is not installed"}, "load", "--engine=podman")
-}
-
-// pathWithout is a PATH that has every program of this machine but some.
-func pathWithout(tb testing.TB, programs ...string) string {
-	tb.Helper()
-	dir := tb.TempDir()
-	for _, from := range []string{"/bin", "/sbin", "/usr/bin", "/usr/sbin"} {
-		entries, err := os.ReadDir(from)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		for _, entry := range entries {
-			_ = os.Symlink(filepath.Join(from, entry.Name()), filepath.Join(dir, entry.Name())) // the first wins
-		}
-	}
-	for _, program := range programs {
-		if err := os.RemoveAll(filepath.Join(dir, program)); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	return dir
-}
-
 // TestSpace refuses what would not fit, and survives a store that fills up.
 func TestSpace(t *testing.T) {
 	needRoot(t)
-	disk := tempDir(t)
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk).CombinedOutput(); err != nil {
-		testutil.Missing(t, "mount", string(out))
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", "-l", disk).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
 	testutil.Tool(t, "podman")
+	disk := tempDir(t)
+	mountTmpfs(t, disk, "24m")
 	e := podmanIn(t, disk)
 	h := newHost(t, e.settings...)
 	f := h.write("19.3.0", hostHelper(), zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
@@ -408,9 +317,12 @@ func TestContainerdSpace(t *testing.T) {
 	if !hasDocker() {
 		testutil.Missing(t, "docker", "the loader asks by command")
 	}
-	for driver, want := range map[string]string{
-		"overlay2":                     "would load",
-		"io.containerd.snapshotter.v1": "no space: /var/lib/containerd has 0 MiB free",
+	for driver, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"overlay2":                     {allPresent, "would load"},
+		"io.containerd.snapshotter.v1": {noSpace, "no space: /var/lib/containerd has 0 MiB free"},
 	} {
 		t.Run(driver, func(t *testing.T) {
 			socket := filepath.Join(tempDir(t), "docker.sock")
@@ -436,9 +348,7 @@ func TestContainerdSpace(t *testing.T) {
 			h := newHost(t, "ENGINE=docker", "DOCKER_HOST=unix://"+socket)
 			h.install("19.3.0", hostHelper())
 			const full = "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/containerd; mount -t tmpfs -o size=64k tmpfs /var/lib/containerd"
-			if out, _ := output(t, h.inNamespace(full, "load", "--dry-run")); !strings.Contains(out, want) {
-				t.Errorf("want %q:\n%s", want, out)
-			}
+			wantOutput(t, h.inNamespace(full, "load", "--dry-run"), want.code, want.text)
 		})
 	}
 }
@@ -453,9 +363,10 @@ func TestDeafPauseProcess(t *testing.T) {
 	h.install("19.3.0", hostHelper())
 	bin := t.TempDir()
 	podman := `#!/bin/sh
+[ "$1" != --version ] || { echo podman version 4.3.1; exit; }
 file=${CONTAINERS_CONF%/*}/tmp/pause.pid
 mkdir -p "${file%/*}"
-setsid sh -c 'trap "" TERM; echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 600' "$file" </dev/null >/dev/null 2>&1 &
+[ -e "$file" ] || setsid sh -c 'trap "" TERM; echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 600' "$file" </dev/null >/dev/null 2>&1 &
 until [ -e "$file" ]; do sleep 0.1; done
 echo "it began" >&2
 exit 125
@@ -464,9 +375,7 @@ exit 125
 		t.Fatal(err)
 	}
 	h.env = environ("PATH=" + bin + ":" + os.Getenv("PATH"))
-	if out, _ := h.run("status"); !strings.Contains(out, "it began") {
-		t.Fatalf("podman was not called:\n%s", out)
-	}
+	h.want(engineRefused, []string{"does not work: it began"}, "status")
 	noProcesses(t, name)
 }
 
@@ -510,9 +419,7 @@ func testNoSession(t *testing.T, e engine) {
 	if err := os.Chmod(load.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := output(t, load); code != allPresent || !strings.Contains(out, "loaded") {
-		t.Fatalf("exit %d: %s", code, out)
-	}
+	wantOutput(t, load, allPresent, "loaded")
 	h.want(allPresent, []string{"present"}, "status")
 	noProcesses(t, e.user)
 	if _, err := os.Stat("/run/user/" + u.Uid); !os.IsNotExist(err) {
@@ -541,10 +448,7 @@ func testOwnStore(t *testing.T, e engine) {
 	f := h.install("18.0.0", hostHelper())[0]
 	asUser := func(code int, text string, args ...string) {
 		t.Helper()
-		out, got := output(t, e.program(h.command(args...).Args...))
-		if got != code || !strings.Contains(out, text) {
-			t.Fatalf("%v: exit %d, want %d and %q:\n%s", args, got, code, text, out)
-		}
+		wantOutput(t, e.program(h.command(args...).Args...), code, text)
 	}
 	asUser(allPresent, e.String()+": "+hostHelper()+": loaded", "load")
 	asUser(allPresent, "present", "load") // podman's leftovers do not hold the lock
@@ -558,98 +462,26 @@ func testRunnerLookups(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
 	// Docker 20.10 does not take zstd from Runner.
 	f := h.write("18.3.0", hostHelper(), archive.Compression{Method: "gzip"}, testutil.Rootfs(t, "helper"))
-	runner := apiRunner{t, e.api(t)}
+	e.serve(t)
+	runner := runnertest.NewEngine(e.socket)
+	wantID := func(want string) {
+		t.Helper()
+		if got := strings.TrimPrefix(runner.ImageID(f.RepoTag), "sha256:"); got != want {
+			t.Fatalf("the engine has %q as %s, want %q", got, f.RepoTag, want)
+		}
+	}
 
 	// The file, by Runner 17.9 and later on its own: inspect, load, tag, inspect.
-	if got := runner.inspect(f.RepoTag); got != "" {
-		t.Fatalf("the store is not empty: %s", got)
+	wantID("")
+	if err := runner.Load(f.Path, repository, strings.TrimPrefix(f.RepoTag, repository+":")); err != nil {
+		t.Fatal(err)
 	}
-	runner.load(f)
-	if got := runner.inspect(f.RepoTag); got != imageID(f) {
-		t.Fatalf("17.9.0: image ID %q, want %s", got, imageID(f))
-	}
+	wantID(imageID(f))
 	h.want(allPresent, []string{"present"}, "load")
 
 	// The engine, by 15.8.0 and all others, after the loader.
 	e.must(t, "rmi", f.RepoTag)
-	if got := runner.inspect(f.RepoTag); got != "" {
-		t.Fatalf("the store is not empty: %s", got)
-	}
+	wantID("")
 	h.want(allPresent, []string{"loaded"}, "load")
-	if got := runner.inspect(f.RepoTag); got != imageID(f) {
-		t.Fatalf("15.8.0: image ID %q, want %s", got, imageID(f))
-	}
-}
-
-// An apiRunner uses an engine's API as GitLab Runner does.
-type apiRunner struct {
-	tb     testing.TB
-	client *http.Client
-}
-
-func (r apiRunner) do(method, path string, body io.Reader) *http.Response {
-	r.tb.Helper()
-	req, err := http.NewRequest(method, "http://engine/v1.24"+path, body)
-	if err != nil {
-		r.tb.Fatal(err)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/x-tar")
-	}
-	resp, err := r.client.Do(req)
-	if err != nil {
-		r.tb.Fatal(err)
-	}
-	return resp
-}
-
-// inspect is the first thing every Runner asks (GitLab Runner v15.8.0,
-// executors/docker/docker.go, getPrebuiltImage).
-func (r apiRunner) inspect(image string) string {
-	r.tb.Helper()
-	resp := r.do(http.MethodGet, "/images/"+image+"/json", nil)
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotFound {
-		return ""
-	}
-	var found struct{ ID string }
-	if err := json.NewDecoder(resp.Body).Decode(&found); err != nil || found.ID == "" {
-		r.tb.Fatalf("inspect %s: %s: %v", image, resp.Status, err)
-	}
-	return strings.TrimPrefix(found.ID, "sha256:")
-}
-
-// load is what 17.9.0 and later do with the file (GitLab Runner v19.3.0,
-// executors/docker/internal/prebuilt/prebuilt.go).
-func (r apiRunner) load(f release.Archive) {
-	r.tb.Helper()
-	file, err := os.Open(f.Path)
-	if err != nil {
-		r.tb.Fatal(err)
-	}
-	defer file.Close()
-	resp := r.do(http.MethodPost, "/images/load?quiet=1", file)
-	defer resp.Body.Close()
-	loaded := ""
-	var seen bytes.Buffer
-	for lines := bufio.NewScanner(io.TeeReader(resp.Body, &seen)); loaded == "" && lines.Scan(); {
-		var message struct{ Stream string }
-		if err := json.Unmarshal(lines.Bytes(), &message); err != nil {
-			r.tb.Fatal(err)
-		}
-		for _, prefix := range []string{"Loaded image:", "Loaded image ID:"} {
-			if rest, ok := strings.CutPrefix(message.Stream, prefix); ok {
-				loaded = strings.TrimSpace(rest)
-			}
-		}
-	}
-	if loaded == "" {
-		r.tb.Fatalf("load %s: %s: %s", f.Name, resp.Status, seen.String())
-	}
-	repo, tag := f.RepoTag[:strings.LastIndex(f.RepoTag, ":")], f.RepoTag[strings.LastIndex(f.RepoTag, ":")+1:]
-	tagged := r.do(http.MethodPost, "/images/"+loaded+"/tag?"+url.Values{"repo": {repo}, "tag": {tag}}.Encode(), nil)
-	defer tagged.Body.Close()
-	if tagged.StatusCode != http.StatusCreated {
-		r.tb.Fatalf("tag %s: %s", loaded, tagged.Status)
-	}
+	wantID(imageID(f))
 }

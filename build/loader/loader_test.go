@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -134,22 +133,22 @@ func (h *host) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs the loader and returns what it printed and its exit status.
-func (h *host) run(args ...string) (string, int) {
-	h.tb.Helper()
-	return output(h.tb, h.command(args...))
-}
-
 // want runs the loader and checks its exit status and that its output has each text.
 func (h *host) want(code int, texts []string, args ...string) string {
 	h.tb.Helper()
-	out, got := h.run(args...)
+	return wantOutput(h.tb, h.command(args...), code, texts...)
+}
+
+// wantOutput runs a command and checks its exit status and that its output has each text.
+func wantOutput(tb testing.TB, cmd *exec.Cmd, code int, texts ...string) string {
+	tb.Helper()
+	out, got := output(tb, cmd)
 	if got != code {
-		h.tb.Fatalf("%v: exit %d, want %d\n%s", args, got, code, out)
+		tb.Fatalf("%v: exit %d, want %d\n%s", cmd.Args, got, code, out)
 	}
 	for _, text := range texts {
 		if !strings.Contains(out, text) {
-			h.tb.Fatalf("%v: no %q in\n%s", args, text, out)
+			tb.Fatalf("%v: no %q in\n%s", cmd.Args, text, out)
 		}
 	}
 	return out
@@ -163,6 +162,19 @@ func output(tb testing.TB, cmd *exec.Cmd) (string, int) {
 		tb.Fatal(err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// mountTmpfs mounts a file system of that size until the test ends.
+func mountTmpfs(tb testing.TB, dir, size string) {
+	tb.Helper()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
+		testutil.Missing(tb, "mount", string(out))
+	}
+	tb.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			tb.Error(err)
+		}
+	})
 }
 
 // An engine is a real one with a store that only the test uses.
@@ -373,17 +385,12 @@ func dockerContainerd(tb testing.TB) engine {
 	return dockerAt(socket)
 }
 
-// api returns a client of the engine's API, which podman's service answers until the test ends.
-func (e engine) api(tb testing.TB) *http.Client {
+// serve has podman's service answer on the socket until the test ends, as dockerd does.
+func (e engine) serve(tb testing.TB) {
 	tb.Helper()
 	if e.name == "podman" {
 		background(tb, e.command("system", "service", "--time=0", "unix://"+e.socket), e.socket)
 	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", e.socket)
-	}}
-	tb.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
 }
 
 // background runs a daemon until the test ends and waits until its socket answers.

@@ -28,20 +28,20 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+
+	"pretag/build/catalogue"
 )
 
-// What the runner says of itself.
+// What the runner reports as its version, and where it looks for helper images.
 const (
-	Version  = "17.9.0"
-	Revision = "c4cbe9dd"
+	Version    = "17.9.0"
+	Revision   = "c4cbe9dd"
+	Repository = catalogue.Repository
 )
-
-// Repository is that of the helper images it asks for (GitLab Runner v17.9.0, helpers/container/helperimage/info.go).
-const Repository = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper"
 
 // Ways to misbehave: a test adds one to PATH, the only variable that reaches the runner.
 const (
-	Careless = "/runnertest/careless" // does not mind that the helper image is missing
+	Careless = "/runnertest/careless" // uses the job's image if the helper image is missing
 	Mute     = "/runnertest/mute"     // succeeds without running the script
 	Crash    = "/runnertest/crash"    // ends right after it has the job
 	Hang     = "/runnertest/hang"     // never ends the job; there is a file hanging in its working directory
@@ -70,7 +70,6 @@ type runner struct {
 	config string
 	url    string
 	trace  bytes.Buffer
-	sent   int
 }
 
 // job is what the runner reads of a job.
@@ -99,7 +98,7 @@ func run(args []string) error {
 	}
 	r := runner{config: string(config)}
 	r.url = r.value("url")
-	// As the real one: QUIT waits for the job to end, TERM does not.
+	// As with the real one, QUIT waits for the job to end and TERM does not.
 	quit := make(chan os.Signal, 1)
 	signal.Notify(quit, syscall.SIGQUIT)
 	if misbehaves(Hang) {
@@ -126,7 +125,9 @@ func run(args []string) error {
 		state, reason = "failed", "runner_system_failure"
 		fmt.Fprintf(&r.trace, "ERROR: Job failed: %v\n", err)
 	}
-	if err := r.sendTrace(j); err != nil {
+	if err := send(http.DefaultClient, http.MethodPatch, fmt.Sprintf("%s/api/v4/jobs/%d/trace", r.url, j.ID), http.Header{
+		"Content-Type": {"text/plain"}, "Job-Token": {j.Token}, "Content-Range": {fmt.Sprintf("0-%d", r.trace.Len()-1)},
+	}, bytes.NewReader(r.trace.Bytes()), http.StatusAccepted, nil); err != nil {
 		return err
 	}
 	if err := r.call(http.MethodPut, fmt.Sprintf("jobs/%d", j.ID), map[string]any{
@@ -139,7 +140,7 @@ func run(args []string) error {
 	return nil
 }
 
-// value is that of a key of config.toml, which has each once.
+// value returns the value of a key of config.toml, which has each key once.
 func (r *runner) value(key string) string {
 	found := regexp.MustCompile(`(?m)^` + key + ` = "(.*)"$`).FindStringSubmatch(r.config)
 	if found == nil {
@@ -148,52 +149,46 @@ func (r *runner) value(key string) string {
 	return found[1]
 }
 
-// call does one request to the coordinator.
+// call sends one request to the coordinator.
 func (r *runner) call(method, path string, body any, want int, answer any) error {
 	content, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(context.Background(), method, r.url+"/api/v4/"+path, bytes.NewReader(content))
+	return send(http.DefaultClient, method, r.url+"/api/v4/"+path, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(content), want, answer)
+}
+
+// send sends a request and checks the status of the answer. It decodes the answer from
+// JSON, or keeps it as it is if answer is a *[]byte.
+func send(client *http.Client, method, url string, header http.Header, body io.Reader, want int, answer any) error {
+	request, err := http.NewRequestWithContext(context.Background(), method, url, body)
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Content-Type", "application/json")
-	return send(http.DefaultClient, request, want, answer)
-}
-
-func send(client *http.Client, request *http.Request, want int, answer any) error {
+	request.Header = header
 	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	switch {
-	case err != nil:
-		return err
-	case response.StatusCode != want:
-		return fmt.Errorf("%s %s: %s, want %d: %s", request.Method, request.URL.Path, response.Status, want, content)
-	case answer == nil:
-		return nil
-	case !strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"):
-		return fmt.Errorf("%s %s: the answer is not JSON by its header", request.Method, request.URL.Path)
-	}
-	return json.Unmarshal(content, answer)
-}
-
-// sendTrace sends what was not sent yet.
-func (r *runner) sendTrace(j job) error {
-	part := r.trace.Bytes()[r.sent:]
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodPatch, fmt.Sprintf("%s/api/v4/jobs/%d/trace", r.url, j.ID), bytes.NewReader(part))
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Content-Type", "text/plain")
-	request.Header.Set("Job-Token", j.Token)
-	request.Header.Set("Content-Range", fmt.Sprintf("%d-%d", r.sent, r.sent+len(part)-1))
-	r.sent += len(part)
-	return send(http.DefaultClient, request, http.StatusAccepted, nil)
+	if response.StatusCode != want {
+		return fmt.Errorf("%s %s: %s, want %d: %s", method, request.URL.Path, response.Status, want, content)
+	}
+	switch answer := answer.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*answer = content
+		return nil
+	}
+	if !strings.HasPrefix(response.Header.Get("Content-Type"), "application/json") {
+		return fmt.Errorf("%s %s: the answer is not JSON by its header", method, request.URL.Path)
+	}
+	return json.Unmarshal(content, answer)
 }
 
 // do does the job: in the engine or, without one, on this machine.
@@ -211,7 +206,7 @@ func (r *runner) do(j job) error {
 		return fmt.Errorf("the job is %+v", j)
 	}
 	if socket := strings.TrimPrefix(r.value("host"), "unix://"); socket != "" {
-		return r.inEngine(newEngine(socket), j, repository, inside)
+		return r.inEngine(NewEngine(socket), j, repository, inside)
 	}
 	return r.here(j, repository)
 }
@@ -240,7 +235,7 @@ func (r *runner) here(j job, repository string) error {
 // inEngine finds the helper image as the real runner does (GitLab Runner
 // v17.9.0, executors/docker/docker.go, getHelperImage), has the helper print the
 // repository and the job image run the script.
-func (r *runner) inEngine(e engine, j job, repository, inside string) error {
+func (r *runner) inEngine(e Engine, j job, repository, inside string) error {
 	if r.value("pull_policy") != "never" || r.value("network_mode") != "none" {
 		return errors.New("config.toml allows pulling or a network")
 	}
@@ -253,18 +248,18 @@ func (r *runner) inEngine(e engine, j job, repository, inside string) error {
 		name, tag = flavor+"-"+arch, flavor+"-"+tag
 	}
 	reference := Repository + ":" + tag
-	if !e.has(reference) {
-		if err := e.load(archive(name), Repository, tag); err != nil {
+	if e.ImageID(reference) == "" {
+		if err := e.Load(archive(name), Repository, tag); err != nil {
 			fmt.Fprintf(&r.trace, "loading: %v\n", err)
 		}
 	}
-	if !e.has(reference) {
+	if e.ImageID(reference) == "" {
 		if !misbehaves(Careless) {
 			return fmt.Errorf("failed to pull image %q with specified policies [never]", reference)
 		}
 		reference = j.Image.Name
 	}
-	if !e.has(j.Image.Name) {
+	if e.ImageID(j.Image.Name) == "" {
 		return fmt.Errorf("failed to pull image %q with specified policies [never]", j.Image.Name)
 	}
 	for _, step := range []struct {
@@ -286,34 +281,38 @@ func archive(name string) string {
 	if err != nil {
 		return err.Error() // no such file
 	}
-	return filepath.Join(filepath.Dir(self), "../lib/gitlab-runner/helper-images", "prebuilt-"+name+".docker.tar.zst")
+	return filepath.Join(filepath.Dir(self), "..", strings.TrimPrefix(catalogue.HostDir, "/usr"), "prebuilt-"+name+catalogue.Suffix)
 }
 
-// An engine is a client of Docker's API.
-type engine struct{ client *http.Client }
+// An Engine is a client of Docker's API.
+type Engine struct{ client *http.Client }
 
-func newEngine(socket string) engine {
-	return engine{&http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+// NewEngine returns a client of the engine at a socket.
+func NewEngine(socket string) Engine {
+	return Engine{&http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}}
 }
 
-func (e engine) call(method, path string, query url.Values, body io.Reader, kind string, want int, answer any) error {
+func (e Engine) call(method, path string, query url.Values, body io.Reader, kind string, want int, answer any) error {
 	u := url.URL{Scheme: "http", Host: "engine", Path: "/v1.40" + path, RawQuery: query.Encode()}
-	request, err := http.NewRequestWithContext(context.Background(), method, u.String(), body)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", kind)
-	return send(e.client, request, want, answer)
+	return send(e.client, method, u.String(), http.Header{"Content-Type": {kind}}, body, want, answer)
 }
 
-func (e engine) has(reference string) bool {
+// ImageID returns the ID of an image, "" if the engine does not have it. It is the
+// first thing that every Runner asks (GitLab Runner v15.8.0, executors/docker/docker.go,
+// getPrebuiltImage).
+func (e Engine) ImageID(reference string) string {
 	var image struct{ ID string }
-	return e.call(http.MethodGet, "/images/"+reference+"/json", nil, nil, "", http.StatusOK, &image) == nil
+	if e.call(http.MethodGet, "/images/"+reference+"/json", nil, nil, "", http.StatusOK, &image) != nil {
+		return ""
+	}
+	return image.ID
 }
 
-func (e engine) load(path, repository, tag string) error {
+// Load does with an archive what GitLab Runner 17.9.0 and later do (v19.3.0,
+// executors/docker/internal/prebuilt/prebuilt.go).
+func (e Engine) Load(path, repository, tag string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -327,8 +326,8 @@ func (e engine) load(path, repository, tag string) error {
 	return e.call(http.MethodPost, "/images/"+name+"/tag", url.Values{"repo": {repository}, "tag": {tag}}, nil, "", http.StatusCreated, nil)
 }
 
-// container runs a command and returns what it prints.
-func (e engine) container(image string, argv []string, bind string) ([]byte, error) {
+// container runs a command in a new container and returns what it prints.
+func (e Engine) container(image string, argv []string, bind string) (out []byte, err error) {
 	body, err := json.Marshal(map[string]any{
 		"Image": image, "Cmd": argv, "Tty": true,
 		"HostConfig": map[string]any{"Binds": []string{bind}, "NetworkMode": "none"},
@@ -349,16 +348,7 @@ func (e engine) container(image string, argv []string, bind string) ([]byte, err
 	if err := e.call(http.MethodPost, path+"/wait", nil, nil, "", http.StatusOK, &ended); err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://engine/v1.40"+path+"/logs?stdout=true&stderr=true", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := e.client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	out, err := io.ReadAll(response.Body)
+	err = e.call(http.MethodGet, path+"/logs", url.Values{"stdout": {"true"}, "stderr": {"true"}}, nil, "", http.StatusOK, &out)
 	if err == nil && ended.StatusCode != 0 {
 		err = fmt.Errorf("%s %q: exit code %d", image, argv, ended.StatusCode)
 	}
