@@ -2,12 +2,14 @@ package loader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,14 +24,30 @@ const programDirs = "/usr/sbin:/sbin:/snap/bin"
 
 // searchPath returns PATH for all programs.
 func (r *run) searchPath() string {
-	own := r.getenv("PATH")
-	if own == "" {
-		own = "/usr/bin:/bin"
-	}
+	own := cmp.Or(r.getenv("PATH"), "/usr/bin:/bin")
 	if r.root != "" {
 		return own
 	}
 	return own + ":" + programDirs
+}
+
+// env returns the environment of programs that run as a user. Docker's contexts are
+// not GitLab Runner's.
+func (r *run) env(user account) []string {
+	var env, names []string
+	if user.uid == r.me.uid {
+		env = append(slices.Clone(r.Environ), "DOCKER_CONTEXT=") // of equal names the last one counts
+		names = []string{"TMPDIR", "DOCKER_HOST", "CONTAINERS_STORAGE_CONF"}
+	} else {
+		env = []string{"USER=" + user.name, "LOGNAME=" + user.name}
+		names = []string{"TMPDIR"}
+	}
+	for _, name := range names {
+		if value := r.environment[name]; value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return append(env, "HOME="+user.home, "PATH="+r.searchPath(), "LC_ALL=C")
 }
 
 // find returns the path of a program, "" if it is not installed.
@@ -47,30 +65,35 @@ func (r *run) find(program string) string {
 
 // A call is one run of a program.
 type call struct {
-	program string // its path
+	user    account
+	program string
 	args    []string
-	env     []string
-	user    *account  // whose credentials it runs with; nil for this process's
-	stdin   io.Reader // nil for none
-	limit   time.Duration
+	env     []string      // in addition to the user's
+	stdin   io.Reader     // nil for none
+	limit   time.Duration // 0 for askLimit
 }
 
 // A callError says why a call failed.
 type callError struct {
-	words    string // the program's last words, or why it was ended
+	words    string // what the program said last, or why it was ended
 	timedOut bool
 }
 
 func (e *callError) Error() string { return e.words }
 
 // do runs a program and returns what it wrote to standard output. The program
-// has no terminal, no descriptors but the three standard ones, and a time limit;
-// it ends with this process.
+// has no terminal, only the three standard descriptors, and a time limit; it ends
+// with this process.
 func (r *run) do(ctx context.Context, c call) ([]byte, error) {
-	limited, cancel := context.WithTimeout(ctx, c.limit)
+	path := r.find(c.program)
+	if path == "" {
+		return nil, fmt.Errorf("%s is not installed", c.program)
+	}
+	limit := cmp.Or(c.limit, r.askLimit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(limited, c.program, c.args...)
-	cmd.Env = c.env
+	cmd := exec.CommandContext(limited, path, c.args...)
+	cmd.Env = append(r.env(c.user), c.env...)
 	cmd.Dir = "/" // other users may not enter the caller's directory
 	cmd.Stdin = c.stdin
 	stdout, stderr := &head{left: maxAnswer}, &tail{}
@@ -78,7 +101,7 @@ func (r *run) do(ctx context.Context, c call) ([]byte, error) {
 	// A new session has no controlling terminal, so nobody can push keystrokes into
 	// it (TIOCSTI), and its process group is that of all the program's processes.
 	cmd.SysProcAttr = newSession()
-	if c.user != nil {
+	if c.user.uid != r.me.uid {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.user.uid, Gid: c.user.gid, Groups: c.user.groups}
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -91,28 +114,26 @@ func (r *run) do(ctx context.Context, c call) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case limited.Err() != nil:
-		return nil, &callError{words: fmt.Sprintf("no answer within %s", c.limit), timedOut: true}
+		return nil, &callError{words: fmt.Sprintf("no answer within %s", limit), timedOut: true}
 	case errors.Is(err, exec.ErrWaitDelay):
-		err = nil // it has ended; a process that it left behind holds a pipe
+		err = nil // the program has ended; a process that it left behind holds a pipe
 	}
 	if err == nil && stdout.left < 0 {
-		return nil, &callError{words: fmt.Sprintf("answers more than %d bytes", maxAnswer)}
+		return nil, &callError{words: fmt.Sprintf("its output has more than %d bytes", maxAnswer)}
 	}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		words := lastWords(stderr.data)
-		if words == "" {
-			words = lastWords(stdout.data.Bytes())
-		}
-		if words == "" {
-			words = exit.Error()
-		}
-		return stdout.data.Bytes(), &callError{words: words}
+		err = &callError{words: cmp.Or(lastWords(stderr.data), lastWords(stdout.data.Bytes()), exit.Error())}
 	case err != nil:
 		return nil, &callError{words: err.Error()}
 	}
-	return stdout.data.Bytes(), nil
+	return stdout.data.Bytes(), err
+}
+
+// as runs a program as a user.
+func (r *run) as(ctx context.Context, user account, program string, args ...string) ([]byte, error) {
+	return r.do(ctx, call{user: user, program: program, args: args})
 }
 
 // head keeps the first bytes written to it; left is negative if there were more.
@@ -140,8 +161,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lastWords returns the line in which an engine says why: the last one that is
-// not empty. podman load lists a reason for each format that it has tried.
+// lastWords returns the line in which a program says why it failed: the last one that
+// is not empty. podman load lists a reason for each format that it has tried.
 func lastWords(output []byte) string {
 	last, archive := "", ""
 	for line := range strings.Lines(string(output)) {
@@ -152,9 +173,6 @@ func lastWords(output []byte) string {
 			last = line
 		}
 	}
-	if archive != "" {
-		last = archive
-	}
-	words := []rune(visible(strings.TrimSpace(last)))
+	words := []rune(visible(strings.TrimSpace(cmp.Or(archive, last))))
 	return string(words[:min(len(words), 300)])
 }

@@ -14,11 +14,14 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"pretag/build/catalogue"
 )
 
 // options are what the command line says.
 type options struct {
 	name        string // of the command
+	command     func(context.Context) error
 	config      string
 	configGiven bool
 	engine      string
@@ -46,8 +49,8 @@ type settings struct {
 // maxConfig bounds a configuration file, in bytes.
 const maxConfig = 1 << 20
 
-// parse reads the command line. done is true if there is nothing more to do.
-func (r *run) parse() (done bool, err error) {
+// parse reads the command line. It leaves the command nil if there is nothing more to do.
+func (r *run) parse() error {
 	r.config = "/etc/gitlab-runner/helper-images.conf"
 	args := r.Args
 	if len(args) > 0 {
@@ -56,25 +59,28 @@ func (r *run) parse() (done bool, err error) {
 	switch {
 	case slices.Contains(r.Args, "--help") || slices.Contains(r.Args, "-h"):
 		fmt.Fprint(r.Stdout, usage)
-		return true, nil
+		return nil
 	case r.name == "--version":
 		fmt.Fprintf(r.Stdout, "gitlab-runner-helper-images %d\n", apiVersion)
-		return true, nil
+		return nil
 	}
-	allowed := map[string]string{
-		"load":   "--config --engine --user --all --helper --dry-run --replace",
-		"status": "--config --engine --user --all --helper --json",
-		"verify": "--config --helper",
-		"prune":  "--config --engine --user --dry-run",
-	}
-	known, ok := allowed[r.name]
-	if !ok {
+	var known string
+	switch r.name {
+	case "load":
+		r.command, known = r.load, "--config --engine --user --all --helper --dry-run --replace"
+	case "status":
+		r.command, known = r.status, "--config --engine --user --all --helper --json"
+	case "verify":
+		r.command, known = r.verify, "--config --helper"
+	case "prune":
+		r.command, known = r.prune, "--config --engine --user --dry-run"
+	default:
 		fmt.Fprint(r.Stderr, usage)
 		if r.name == "" {
 			r.note(exitUsage)
-			return true, nil
+			return nil
 		}
-		return false, failf(exitUsage, "unknown command %q: want load, status, verify or prune, then its options", r.name)
+		return failf(exitUsage, "unknown command %q: want load, status, verify or prune, then its options", r.name)
 	}
 	texts := map[string]*string{
 		"--config": &r.config, "--engine": &r.engine, "--user": &r.user, "--helper": &r.helper, "--replace": &r.replace,
@@ -84,11 +90,11 @@ func (r *run) parse() (done bool, err error) {
 		name, value, hasValue := strings.Cut(args[0], "=")
 		args = args[1:]
 		if !slices.Contains(strings.Fields(known), name) {
-			return false, failf(exitUsage, "%s: unknown option %q (--help lists them)", r.name, name)
+			return failf(exitUsage, "%s: unknown option %q (--help lists them)", r.name, name)
 		}
 		if flag, ok := flags[name]; ok {
 			if hasValue {
-				return false, failf(exitUsage, "%s takes no argument", name)
+				return failf(exitUsage, "%s takes no argument", name)
 			}
 			*flag = true
 			continue
@@ -97,33 +103,41 @@ func (r *run) parse() (done bool, err error) {
 			value, args = args[0], args[1:]
 		}
 		if value == "" {
-			return false, failf(exitUsage, "%s needs an argument", name)
+			return failf(exitUsage, "%s needs an argument", name)
 		}
 		*texts[name] = value
 		r.configGiven = r.configGiven || name == "--config"
 	}
 	if r.replace != "" && !regexp.MustCompile(`^(sha256:)?[0-9a-f]{12,64}$`).MatchString(r.replace) {
-		return false, failf(exitUsage, "--replace %q: want the ID of the image to be replaced, 12 hex digits at least", r.replace)
+		return failf(exitUsage, "--replace %q: want the ID of the image to be replaced, 12 hex digits at least", r.replace)
 	}
 	r.replace = strings.TrimPrefix(r.replace, "sha256:")
-	return false, nil
+	return nil
 }
 
-// readSmall returns the content of a regular file of at most limit bytes. It
-// does not wait for a writer where path names a FIFO.
+// openRegular opens a regular file. It does not wait for a writer where path names a FIFO.
+func openRegular(path string) (f *os.File, size int64, err error) {
+	if f, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// readSmall returns the content of a regular file of at most limit bytes.
 func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, _, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
 		err = fmt.Errorf("%s: larger than %d bytes", path, limit)
@@ -196,7 +210,7 @@ func (r *run) configure(ctx context.Context) error {
 	for _, name := range []string{"DOCKER_HOST", "CONTAINERS_STORAGE_CONF", "TMPDIR"} {
 		r.environment[name] = cmp.Or(r.getenv(name), values[name]) // the caller's own environment wins
 	}
-	r.archives = cmp.Or(values["ARCHIVES"], r.path("/usr/lib/gitlab-runner/helper-images"))
+	r.archives = cmp.Or(values["ARCHIVES"], r.path(catalogue.HostDir))
 	if err := r.identify(ctx); err != nil {
 		return err
 	}
@@ -218,7 +232,7 @@ func (r *run) configure(ctx context.Context) error {
 	}
 	for _, name := range r.userNames {
 		if !userForm.MatchString(name) {
-			return failf(exitConfig, "user %q: not a user's name", name)
+			return failf(exitConfig, "user %q: not a valid user name", name)
 		}
 	}
 	for key, value := range map[string]string{"ARCHIVES": r.archives, "STATE": r.state} {

@@ -39,9 +39,7 @@ type held struct {
 
 // similar reports whether the image has the layers and the platform of the record.
 func (h *held) similar(rec record) bool {
-	os, arch, _ := strings.Cut(rec.Platform, "/")
-	arch, _, _ = strings.Cut(arch, "/")
-	return slices.Equal(h.RootFS.Layers, rec.DiffIDs) && h.Os == os && h.Architecture == arch
+	return slices.Equal(h.RootFS.Layers, rec.DiffIDs) && h.Os == "linux" && h.Architecture == rec.goarch
 }
 
 // imported reports whether the image looks like one that GitLab Runner imported
@@ -54,11 +52,11 @@ func (h *held) imported() bool {
 }
 
 // decide judges the image that a store has under the tag of a record, nil for
-// none. loaded are the lines of the state about this store and tag. config is the
+// none. loaded are the lines of the state about this store. config is the
 // config in the archive; needConfig is true if it is nil and decides.
 func decide(rec record, h *held, loaded []entry, config *imageConfig) (state string, needConfig bool) {
 	known := func(match func(entry) bool) bool {
-		return slices.ContainsFunc(loaded, func(e entry) bool { return e.id == h.ID && match(e) })
+		return slices.ContainsFunc(loaded, func(e entry) bool { return e.repoTag == rec.RepoTag && e.id == h.ID && match(e) })
 	}
 	switch {
 	case h == nil:

@@ -50,6 +50,15 @@ func newFakeHost(t *testing.T) *fakeHost {
 	return h
 }
 
+// newPodmanHost returns a host with podman, of which root's is served.
+func newPodmanHost(t *testing.T) *fakeHost {
+	t.Helper()
+	h := newFakeHost(t)
+	h.engine("podman")
+	h.settings = append(h.settings, "USERS=root")
+	return h
+}
+
 func (h *fakeHost) path(name string) string { return filepath.Join(h.dir, name) }
 
 func (h *fakeHost) write(name, text string) {
@@ -88,7 +97,7 @@ func (h *fakeHost) runner(version, revision, config string) {
 // in store; load moves those in next there.
 func (h *fakeHost) engine(name string) {
 	h.t.Helper()
-	h.program(name, `
+	h.program(name, "NAME="+name+`
 echo "$NAME $*" >>$D/calls
 [ "$1" != --host ] || shift 2
 case "$1 $2" in
@@ -107,10 +116,6 @@ case "$1 $2" in
 "rmi --") rm $D/store/$3;;
 esac
 `)
-	h.write("bin/"+name, strings.Replace(h.read("bin/"+name), "\n", "\nNAME="+name+"\n", 1))
-	if err := os.Chmod(h.path("bin/"+name), 0o755); err != nil {
-		h.t.Fatal(err)
-	}
 }
 
 func (h *fakeHost) read(name string) string {

@@ -1,11 +1,13 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,18 +15,14 @@ import (
 	"pretag/build/internal/decompress"
 )
 
-// load loads the chosen archives into each target that lacks them. It begins
-// again if the archives were exchanged meanwhile: systemd merges a request to start
-// the unit into the run that is in progress.
+// load loads the chosen archives into each target that lacks them. It starts
+// over if the archives have changed meanwhile: systemd merges a request to start the
+// unit into the run that is in progress.
 func (r *run) load(ctx context.Context) error {
 	if err := r.lock(ctx); err != nil {
 		return err
 	}
-	temporary, err := r.journal("temporary")
-	if err != nil {
-		return err
-	}
-	r.removeLeftovers(ctx, temporary)
+	r.removeLeftovers(ctx)
 	for seen := ""; ; {
 		now, err := r.scan()
 		if err != nil {
@@ -39,16 +37,13 @@ func (r *run) load(ctx context.Context) error {
 			return err
 		}
 		p := r.plan(ctx, in)
+		var chosen []record
 		if len(p.targets) > 0 {
-			chosen := r.chosen()
-			if len(chosen) == 0 {
+			if chosen = r.chosen(); len(chosen) == 0 {
 				r.reportNone()
 			}
-			err = r.each(ctx, p, func(ctx context.Context, t *target) error { return r.loadTarget(ctx, t, chosen, temporary) })
-		} else {
-			p.report(r)
 		}
-		if err != nil {
+		if err := r.each(ctx, p, func(ctx context.Context, t *target) error { return r.loadTarget(ctx, t, chosen) }); err != nil {
 			return err
 		}
 		if r.pruneAfter && r.result == exitOK && !r.dryRun {
@@ -60,14 +55,7 @@ func (r *run) load(ctx context.Context) error {
 }
 
 // loadTarget loads what one target lacks.
-func (r *run) loadTarget(ctx context.Context, t *target, chosen []record, temporary *journal) error {
-	if len(chosen) == 0 {
-		return r.reach(ctx, t)
-	}
-	images, err := r.journal("images")
-	if err != nil {
-		return err
-	}
+func (r *run) loadTarget(ctx context.Context, t *target, chosen []record) error {
 	found, err := r.look(ctx, t, references(chosen)...)
 	if err != nil {
 		return err
@@ -76,7 +64,7 @@ func (r *run) loadTarget(ctx context.Context, t *target, chosen []record, tempor
 	for _, rec := range chosen {
 		name := t.String() + ": " + rec.Helper
 		h := found[rec.RepoTag]
-		state, err := r.judge(ctx, t, rec, h, images)
+		state, err := judge(ctx, rec, h, r.images.entries(t))
 		if err != nil {
 			r.refuse(exitDataErr, "%s: damaged: %s", name, err)
 			continue
@@ -84,7 +72,7 @@ func (r *run) loadTarget(ctx context.Context, t *target, chosen []record, tempor
 		replaced := state == foreign && r.replace != "" && strings.HasPrefix(h.ID, r.replace)
 		switch {
 		case state == present:
-			if err := r.remember(t, rec, h.ID, "found", images); err != nil {
+			if err := r.remember(t, rec, h.ID, "found"); err != nil {
 				return err
 			}
 			r.say("%s: present", name)
@@ -101,7 +89,7 @@ func (r *run) loadTarget(ctx context.Context, t *target, chosen []record, tempor
 			continue
 		}
 		if info == nil {
-			answer, err := r.storePlaces(ctx, t)
+			answer, err := r.info(ctx, t)
 			if err != nil {
 				return err
 			}
@@ -115,7 +103,7 @@ func (r *run) loadTarget(ctx context.Context, t *target, chosen []record, tempor
 			r.say("%s: would load", name)
 			continue
 		}
-		err = r.loadOne(ctx, t, rec, info.temp, images, temporary)
+		err = r.loadOne(ctx, t, rec, info.temp)
 		var failed *callError
 		switch {
 		case err == nil:
@@ -139,16 +127,10 @@ func references(records []record) []string {
 	return refs
 }
 
-// judge decides about the image that a target has under the tag of an archive. The
-// config in the archive is read where only that can tell.
-func (r *run) judge(ctx context.Context, t *target, rec record, h *held, images *journal) (string, error) {
-	var about []entry
-	for _, e := range images.entries(t) {
-		if e.repoTag == rec.RepoTag {
-			about = append(about, e)
-		}
-	}
-	state, needConfig := decide(rec, h, about, nil)
+// judge decides about the image that a target has under the tag of an archive, given
+// the target's lines of the state. It reads the config in the archive if that decides.
+func judge(ctx context.Context, rec record, h *held, entries []entry) (string, error) {
+	state, needConfig := decide(rec, h, entries, nil)
 	if !needConfig {
 		return state, nil
 	}
@@ -156,7 +138,7 @@ func (r *run) judge(ctx context.Context, t *target, rec record, h *held, images 
 	if err != nil {
 		return "", err
 	}
-	state, _ = decide(rec, h, about, config)
+	state, _ = decide(rec, h, entries, config)
 	return state, nil
 }
 
@@ -169,100 +151,73 @@ func (r *run) explainForeign(rec record, h *held) string {
 	return fmt.Sprintf("%s (to replace it: gitlab-runner-helper-images load --replace %s)", what, h.ID[:12])
 }
 
-// storePlaces returns where the engine keeps images. It refuses a store whose
-// driver turns out not to be the one that the user's own podman uses.
-func (r *run) storePlaces(ctx context.Context, t *target) (engineInfo, error) {
-	info, err := r.directories(ctx, t)
-	if err != nil || t.engine != "podman" || !t.other {
-		return info, err
-	}
-	driver, err := r.storageDriver(ctx, t, info.graphRoot)
-	if err == nil && driver != "" && driver != info.driver {
-		err = fmt.Errorf("podman works with the storage driver %s here, but %s is a store of %s", info.driver, info.graphRoot, driver)
-	}
-	return info, err
+// pending is the line of the state about an archive that is being loaded.
+func pending(t *target, rec record) entry {
+	return entry{t.stateEngine(), t.user.name, rec.RepoTag, rec.id(), rec.id(), "loading"}
 }
 
-// remember writes into the state what the target has.
-func (r *run) remember(t *target, rec record, id, how string, images *journal) error {
-	e := entry{t.stateEngine(), t.user.name, rec.RepoTag, id, rec.id(), how}
+// remember writes into the state that the target has the image with that ID.
+func (r *run) remember(t *target, rec record, id, how string) error {
 	if r.dryRun {
 		return nil
 	}
-	for _, known := range images.entries(t) {
-		if known.repoTag == e.repoTag && known.id == e.id && known.imageID == e.imageID && known.how != "loading" {
-			return nil
+	line := entry{t.stateEngine(), t.user.name, rec.RepoTag, id, rec.id(), how}.String()
+	for _, known := range r.images.entries(t) {
+		if known.repoTag == rec.RepoTag && known.id == id && known.imageID == rec.id() && known.how != "loading" {
+			line = ""
 		}
 	}
-	pending := e
-	pending.how = "loading"
-	return images.replace(pending.String(), e.String())
+	return r.images.replace(pending(t, rec).String(), line)
 }
 
 // loadOne gives an archive to the engine and asks it for the image afterwards, as
 // engines accept a tar that ends early. The state names the image first, so that
 // later runs know every image that was loaded.
-func (r *run) loadOne(ctx context.Context, t *target, rec record, temp string, images, temporary *journal) (err error) {
-	pending := entry{t.stateEngine(), t.user.name, rec.RepoTag, rec.id(), rec.id(), "loading"}
-	if err := images.replace("", pending.String()); err != nil {
+func (r *run) loadOne(ctx context.Context, t *target, rec record, temp string) (err error) {
+	if err := r.images.replace("", pending(t, rec).String()); err != nil {
 		return err
 	}
+	call := t.call("load")
 	if t.engine == "podman" {
-		if err := r.makeTemp(ctx, t, temp, temporary); err != nil {
+		var dir string
+		if dir, err = r.makeTemp(ctx, t.user, temp); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, r.removeTemp(ctx, t, temporary)) }()
+		defer func() { err = errors.Join(err, r.removeTemp(ctx, t.user, dir)) }()
+		call.env = append(slices.Clone(call.env), "TMPDIR="+dir)
 	}
-	// A slow disk writes 2 MiB a second.
-	limit := r.loadLimit + time.Duration(rec.UnpackedSize>>21)*time.Second
-	if err := r.feed(ctx, t, rec, limit); err != nil {
-		return errors.Join(err, r.unlessHeld(ctx, t, rec, pending, images))
+	loadErr := r.feed(ctx, call, rec)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // the next run judges what is there
 	}
 	found, err := r.look(ctx, t, rec.RepoTag)
 	if err != nil {
-		return err
+		return cmp.Or(loadErr, err)
 	}
-	h := found[rec.RepoTag]
-	state := missing
-	if h != nil {
-		if state, err = r.judgeLoaded(ctx, rec, h); err != nil {
-			return err
+	has := "no image"
+	if h := found[rec.RepoTag]; h != nil {
+		has = h.ID
+		if loadErr == nil {
+			state, err := judge(ctx, rec, h, nil)
+			if err != nil {
+				return err
+			}
+			if state == present {
+				return r.remember(t, rec, h.ID, "loaded")
+			}
 		}
 	}
-	if state != present {
-		has := "no image"
-		if h != nil {
-			has = h.ID
-		}
-		return errors.Join(
-			&callError{words: fmt.Sprintf("the engine reports success but has %s as %s, want %s", has, rec.RepoTag, rec.id())},
-			images.replace(pending.String(), ""))
+	if loadErr == nil {
+		loadErr = &callError{words: fmt.Sprintf("the engine reports success but has %s as %s, want %s", has, rec.RepoTag, rec.id())}
 	}
-	if err := images.replace(pending.String(), ""); err != nil {
-		return err
+	if has == rec.id() {
+		return loadErr
 	}
-	return r.remember(t, rec, h.ID, "loaded", images)
+	return errors.Join(loadErr, r.images.replace(pending(t, rec).String(), ""))
 }
 
-// judgeLoaded compares what was loaded with the archive, without the state.
-func (r *run) judgeLoaded(ctx context.Context, rec record, h *held) (string, error) {
-	return r.judge(ctx, &target{}, rec, h, &journal{})
-}
-
-// unlessHeld drops the pending line of the state after a load that failed, unless
-// the engine has the image nevertheless.
-func (r *run) unlessHeld(ctx context.Context, t *target, rec record, pending entry, images *journal) error {
-	if ctx.Err() != nil {
-		return nil // the next run judges it
-	}
-	if found, err := r.look(ctx, t, rec.RepoTag); err != nil || found[rec.RepoTag] != nil && found[rec.RepoTag].ID == rec.id() {
-		return nil
-	}
-	return images.replace(pending.String(), "")
-}
-
-// feed decompresses an archive into the engine.
-func (r *run) feed(ctx context.Context, t *target, rec record, limit time.Duration) error {
+// feed decompresses an archive into a call of the engine.
+func (r *run) feed(ctx context.Context, c call, rec record) error {
 	f, err := rec.open()
 	if err != nil {
 		return err
@@ -274,7 +229,10 @@ func (r *run) feed(ctx context.Context, t *target, rec record, limit time.Durati
 	}
 	defer plain.Close()
 	source := &watched{Reader: plain}
-	_, err = r.askWith(ctx, t, source, limit, "load")
+	c.stdin = source
+	// A slow disk writes 2 MiB a second.
+	c.limit = r.loadLimit + time.Duration(rec.UnpackedSize>>21)*time.Second
+	_, err = r.do(ctx, c)
 	switch {
 	case source.err != nil:
 		return fmt.Errorf("unpack %s: %w", filepath.Base(rec.Path), source.err)
@@ -319,11 +277,7 @@ func (r *run) verify(ctx context.Context) error {
 			r.say("%s: ok", rec.Helper)
 		}
 	}
-	unlisted, err := r.unlisted()
-	if err != nil {
-		return err
-	}
-	for _, name := range unlisted {
+	for _, name := range r.unlisted {
 		r.refuse(exitDataErr, "%s: no record", name)
 	}
 	if len(chosen) == 0 {

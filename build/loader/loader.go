@@ -45,7 +45,7 @@ const (
 	exitNoEngine = 69 // no engine is installed
 	exitUnfit    = 72 // archives are installed, but none for this host
 	exitNoSpace  = 73 // not enough space
-	exitTempFail = 75 // try again: an engine is not up, another loader is at work
+	exitTempFail = 75 // try again: an engine is not up, another loader is running
 	exitForeign  = 76 // another image has the tag
 	exitNoPerm   = 77 // only root may do this
 	exitConfig   = 78 // the configuration is wrong
@@ -143,13 +143,15 @@ type run struct {
 	root                           string // prefix of system files; "" but in tests
 	uid                            int
 
-	result   int      // the exit status so far
-	work     string   // directory of this run, "" if there is none yet
-	workLock *os.File // which says that work is in use
-	locked   *os.File // which keeps other loaders out
-	podman   string   // version of podman, "" until it is known
+	result            int      // the exit status so far
+	work              string   // directory of this run, "" if there is none yet
+	workLock          *os.File // which says that work is in use
+	locked            *os.File // which keeps other loaders out
+	images, temporary *journal // the state: images that were loaded, and directories in use
+
 	records  []record
-	damaged  []error
+	damaged  []error          // of records
+	unlisted []string         // archives without a record
 	verdicts map[string]error // of archives that were read through
 }
 
@@ -158,11 +160,14 @@ func newRun(p Process) *run {
 }
 
 func (r *run) main(ctx context.Context) int {
-	done, err := r.parse()
-	if err == nil && !done {
+	err := r.parse()
+	if err == nil && r.command == nil {
+		return r.result
+	}
+	if err == nil {
 		err = r.configure(ctx)
 	}
-	if err == nil && !done {
+	if err == nil {
 		err = r.command(ctx)
 		err = errors.Join(err, r.cleanUp())
 		if cause := context.Cause(ctx); cause != nil {
@@ -170,24 +175,12 @@ func (r *run) main(ctx context.Context) int {
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(r.Stderr, "gitlab-runner-helper-images: %s\n", strings.ReplaceAll(visibleLines(err.Error()), "\n", "\ngitlab-runner-helper-images: "))
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			r.warn("gitlab-runner-helper-images: %s", line)
+		}
 		r.note(statusOf(err, exitEngine))
 	}
 	return r.result
-}
-
-func (r *run) command(ctx context.Context) error {
-	switch r.name {
-	case "load":
-		return r.load(ctx)
-	case "status":
-		return r.status(ctx)
-	case "verify":
-		return r.verify(ctx)
-	case "prune":
-		return r.prune(ctx)
-	}
-	return failf(exitUsage, "unknown command %q", r.name)
 }
 
 // note remembers why this run will not exit 0: the first reason that stays,
@@ -203,6 +196,11 @@ func (r *run) say(format string, args ...any) {
 	fmt.Fprintln(r.Stdout, visible(fmt.Sprintf(format, args...)))
 }
 
+// warn prints one line to standard error.
+func (r *run) warn(format string, args ...any) {
+	fmt.Fprintln(r.Stderr, visible(fmt.Sprintf(format, args...)))
+}
+
 // refuse prints why something was not done and notes the exit status.
 func (r *run) refuse(status int, format string, args ...any) {
 	r.note(status)
@@ -213,7 +211,7 @@ func (r *run) refuse(status int, format string, args ...any) {
 	fmt.Fprintln(out, visible(fmt.Sprintf(format, args...)))
 }
 
-// visible replaces whatever could control a terminal: control characters, and
+// visible replaces what could control a terminal: control characters, and
 // formatting characters that reorder text.
 func visible(s string) string {
 	return strings.Map(func(c rune) rune {
@@ -222,14 +220,6 @@ func visible(s string) string {
 		}
 		return c
 	}, s)
-}
-
-func visibleLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i := range lines {
-		lines[i] = visible(lines[i])
-	}
-	return strings.Join(lines, "\n")
 }
 
 // getenv returns the value of a variable of the process.

@@ -26,11 +26,7 @@ func (r *run) prune(ctx context.Context) error {
 
 func (r *run) pruneTargets(ctx context.Context, in installation, p plan) error {
 	return r.each(ctx, p, func(ctx context.Context, t *target) error {
-		images, err := r.journal("images")
-		if err != nil {
-			return err
-		}
-		entries := images.entries(t)
+		entries := r.images.entries(t)
 		if len(entries) == 0 {
 			return nil
 		}
@@ -38,7 +34,7 @@ func (r *run) pruneTargets(ctx context.Context, in installation, p plan) error {
 			return err
 		}
 		for _, e := range entries {
-			if err := r.pruneOne(ctx, t, e, in, images); err != nil {
+			if err := r.pruneOne(ctx, t, e, in); err != nil {
 				return err
 			}
 		}
@@ -47,30 +43,27 @@ func (r *run) pruneTargets(ctx context.Context, in installation, p plan) error {
 }
 
 // pruneOne acts on one line of the state.
-func (r *run) pruneOne(ctx context.Context, t *target, e entry, in installation, images *journal) error {
+func (r *run) pruneOne(ctx context.Context, t *target, e entry, in installation) error {
 	// An archive whose record is damaged may hold the image.
 	current := len(r.damaged) > 0 || slices.ContainsFunc(r.records, func(rec record) bool { return rec.RepoTag == e.repoTag && rec.id() == e.imageID })
-	var tagged, byID *held
+	var found map[string]*held
 	if !current && e.how != "found" {
-		for reference, to := range map[string]**held{e.repoTag: &tagged, e.id: &byID} {
-			found, err := r.look(ctx, t, reference)
-			if err != nil {
-				return err
-			}
-			*to = found[reference]
+		var err error
+		if found, err = r.look(ctx, t, e.repoTag, e.id); err != nil {
+			return err
 		}
 	}
 	keeps := in.keeps(e.repoTag)
 	name := fmt.Sprintf("%s: %s (%s)", t, e.repoTag, e.id[:12])
 	what := ""
-	switch decidePrune(e, current, tagged, byID, keeps != "") {
+	switch decidePrune(e, current, found[e.repoTag], found[e.id], keeps != "") {
 	case leave:
 		return nil
 	case forget: // it is gone, has another tag, or is not the loader's
 		if r.dryRun {
 			return nil
 		}
-		return images.replace(e.String(), "")
+		return r.images.replace(e.String(), "")
 	case keep:
 		r.say("%s: kept: %s", name, keeps)
 		return nil
@@ -90,7 +83,7 @@ func (r *run) pruneOne(ctx context.Context, t *target, e entry, in installation,
 		r.say("%s: kept: %s", name, err)
 		return nil
 	}
-	if err := images.replace(e.String(), ""); err != nil {
+	if err := r.images.replace(e.String(), ""); err != nil {
 		return err
 	}
 	r.say("%s: removed", name)

@@ -16,7 +16,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/contextio"
@@ -65,7 +64,7 @@ func parseRecord(data []byte) (record, error) {
 	}
 	a, err := release.ParseInfo(&known)
 	if err != nil {
-		return record{}, fmt.Errorf("the record is incomplete: %w", err)
+		return record{}, fmt.Errorf("invalid record: %w", err)
 	}
 	r := record{Archive: a}
 	for _, check := range []struct {
@@ -98,19 +97,25 @@ func isDigest(s string) bool {
 func (r record) id() string { return strings.TrimPrefix(r.ImageID, "sha256:") }
 
 // scan reads all records of the archives' directory. Those that are damaged go
-// into r.damaged. The result identifies what was read.
+// into r.damaged, and archives without a record into r.unlisted. The result
+// identifies what was read.
 func (r *run) scan() (fingerprint string, err error) {
-	r.records, r.damaged, r.verdicts = nil, nil, map[string]error{}
+	r.records, r.damaged, r.unlisted, r.verdicts = nil, nil, nil, map[string]error{}
 	entries, err := os.ReadDir(r.archives)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	sum := sha256.New()
 	for _, entry := range entries {
-		name, ok := strings.CutSuffix(entry.Name(), release.InfoSuffix)
-		if !ok || !strings.HasPrefix(name, "prebuilt-") || !strings.HasSuffix(name, catalogue.Suffix) {
+		name, isRecord := strings.CutSuffix(entry.Name(), release.InfoSuffix)
+		if !strings.HasPrefix(name, "prebuilt-") || !strings.HasSuffix(name, catalogue.Suffix) {
 			continue
 		}
+		if !isRecord {
+			r.unlisted = append(r.unlisted, name) // its record, if any, comes later
+			continue
+		}
+		r.unlisted = slices.DeleteFunc(r.unlisted, func(archive string) bool { return archive == name })
 		data, err := readSmall(filepath.Join(r.archives, entry.Name()), maxRecord)
 		fmt.Fprintf(sum, "%q %x\n", name, sha256.Sum256(data))
 		var rec record
@@ -203,23 +208,16 @@ func goArch(machine string) string {
 	return machine
 }
 
-// open opens the archive of a record, a regular file.
+// open opens the archive of a record.
 func (rec record) open() (*os.File, error) {
-	f, err := os.OpenFile(rec.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, size, err := openRegular(rec.Path)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = errors.New("not a regular file")
-	case info.Size() != rec.Size:
-		err = fmt.Errorf("%d bytes, want %d", info.Size(), rec.Size)
-	default:
-		return f, nil
+	if size != rec.Size {
+		return nil, errors.Join(fmt.Errorf("%d bytes, want %d", size, rec.Size), f.Close())
 	}
-	return nil, errors.Join(err, f.Close())
+	return f, nil
 }
 
 // sound compares an archive with its record, once in a run.
@@ -227,25 +225,19 @@ func (r *run) sound(ctx context.Context, rec record) error {
 	if verdict, known := r.verdicts[rec.Path]; known {
 		return verdict
 	}
-	verdict := func() error {
-		f, err := rec.open()
-		if err != nil {
-			return err
-		}
-		defer f.Close()
+	f, err := rec.open()
+	if err == nil {
 		sum := sha256.New()
-		if _, err := io.Copy(sum, contextio.NewReader(ctx, f)); err != nil {
-			return err
+		_, err = io.Copy(sum, contextio.NewReader(ctx, f))
+		err = errors.Join(err, f.Close())
+		if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != rec.SHA256 {
+			err = fmt.Errorf("sha256 %s, want %s", got, rec.SHA256)
 		}
-		if got := hex.EncodeToString(sum.Sum(nil)); got != rec.SHA256 {
-			return fmt.Errorf("sha256 %s, want %s", got, rec.SHA256)
-		}
-		return nil
-	}()
-	if ctx.Err() == nil {
-		r.verdicts[rec.Path] = verdict
 	}
-	return verdict
+	if ctx.Err() == nil {
+		r.verdicts[rec.Path] = err
+	}
+	return err
 }
 
 // config returns the config in the archive. The archive is read up to it.

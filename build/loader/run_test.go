@@ -46,8 +46,8 @@ func TestUsage(t *testing.T) {
 		{exitConfig, `PRUNE="maybe"`, "PRUNE=maybe", []string{"load"}},
 		{exitConfig, `line 4: control characters in HELPER`, "HELPER=\x1b[2J", []string{"load"}},
 		{exitConfig, `STATE="state": want an absolute path`, "STATE=state", []string{"load"}},
-		{exitConfig, `user "*": not a user's name`, `USERS="*"`, []string{"load"}}, // row N
-		{exitConfig, `user "-rf": not a user's name`, "", []string{"load", "--user", "-rf"}},
+		{exitConfig, `user "*": not a valid user name`, `USERS="*"`, []string{"load"}}, // row N
+		{exitConfig, `user "-rf": not a valid user name`, "", []string{"load", "--user", "-rf"}},
 		{exitUsage, "docker has one store for all", "", []string{"load", "--engine=docker", "--user=another"}},
 		// Row Q.
 		{exitConfig, "not a regular file", "", []string{"load", "--config", h.dir}},
@@ -82,9 +82,7 @@ func TestUsage(t *testing.T) {
 
 // TestLoad loads what is missing, and asks each engine once where all is present.
 func TestLoad(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "alpine")
 	b := h.archive("ubuntu-x86_64", "ubuntu-x86_64-v19.3.0", "ubuntu")
 	h.has("store", b.RepoTag, imageOf(b))
@@ -127,9 +125,7 @@ func TestLoad(t *testing.T) {
 
 // TestOldLock replaces a lock file that others may hold open (row M).
 func TestOldLock(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	h.limit = 2 * time.Second
 	h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.write("state/lock", "")
@@ -152,14 +148,12 @@ func TestOldLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.limit = 200 * time.Millisecond
-	h.want(exitTempFail, []string{"another loader is at work"}, "load", "--dry-run")
+	h.want(exitTempFail, []string{"another loader is running"}, "load", "--dry-run")
 }
 
 // TestStateCannotBeWritten loads nothing that the next run would not know (row J).
 func TestStateCannotBeWritten(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.has("next", a.RepoTag, imageOf(a))
 	old := "podman root " + catalogue.Repository + ":x86_64-v19.2.0 " + digest("old") + " " + digest("old") + " loaded\n"
@@ -240,9 +234,9 @@ func TestDamagedRecords(t *testing.T) {
 		"path as file":       {replace("file", "../../etc/passwd"), `file="../../etc/passwd": not valid`},
 		"another archive's":  {strings.ReplaceAll(good, "alpine-x86_64", "ubuntu-x86_64"), "not the name of this archive"},
 		"escape sequence":    {replace("helper", "\x1b[2J"), `helper="\x1b[2J": not valid`},
-		"incomplete":         {"helper=alpine-x86_64\n", "the record is incomplete"},
+		"incomplete":         {"helper=alpine-x86_64\n", "invalid record: no line file="},
 		"repeated":           {good + "size=1\n", "repeated key"},
-		"empty":              {"", "the record is incomplete"},
+		"empty":              {"", "invalid record: no line helper="},
 		"too large":          {good + "warning=" + strings.Repeat("x", maxRecord), "larger than"},
 		"unknown key":        {good + "new_key=1\n", ""}, // a later version's
 	} {
@@ -278,9 +272,7 @@ func TestDamagedArchive(t *testing.T) {
 		"link":      func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/dev/zero", path)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newFakeHost(t)
-			h.engine("podman")
-			h.settings = append(h.settings, "USERS=root")
+			h := newPodmanHost(t)
 			a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "content")
 			h.has("next", a.RepoTag, imageOf(a))
 			h.want(exitOK, []string{"alpine-x86_64: ok"}, "verify")
@@ -296,14 +288,50 @@ func TestDamagedArchive(t *testing.T) {
 	}
 }
 
+// TestVerify selects helpers by globs, as HELPERS of the build does, distinguishes
+// nothing installed from nothing that fits, and reports an archive without a record.
+func TestVerify(t *testing.T) {
+	h := newFakeHost(t)
+	h.want(exitNoInput, []string{"no archive", "has none\n"}, "verify")
+	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
+	h.archive("alpine-s390x", "s390x-v19.3.0", "y")
+	for _, globs := range []string{"alpine-*", "alpine-x86_64,alpine-s390x", "ubuntu-*, alpine-*", "*"} {
+		h.want(exitOK, []string{"alpine-s390x: ok\nalpine-x86_64: ok\n"}, "verify", "--helper", globs)
+	}
+	if out := h.want(exitOK, nil, "verify", "--helper", "ubuntu-*,alpine-x86_64"); out != "alpine-x86_64: ok\n" {
+		t.Errorf("want one helper:\n%s", out)
+	}
+	h.want(exitUnfit, []string{"no archive", "that matches ubuntu-*,concrete"}, "verify", "--helper", "ubuntu-*,concrete")
+	if err := os.Remove(h.path("archives/" + a.Name + release.InfoSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	h.want(exitDataErr, []string{"alpine-s390x: ok\n" + a.Name + ": no record\n"}, "verify")
+}
+
+// TestNoEngine is a host without an engine, then with docker alone: USERS, which is
+// about podman, does not switch that off, and --user does.
+func TestNoEngine(t *testing.T) {
+	h := newFakeHost(t)
+	h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
+	h.want(exitNoEngine, []string{"neither podman nor docker is installed"}, "load")
+	h.want(exitNoEngine, []string{"docker is not installed"}, "load", "--engine=docker")
+	h.want(exitNoEngine, nil, "status")
+	h.want(exitOK, nil, "verify")
+	h.settings = append(h.settings, "USERS=nobody")
+	h.program("docker", `[ "$1" = --version ] && echo Docker version 28.0.0`)
+	h.want(exitTempFail, []string{"docker/root: not up"}, "load")
+	h.want(exitTempFail, []string{"docker/root: not up"}, "load", "--user=root")
+	h.want(exitNoEngine, []string{"podman is not installed, and docker's socket belongs to root"}, "load", "--user=nobody")
+	h.want(exitNoEngine, []string{"podman is not installed"}, "load", "--engine=podman")
+}
+
 // TestExchanged notices archives that came while it was loading or pruning:
 // systemd counts a start that was asked for meanwhile as done.
 func TestExchanged(t *testing.T) {
 	for _, verb := range []string{"load", "rmi"} {
 		t.Run(verb, func(t *testing.T) {
-			h := newFakeHost(t)
-			h.engine("podman")
-			h.settings = append(h.settings, "USERS=root", "PRUNE=yes")
+			h := newPodmanHost(t)
+			h.settings = append(h.settings, "PRUNE=yes")
 			old := h.archive("alpine-x86_64", "x86_64-v19.2.0", "old")
 			h.has("next", old.RepoTag, imageOf(old))
 			h.want(exitOK, []string{"loaded"}, "load")
@@ -337,7 +365,7 @@ func TestHostileAnswers(t *testing.T) {
 		"null":         {"echo '[null]'", "image 0 is null"},
 		"not JSON":     {"echo yes", "answer of podman image inspect: invalid character"},
 		"too few":      {"echo '[]'", "0 images, want 1"},
-		"endless":      {"yes | head -c 40000000", "answers more than"},
+		"endless":      {"yes | head -c 40000000", "its output has more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := *h
@@ -351,9 +379,7 @@ func TestHostileAnswers(t *testing.T) {
 // TestSeenOnly reports no success that was not seen: an engine that accepts an
 // archive and does not have its image afterwards.
 func TestSeenOnly(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.want(exitEngine, []string{"failed: the engine reports success but has no image as " + a.RepoTag}, "load")
 	wrong := imageOf(a)
@@ -368,9 +394,7 @@ func TestSeenOnly(t *testing.T) {
 // TestForeign keeps another image, explains one that Runner has imported, and
 // replaces the one that is named (row P).
 func TestForeign(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	other := imageOf(a)
 	other.ID, other.RootFS.Layers = digest("other"), []string{"sha256:" + digest("flat")}
@@ -398,9 +422,7 @@ func TestPruneKeepsUnclear(t *testing.T) {
 		"version not known": {"", docker(), "x86_64-v19.2.0 x86_64-v19.3.0 ubuntu-x86_64-v19.3.0 ubuntu-x86_64-v19.3.0-pwsh"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newFakeHost(t)
-			h.engine("podman")
-			h.settings = append(h.settings, "USERS=root")
+			h := newPodmanHost(t)
 			h.runner(test.version, "", test.config)
 			var state string
 			for _, tag := range []string{"x86_64-v19.2.0", "x86_64-v19.3.0", "ubuntu-x86_64-v19.3.0", "ubuntu-x86_64-v19.3.0-pwsh"} {
@@ -426,9 +448,7 @@ func TestPruneKeepsUnclear(t *testing.T) {
 // TestPruneRebuilt removes the image that has lost its tag to a new release of the
 // same version, although Runner asks for the tag (row H).
 func TestPruneRebuilt(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	h.runner("19.3.0", "", docker())
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "new")
 	h.has("store", a.RepoTag, imageOf(a))
@@ -450,9 +470,7 @@ func TestPruneRebuilt(t *testing.T) {
 // TestStateOfShellLoader reads what the shell loader wrote, and keeps lines that it
 // does not understand.
 func TestStateOfShellLoader(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "new")
 	old := held{ID: digest("old")}
 	h.has("store", a.RepoTag, old)
@@ -605,18 +623,16 @@ func TestContainerd(t *testing.T) {
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.write("run/k3s/containerd/containerd.sock", "")
 	h.want(exitNoEngine, []string{
-		"containerd is, which load does not serve: see status",
+		"containerd is, but load does not serve it: see status",
 		"GitLab Runner is not installed here.",
-		"The archives would bring " + a.RepoTag,
+		"load would bring " + a.RepoTag,
 		"For containerd: zstd -dc " + filepath.Join(h.path("archives"), a.Name) + " | k3s ctr -n k8s.io images import -",
 	}, "status")
 }
 
 // TestSpace refuses what does not fit.
 func TestSpace(t *testing.T) {
-	h := newFakeHost(t)
-	h.engine("podman")
-	h.settings = append(h.settings, "USERS=root")
+	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	a.UnpackedSize = 1 << 50
 	h.write("archives/"+a.Name+release.InfoSuffix, string(a.Info()))

@@ -19,12 +19,13 @@ import (
 
 // An installation is the GitLab Runner of this host and what its configuration asks for.
 type installation struct {
+	Version  string   `json:"version"` // as it reports it
+	Revision string   `json:"revision"`
+	Wants    []string `json:"wants"`   // references, each once
+	Unclear  []string `json:"unknown"` // why Wants may not be all
+	Runners  []runner `json:"-"`
+
 	installed bool
-	version   string // as it reports it
-	revision  string
-	runners   []runner
-	wants     []string // references, each once
-	unclear   []string // why wants may not be all
 }
 
 // A runner is one [[runners]] with a Docker executor.
@@ -44,18 +45,20 @@ type runner struct {
 // with the same library into fields of the same names, so key case, dotted keys
 // and inline tables have the same meaning (GitLab Runner v19.3.0, common/config.go).
 type runnerConfig struct {
-	Runners []struct {
-		Name         string          `toml:"name"`
-		Executor     string          `toml:"executor"`
-		Shell        string          `toml:"shell"`
-		Environment  []string        `toml:"environment"`
-		FeatureFlags map[string]bool `toml:"feature_flags"`
-		Docker       struct {
-			Host              string `toml:"host"`
-			HelperImage       string `toml:"helper_image"`
-			HelperImageFlavor string `toml:"helper_image_flavor"`
-		} `toml:"docker"`
-	} `toml:"runners"`
+	Runners []runnerSection `toml:"runners"`
+}
+
+type runnerSection struct {
+	Name         string          `toml:"name"`
+	Executor     string          `toml:"executor"`
+	Shell        string          `toml:"shell"`
+	Environment  []string        `toml:"environment"`
+	FeatureFlags map[string]bool `toml:"feature_flags"`
+	Docker       struct {
+		Host              string `toml:"host"`
+		HelperImage       string `toml:"helper_image"`
+		HelperImageFlavor string `toml:"helper_image_flavor"`
+	} `toml:"docker"`
 }
 
 // imageForm is what an engine may be asked for, short names included.
@@ -67,25 +70,25 @@ var versionLine = regexp.MustCompile(`(?m)^(Version|Git revision): +(.*?) *$`)
 // installation finds out which images the installed GitLab Runner will ask for.
 // The version is asked for only if it matters.
 func (r *run) installation(ctx context.Context, version bool) (installation, error) {
-	var in installation
-	if program := r.find("gitlab-runner"); version && program != "" {
+	in := installation{Wants: []string{}, Unclear: []string{}, Runners: []runner{}} // none is [] in JSON
+	if version && r.find("gitlab-runner") != "" {
 		in.installed = true
-		out, err := r.do(ctx, call{program: program, args: []string{"--version"}, env: r.ownEnv(), limit: r.askLimit})
+		out, err := r.as(ctx, r.me, "gitlab-runner", "--version")
 		if ctx.Err() != nil {
 			return in, context.Cause(ctx)
 		}
 		for _, match := range versionLine.FindAllStringSubmatch(string(out), -1) {
 			if match[1] == "Version" {
-				in.version = visible(match[2])
+				in.Version = visible(match[2])
 			} else {
-				in.revision = visible(match[2])
+				in.Revision = visible(match[2])
 			}
 		}
 		switch {
 		case err != nil:
-			in.unclear = append(in.unclear, fmt.Sprintf("gitlab-runner --version: %s", err))
-		case in.version == "":
-			in.unclear = append(in.unclear, "gitlab-runner --version names no version")
+			in.Unclear = append(in.Unclear, fmt.Sprintf("gitlab-runner --version: %s", err))
+		case in.Version == "":
+			in.Unclear = append(in.Unclear, "gitlab-runner --version names no version")
 		}
 	}
 	for _, path := range r.runnerConfig {
@@ -106,50 +109,56 @@ func (in *installation) read(path, machine string) {
 		err = toml.Unmarshal(data, &config)
 	}
 	if err != nil {
-		in.unclear = append(in.unclear, fmt.Sprintf("%s is not understood: %s", path, strings.TrimPrefix(err.Error(), path+": ")))
+		in.Unclear = append(in.Unclear, fmt.Sprintf("%s is not understood: %s", path, strings.TrimPrefix(err.Error(), path+": ")))
 		return
 	}
-	version := catalogue.InstalledVersion(in.version, in.revision)
 	for i, section := range config.Runners {
 		// docker-windows has other images.
 		if !strings.HasPrefix(section.Executor, "docker") || section.Executor == "docker-windows" {
 			continue
 		}
-		r := runner{
+		each := runner{
 			Name: cmp.Or(section.Name, fmt.Sprintf("#%d", i+1)), Config: path, Host: section.Docker.Host,
 			remote: section.Executor != "docker" && section.Executor != "docker-ssh",
 		}
-		switch image, flavor := section.Docker.HelperImage, section.Docker.HelperImageFlavor; {
-		case image != "":
-			image = strings.NewReplacer(
-				"${CI_RUNNER_VERSION}", in.version, "$CI_RUNNER_VERSION", in.version,
-				"${CI_RUNNER_REVISION}", in.revision, "$CI_RUNNER_REVISION", in.revision,
-			).Replace(image)
-			if strings.Contains(image, "$") {
-				r.unclear("helper_image = %q depends on the job's variables", section.Docker.HelperImage)
-				break
-			}
-			if !imageForm.MatchString(image) {
-				r.unclear("helper_image = %q is not an image", section.Docker.HelperImage)
-				break
-			}
-			r.Image = image
-		case strings.Contains(flavor, "$"):
-			r.unclear("helper_image_flavor = %q depends on the job's variables", flavor)
-		default:
-			tag := version.Lookup(catalogue.Request{
-				Flavor: flavor, Arch: machine, Shell: section.Shell, Concrete: isOn("FF_CONCRETE", section.FeatureFlags, section.Environment),
-			}).Tag
-			if tag != "" {
-				r.Image = catalogue.Repository + ":" + tag
-			}
-		}
-		in.runners = append(in.runners, r)
+		each.Image, each.Reason = in.image(section, machine)
+		in.Runners = append(in.Runners, each)
 	}
 }
 
-func (r *runner) unclear(format string, args ...any) {
-	r.Reason = fmt.Sprintf(format, args...)
+// image returns the reference of the image that a runner asks for. If that is not
+// known it is "", and reason says why.
+func (in *installation) image(section runnerSection, machine string) (image, reason string) {
+	flavor := section.Docker.HelperImageFlavor
+	if section.Docker.HelperImage == "" {
+		if strings.Contains(flavor, "$") {
+			return "", fmt.Sprintf("helper_image_flavor = %q depends on the job's variables", flavor)
+		}
+		return in.reference(catalogue.Request{
+			Flavor: flavor, Arch: machine, Shell: section.Shell, Concrete: isOn("FF_CONCRETE", section.FeatureFlags, section.Environment),
+		}), ""
+	}
+	image = strings.NewReplacer(
+		"${CI_RUNNER_VERSION}", in.Version, "$CI_RUNNER_VERSION", in.Version,
+		"${CI_RUNNER_REVISION}", in.Revision, "$CI_RUNNER_REVISION", in.Revision,
+	).Replace(section.Docker.HelperImage)
+	switch {
+	case strings.Contains(image, "$"):
+		return "", fmt.Sprintf("helper_image = %q depends on the job's variables", section.Docker.HelperImage)
+	case !imageForm.MatchString(image):
+		return "", fmt.Sprintf("helper_image = %q is not an image", section.Docker.HelperImage)
+	}
+	return image, ""
+}
+
+// reference returns the reference of a helper image of the installed version, "" if
+// the tag is not known.
+func (in *installation) reference(request catalogue.Request) string {
+	tag := catalogue.InstalledVersion(in.Version, in.Revision).Lookup(request).Tag
+	if tag == "" {
+		return ""
+	}
+	return catalogue.Repository + ":" + tag
 }
 
 // isOn reports whether a feature flag is on: the runner's feature_flags win over
@@ -227,35 +236,31 @@ func configArguments(line string) []string {
 // complete fills wants in: what the runners ask for, or the default image where
 // no runner says otherwise.
 func (in *installation) complete(machine string) {
-	if !in.installed || in.version == "" {
+	if !in.installed || in.Version == "" {
 		return
 	}
 	if in.word() == "" {
-		in.unclear = append(in.unclear, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.version))
+		in.Unclear = append(in.Unclear, fmt.Sprintf("GitLab Runner %s: its revision, which is part of the tags, is not known", in.Version))
 	}
-	version := catalogue.InstalledVersion(in.version, in.revision)
-	if len(in.runners) == 0 && len(in.unclear) == 0 {
-		if tag := version.Lookup(catalogue.Request{Arch: machine}).Tag; tag != "" {
-			in.wants = []string{catalogue.Repository + ":" + tag}
-		}
+	if reference := in.reference(catalogue.Request{Arch: machine}); reference != "" && len(in.Runners) == 0 && len(in.Unclear) == 0 {
+		in.Wants = []string{reference}
 	}
-	for _, each := range in.runners {
-		if each.Image != "" && !slices.Contains(in.wants, each.Image) {
-			in.wants = append(in.wants, each.Image)
+	for _, each := range in.Runners {
+		if each.Image != "" && !slices.Contains(in.Wants, each.Image) {
+			in.Wants = append(in.Wants, each.Image)
 		}
 		if each.Image == "" && each.Reason != "" {
-			in.unclear = append(in.unclear, fmt.Sprintf("runner %q: %s", each.Name, each.Reason))
+			in.Unclear = append(in.Unclear, fmt.Sprintf("runner %q: %s", each.Name, each.Reason))
 		}
 	}
 }
 
 // word returns the part of a tag that changes with the version, "" if it is not known.
 func (in *installation) word() string {
-	if in.version == "" {
+	if in.Version == "" {
 		return ""
 	}
-	tag := catalogue.InstalledVersion(in.version, in.revision).Lookup(catalogue.Request{Flavor: "x", Arch: "y"}).Tag
-	return strings.TrimPrefix(tag, "x-y-")
+	return strings.TrimPrefix(in.reference(catalogue.Request{Flavor: "x", Arch: "y"}), catalogue.Repository+":x-y-")
 }
 
 // keeps returns why prune must keep the image that has the tag, "" if it need not.
@@ -263,14 +268,14 @@ func (in *installation) keeps(reference string) string {
 	tag := reference[strings.LastIndexByte(reference, ':')+1:]
 	word := in.word()
 	switch {
-	case slices.Contains(in.wants, reference):
+	case slices.Contains(in.Wants, reference):
 		return "the installed GitLab Runner asks for it"
-	case len(in.unclear) == 0:
+	case len(in.Unclear) == 0:
 		return ""
 	case word == "":
-		return in.unclear[0]
+		return in.Unclear[0]
 	case strings.HasSuffix(tag, "-"+word) || strings.HasSuffix(tag, "-"+word+"-pwsh"):
-		return "the installed GitLab Runner may ask for it: " + in.unclear[0]
+		return "the installed GitLab Runner may ask for it: " + in.Unclear[0]
 	}
 	return ""
 }

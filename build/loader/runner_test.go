@@ -83,7 +83,7 @@ func TestWants(t *testing.T) {
 			if err := os.WriteFile(path, []byte(test.config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			in := installation{installed: true, version: test.version, revision: test.revision}
+			in := installation{installed: true, Version: test.version, Revision: test.revision}
 			in.read(path, "x86_64")
 			in.complete("x86_64")
 			for i, tag := range test.want {
@@ -91,10 +91,10 @@ func TestWants(t *testing.T) {
 					test.want[i] = catalogue.Repository + ":" + tag
 				}
 			}
-			if diff := cmp.Diff(test.want, in.wants); diff != "" {
+			if diff := cmp.Diff(test.want, in.Wants); diff != "" {
 				t.Errorf("images asked for (-want +got):\n%s", diff)
 			}
-			unclear := strings.Join(in.unclear, "\n")
+			unclear := strings.Join(in.Unclear, "\n")
 			if test.unclear == "" && unclear != "" || !strings.Contains(unclear, test.unclear) {
 				t.Errorf("unclear %q, want %q", unclear, test.unclear)
 			}
@@ -162,8 +162,8 @@ func TestRunnersEngines(t *testing.T) {
 	}
 	want := map[string]string{
 		"default": "present ", "podman": "present ", "other": "present ",
-		"remote":   "unknown a remote engine is asked only as DOCKER_HOST",
-		"machines": "unknown its executor makes machines with engines of their own",
+		"remote":   "unknown a remote engine is asked only if it is DOCKER_HOST",
+		"machines": "unknown its executor creates machines that have their own engines",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("runners (-want +got):\n%s", diff)
@@ -214,9 +214,9 @@ func TestDockerSocketOfPodman(t *testing.T) {
 		"unix:///run/podman/podman.sock": {podmanUID: "0"},
 		"unix:///run/user/1000/podman/podman.sock": {podmanUID: "1000"},
 		"unix:///srv/docker.sock":                  {socket: "/srv/docker.sock"},
-		"tcp://127.0.0.1:2375":                     {remote: true},
-		"ssh://root@example.com":                   {remote: true},
-		"unix://relative":                          {remote: true},
+		"tcp://127.0.0.1:2375":                     {},
+		"ssh://root@example.com":                   {},
+		"unix://relative":                          {},
 	} {
 		if got := r.endpoint(host); got != want {
 			t.Errorf("%q is %+v, want %+v", host, got, want)

@@ -50,19 +50,19 @@ type journal struct {
 	lines []string
 }
 
-func (r *run) journal(name string) (*journal, error) {
-	j := &journal{path: filepath.Join(r.state, name)}
-	data, err := readSmall(j.path, maxState)
-	if errors.Is(err, fs.ErrNotExist) || r.me.uid != 0 && errors.Is(err, fs.ErrPermission) {
-		return j, nil
+// readState reads the files of the state.
+func (r *run) readState() error {
+	r.images, r.temporary = &journal{path: filepath.Join(r.state, "images")}, &journal{path: filepath.Join(r.state, "temporary")}
+	for _, j := range []*journal{r.images, r.temporary} {
+		data, err := readSmall(j.path, maxState)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && (r.me.uid == 0 || !errors.Is(err, fs.ErrPermission)) {
+			return fmt.Errorf("read state: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			j.lines = append(j.lines, strings.TrimRight(line, "\n"))
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
-	}
-	for line := range strings.Lines(string(data)) {
-		j.lines = append(j.lines, strings.TrimRight(line, "\n"))
-	}
-	return j, nil
+	return nil
 }
 
 // replace replaces one line by another in the file; "" is no line. If
@@ -102,7 +102,7 @@ func (j *journal) entries(t *target) []entry {
 	return entries
 }
 
-// lock keeps other loaders out until this process ends. Only the owner of the
+// lock keeps other loaders out until this process ends, and reads the state. Only the owner of the
 // state can open the lock file: with read permission others could hold the lock.
 func (r *run) lock(ctx context.Context) error {
 	if err := os.MkdirAll(r.state, 0o700); err != nil {
@@ -116,23 +116,15 @@ func (r *run) lock(ctx context.Context) error {
 		}
 	}
 	for deadline := time.Now().Add(r.lockLimit); ; {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return failure{statusOf(err, exitNoPerm), err}
-		}
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil && sameFile(f, path) {
-			r.locked = f // kept open, and so the lock, until the process ends
-			return atomicfile.Clean(r.state)
-		}
-		f.Close()
+		f, err := lockFile(path, os.O_RDWR|os.O_CREATE)
 		switch {
-		case err == nil: // another loader has replaced the file
-			continue
-		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
-			return fmt.Errorf("lock %s: %w", path, err)
+		case err != nil:
+			return failure{statusOf(err, exitNoPerm), err}
+		case f != nil:
+			r.locked = f // kept open, and so the lock, until the process ends
+			return errors.Join(atomicfile.Clean(r.state), r.readState())
 		case time.Now().After(deadline):
-			return failf(exitTempFail, "another loader is at work: it has %s", path)
+			return failf(exitTempFail, "another loader is running: it has locked %s", path)
 		}
 		select {
 		case <-ctx.Done():
@@ -142,12 +134,24 @@ func (r *run) lock(ctx context.Context) error {
 	}
 }
 
-// sameFile reports whether the open file is still the one at path.
-func sameFile(f *os.File, path string) bool {
-	opened, err := f.Stat()
+// lockFile opens a file or directory and locks it. It returns nil if another process
+// has the lock, or has replaced the file meanwhile.
+func lockFile(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	there, err := os.Lstat(path)
-	return err == nil && os.SameFile(opened, there)
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		opened, err := f.Stat()
+		there, err2 := os.Lstat(path)
+		if err == nil && err2 == nil && os.SameFile(opened, there) {
+			return f, nil
+		}
+	}
+	f.Close()
+	if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return nil, nil
 }

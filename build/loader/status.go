@@ -1,14 +1,11 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -17,7 +14,6 @@ import (
 
 	"pretag/build/catalogue"
 	"pretag/build/internal/nearest"
-	"pretag/build/release"
 )
 
 // A row is one image of one target.
@@ -35,6 +31,9 @@ type row struct {
 
 // status reports what GitLab Runner asks for and what the engines have.
 func (r *run) status(ctx context.Context) error {
+	if err := r.readState(); err != nil {
+		return err
+	}
 	if _, err := r.scan(); err != nil {
 		return err
 	}
@@ -45,23 +44,16 @@ func (r *run) status(ctx context.Context) error {
 	p := r.plan(ctx, in)
 	chosen := r.chosen()
 	rows := []row{}
-	states := map[string]map[string]string{} // by target and reference
 	err = r.each(ctx, p, func(ctx context.Context, t *target) error {
 		own, err := r.targetRows(ctx, t, chosen, in)
-		if err == nil {
-			rows = append(rows, own...)
-			states[t.String()] = map[string]string{}
-			for _, each := range own {
-				states[t.String()][each.Image] = each.State
-			}
-		}
+		rows = append(rows, own...)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for i := range in.runners {
-		r.judgeRunner(&in.runners[i], in, p, states)
+	for i := range in.Runners {
+		r.judgeRunner(&in.Runners[i], in, p, rows)
 	}
 	if r.json {
 		err = r.printJSON(in, rows)
@@ -80,16 +72,12 @@ func (r *run) status(ctx context.Context) error {
 	return err
 }
 
-// targetRows returns the rows of one target: the chosen archives, then what is asked
-// for and is in none of them.
+// targetRows returns the rows of one target: the chosen archives, then the images that
+// are asked for and are in no archive.
 func (r *run) targetRows(ctx context.Context, t *target, chosen []record, in installation) ([]row, error) {
-	images, err := r.journal("images")
-	if err != nil {
-		return nil, err
-	}
 	records := slices.Clone(chosen)
 	var others []string
-	for _, reference := range in.wants {
+	for _, reference := range in.Wants {
 		same := func(rec record) bool { return rec.RepoTag == reference }
 		if slices.ContainsFunc(records, same) {
 			continue
@@ -106,14 +94,14 @@ func (r *run) targetRows(ctx context.Context, t *target, chosen []record, in ins
 	}
 	var rows []row
 	add := func(helper, reference, state string) {
-		id := ""
+		each := row{Engine: t.engine, User: t.user.name, Helper: helper, Image: reference, State: state, Wanted: slices.Contains(in.Wants, reference), target: t.String()}
 		if h := found[reference]; h != nil {
-			id = h.ID
+			each.ID = h.ID
 		}
-		rows = append(rows, row{t.engine, t.user.name, helper, reference, state, id, slices.Contains(in.wants, reference), t.String()})
+		rows = append(rows, each)
 	}
 	for _, rec := range records {
-		state, err := r.judge(ctx, t, rec, found[rec.RepoTag], images)
+		state, err := judge(ctx, rec, found[rec.RepoTag], r.images.entries(t))
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -134,35 +122,34 @@ func (r *run) targetRows(ctx context.Context, t *target, chosen []record, in ins
 }
 
 // judgeRunner finds out whether the engine that a runner asks has its image.
-func (r *run) judgeRunner(each *runner, in installation, p plan, states map[string]map[string]string) {
+func (r *run) judgeRunner(each *runner, in installation, p plan, rows []row) {
 	each.State = unknown
-	i := slices.IndexFunc(p.targets, func(t *target) bool { return r.serves(t, *each) })
-	if i >= 0 {
+	if i := slices.IndexFunc(p.targets, func(t *target) bool { return r.serves(t, *each) }); i >= 0 {
 		each.target = p.targets[i].String()
 	}
-	filtered := r.engineWord != "auto" || r.user != ""
 	switch {
 	case each.Reason != "":
-	case !in.installed || in.version == "":
+	case !in.installed || in.Version == "":
 		each.Reason = "the version of GitLab Runner is not known"
 	case each.Image == "":
 		each.Reason = "its image is not known"
 	case each.remote:
-		each.Reason = "its executor makes machines with engines of their own"
-	case i < 0 && r.endpoint(each.Host).remote:
-		each.Reason = "a remote engine is asked only as DOCKER_HOST"
-	case i < 0 && filtered:
+		each.Reason = "its executor creates machines that have their own engines"
+	case each.target == "" && r.endpoint(each.Host) == endpoint{}:
+		each.Reason = "a remote engine is asked only if it is DOCKER_HOST"
+	case each.target == "" && (r.engineWord != "auto" || r.user != ""):
 		each.Reason = "its engine is left out"
 		return // as asked for: the exit status stays
-	case i < 0:
+	case each.target == "":
 		each.Reason = "no engine of this host answers there: set host in [runners.docker], or install docker"
-	case states[each.target] == nil:
-		each.Reason = "the engine does not answer"
 	default:
-		if each.State = states[each.target][each.Image]; each.State != "" {
+		// An engine that answers has a row for each image that is asked for.
+		i := slices.IndexFunc(rows, func(own row) bool { return own.target == each.target && own.Image == each.Image })
+		if i >= 0 {
+			each.State = rows[i].State
 			return
 		}
-		each.State, each.Reason = unknown, "the engine was not asked"
+		each.Reason = "the engine does not answer"
 	}
 	r.note(exitTempFail)
 }
@@ -175,83 +162,62 @@ func (r *run) serves(t *target, each runner) bool {
 	if t.engine == "docker" {
 		return r.same(t.host, each.Host)
 	}
-	uid := r.endpoint(each.Host).podmanUID
-	return uid != "" && uid == fmt.Sprint(t.user.uid)
+	return r.endpoint(each.Host).podmanUID == t.user.number()
 }
 
 func (r *run) printTable(in installation, rows []row) {
-	switch {
-	case !in.installed:
-		r.say("GitLab Runner is not installed here.")
-	default:
-		r.say("GitLab Runner %s will ask for (*):", in.version)
-		for _, reference := range in.wants {
+	if in.installed {
+		r.say("GitLab Runner %s will ask for (*):", in.Version)
+		for _, reference := range in.Wants {
 			r.say("  %s", reference)
 		}
-		if note := newerThanKnown(in.version, in.revision); note != "" {
+		if note := newerThanKnown(in.Version, in.Revision); note != "" {
 			r.say("  %s", note)
 		}
+	} else {
+		r.say("GitLab Runner is not installed here.")
 	}
-	for _, reason := range in.unclear {
+	for _, reason := range in.Unclear {
 		r.say("  unknown: %s", reason)
 	}
 	r.say("")
 	lines := [][]string{{"", "ENGINE", "USER", "HELPER", "STATE", "ID", "IMAGE"}}
 	for _, each := range rows {
-		mark, engine, id := "", each.Engine, "-"
+		mark, engine := "", each.Engine
 		if each.Wanted {
 			mark = "*"
 		}
 		if each.target != each.Engine+"/"+each.User {
 			engine = each.target
 		}
-		if each.ID != "" {
-			id = each.ID[:12]
-		}
-		helper := each.Helper
-		if helper == "" {
-			helper = "-"
-		}
-		lines = append(lines, []string{mark, engine, each.User, helper, each.State, id, each.Image})
+		lines = append(lines, []string{mark, engine, each.User, cmp.Or(each.Helper, "-"), each.State, fmt.Sprintf("%.12s", cmp.Or(each.ID, "-")), each.Image})
 	}
 	r.table(lines)
-	if len(in.runners) == 0 {
+	if len(in.Runners) == 0 {
 		return
 	}
 	r.say("")
 	lines = [][]string{{"RUNNER", "ENGINE", "STATE", "IMAGE"}}
-	for _, each := range in.runners {
-		engine := each.target
-		if engine == "" {
-			engine = each.Host
-			if engine == "" {
-				engine = r.defaultHost()
-			}
-		}
+	for _, each := range in.Runners {
 		state := each.State
 		if each.Reason != "" {
 			state += ": " + each.Reason
 		}
-		image := each.Image
-		if image == "" {
-			image = "-"
-		}
-		lines = append(lines, []string{each.Name, engine, state, image})
+		lines = append(lines, []string{each.Name, cmp.Or(each.target, each.Host, r.defaultHost()), state, cmp.Or(each.Image, "-")})
 	}
 	r.table(lines)
 }
 
+// table prints lines whose cells are aligned.
 func (r *run) table(lines [][]string) {
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 0, 1, ' ', 0)
+	w := tabwriter.NewWriter(r.Stdout, 0, 0, 1, ' ', 0)
 	for _, line := range lines {
 		for i := range line {
-			line[i] = visible(line[i])
+			line[i] = visible(line[i]) // tabs, too
 		}
 		fmt.Fprintln(w, strings.Join(line, "\t"))
 	}
-	w.Flush() // a strings.Builder cannot fail
-	fmt.Fprint(r.Stdout, text.String())
+	w.Flush() // as with say, an error is not reported
 }
 
 // newerThanKnown says so if Runner is newer than every version whose names are
@@ -265,37 +231,24 @@ func newerThanKnown(version, revision string) string {
 }
 
 func (r *run) printJSON(in installation, rows []row) error {
-	type installed struct {
-		Version  string   `json:"version"`
-		Revision string   `json:"revision"`
-		Wants    []string `json:"wants"`
-		Unknown  []string `json:"unknown"`
-	}
 	encoder := json.NewEncoder(r.Stdout)
 	encoder.SetEscapeHTML(false)
-	return encoder.Encode(struct {
-		Runner  installed `json:"runner"`
-		Images  []row     `json:"images"`
-		Runners []runner  `json:"runners"`
-	}{
-		installed{in.version, in.revision, append([]string{}, in.wants...), append([]string{}, in.unclear...)},
-		rows,
-		append([]runner{}, in.runners...),
-	})
+	return encoder.Encode(map[string]any{"runner": in, "images": rows, "runners": in.Runners})
 }
 
-// advise says on standard error what brings the images that are asked for and missing.
+// advise says on standard error how to get the images that are asked for and missing.
 func (r *run) advise(in installation, rows []row, p plan, chosen []record) {
 	said := map[string]bool{}
 	say := func(format string, args ...any) {
-		if text := visible(fmt.Sprintf(format, args...)); !said[text] {
-			said[text] = true
-			fmt.Fprintln(r.Stderr, text)
+		text := fmt.Sprintf(format, args...)
+		if !said[text] {
+			r.warn("%s", text)
 		}
+		said[text] = true
 	}
 	if !in.installed {
 		for _, rec := range chosen {
-			say("The archives would bring %s.", rec.RepoTag)
+			say("load would bring %s.", rec.RepoTag)
 		}
 	}
 	for _, each := range rows {
@@ -314,18 +267,22 @@ func (r *run) advise(in installation, rows []row, p plan, chosen []record) {
 			say("No archive here has %s: %s", each.Image, r.missingPackage(each.Image, in))
 		}
 	}
-	r.adviseContainerd(chosen, say)
+	if command := r.containerd(); command != "" {
+		for _, rec := range chosen {
+			say("For containerd: zstd -dc %s | %s", rec.Path, command)
+		}
+	}
 }
 
-// missingPackage says which package holds the image that is asked for, or that
-// there is none, and what flavor may have been meant.
+// missingPackage says which package holds the image that is asked for. If none does,
+// it suggests a flavor.
 func (r *run) missingPackage(reference string, in installation) string {
 	tag := reference[strings.LastIndexByte(reference, ':')+1:]
 	all, err := catalogue.Parse("catalogue.yaml", helperimages.Catalogue)
 	if err != nil {
 		return err.Error()
 	}
-	version := catalogue.InstalledVersion(in.version, in.revision)
+	version := catalogue.InstalledVersion(in.Version, in.Revision)
 	flavors := map[string]bool{}
 	for _, h := range all.Existing(version) {
 		if h.Arch == catalogue.RunnerArch(r.machine()) {
@@ -336,49 +293,14 @@ func (r *run) missingPackage(reference string, in installation) string {
 			if !h.Packaged(version) || h.Shell != "" {
 				name += "-" + h.PackageSuffix()
 			}
-			return fmt.Sprintf("install its package, %s of version %s", name, in.version)
+			return fmt.Sprintf("install its package, %s of version %s", name, in.Version)
 		}
 	}
 	flavor := strings.TrimSuffix(tag, "-pwsh")
 	flavor = strings.TrimSuffix(flavor, "-"+catalogue.RunnerArch(r.machine())+"-"+in.word())
 	known := slices.Sorted(maps.Keys(flavors))
 	if near, close := nearest.Word(flavor, known); close {
-		return fmt.Sprintf("GitLab Runner %s has no flavor %q for this host; did you mean %q?", in.version, flavor, near)
+		return fmt.Sprintf("GitLab Runner %s has no flavor %q for this host; did you mean %q?", in.Version, flavor, near)
 	}
-	return fmt.Sprintf("GitLab Runner %s has no such image; its flavors for this host are %s", in.version, strings.Join(known, ", "))
-}
-
-// adviseContainerd says what to type on a host whose engine is containerd alone.
-func (r *run) adviseContainerd(chosen []record, say func(string, ...any)) {
-	for _, each := range []struct{ socket, command, namespace string }{
-		{"/run/k3s/containerd/containerd.sock", "k3s ctr", "k8s.io"},
-		{"/run/containerd/containerd.sock", "ctr", "NAMESPACE"},
-	} {
-		if _, err := os.Stat(r.path(each.socket)); err != nil || r.find("docker") != "" && each.command == "ctr" {
-			continue
-		}
-		for _, rec := range chosen {
-			say("For containerd: zstd -dc %s | %s -n %s images import -", rec.Path, each.command, each.namespace)
-		}
-		return
-	}
-}
-
-// unlisted returns the names of archives without a record.
-func (r *run) unlisted() ([]string, error) {
-	entries, err := os.ReadDir(r.archives)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var names []string
-	for _, entry := range entries {
-		name := entry.Name()
-		if !strings.HasPrefix(name, "prebuilt-") || !strings.HasSuffix(name, catalogue.Suffix) {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(r.archives, name+release.InfoSuffix)); errors.Is(err, fs.ErrNotExist) {
-			names = append(names, name)
-		}
-	}
-	return names, nil
+	return fmt.Sprintf("GitLab Runner %s has no such image; its flavors for this host are %s", in.Version, strings.Join(known, ", "))
 }

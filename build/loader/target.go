@@ -2,12 +2,11 @@ package loader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/url"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // dockerSocket is where Docker's command and GitLab Runner look if nothing says
@@ -26,13 +24,10 @@ const dockerSocket = "/var/run/docker.sock"
 type target struct {
 	engine string // podman or docker
 	user   account
-	host   string // what docker is asked by --host
-	named  bool   // a socket that config.toml names, and not the default
-	path   string // of the engine's command
-	env    []string
-	other  bool // the user is not the one of this process
-	dir    string
-	temp   string // where podman keeps an archive while it loads it
+	host   string   // what docker is asked by --host
+	named  bool     // a socket that config.toml names, and not the default
+	env    []string // for the engine, in addition to the user's
+	dir    string   // what enter made, "" for none
 }
 
 // String returns the name of the target in the output.
@@ -51,120 +46,72 @@ func (t *target) stateEngine() string {
 	return t.engine
 }
 
-// A refusal is a target that is not served, and why.
-type refusal struct {
-	name   string
-	status int
-	reason string
-}
-
-// A plan is what a command works on.
-type plan struct {
-	targets  []*target
-	refusals []refusal
-	notes    []string // what is left out on purpose
-}
-
-// report prints why targets are not served.
-func (p plan) report(r *run) {
-	for _, note := range p.notes {
-		fmt.Fprintln(r.Stderr, visible(note))
+// call returns a call of the target's engine.
+func (t *target) call(args ...string) call {
+	if t.engine == "docker" {
+		args = append([]string{"--host", t.host}, args...)
 	}
-	for _, refusal := range p.refusals {
-		r.refuse(refusal.status, "%s: %s", refusal.name, refusal.reason)
-	}
+	return call{user: t.user, program: t.engine, args: args, env: t.env}
 }
 
-// An endpoint is what the host of an engine means on this host.
+// An endpoint is the engine of this host that a host in config.toml names; the zero
+// value is an engine elsewhere.
 type endpoint struct {
 	podmanUID string // the socket is that of this user's podman
-	socket    string // path of another unix socket
-	remote    bool
+	socket    string // path of another socket, without links
 }
 
 // podmanSocket matches the sockets of podman's systemd units (podman v4.3.1,
 // contrib/systemd/system/podman.socket).
-var podmanSocket = regexp.MustCompile(`^(?:/var)?/run/(?:user/([0-9]+)/)?podman/podman\.sock$`)
+var podmanSocket = regexp.MustCompile(`^/run/(?:user/([0-9]+)/)?podman/podman\.sock$`)
 
 // endpoint resolves a host as GitLab Runner does: "" is DOCKER_HOST or the
 // default socket, never a context of Docker's command. podman-docker makes the
 // default socket a link to podman's.
 func (r *run) endpoint(host string) endpoint {
-	if host == "" {
-		host = r.defaultHost()
-	}
-	path, ok := strings.CutPrefix(host, "unix://")
+	path, ok := strings.CutPrefix(cmp.Or(host, r.defaultHost()), "unix://")
 	if !ok || !filepath.IsAbs(path) {
-		return endpoint{remote: true}
+		return endpoint{}
 	}
-	resolved := path
-	if to, err := filepath.EvalSymlinks(r.path(path)); err == nil {
-		resolved = strings.TrimPrefix(to, strings.TrimSuffix(r.path("/"), "/"))
+	path = filepath.Clean(path)
+	if resolved, err := filepath.EvalSymlinks(r.path(path)); err == nil {
+		path = strings.TrimPrefix(resolved, r.root)
 	}
-	for _, candidate := range []string{path, resolved} {
-		if match := podmanSocket.FindStringSubmatch(candidate); match != nil {
-			uid := match[1]
-			if uid == "" {
-				uid = "0"
-			}
-			return endpoint{podmanUID: uid}
-		}
+	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
+		path = "/run/" + rest
 	}
-	return endpoint{socket: filepath.Clean(path)}
+	if match := podmanSocket.FindStringSubmatch(path); match != nil {
+		return endpoint{podmanUID: cmp.Or(match[1], "0")}
+	}
+	return endpoint{socket: path}
 }
 
 func (r *run) defaultHost() string {
-	if host := r.environment["DOCKER_HOST"]; host != "" {
-		return host
-	}
-	return "unix://" + dockerSocket
+	return cmp.Or(r.environment["DOCKER_HOST"], "unix://"+dockerSocket)
 }
 
 // same reports whether two hosts are the same engine.
 func (r *run) same(a, b string) bool {
-	if a == "" {
-		a = r.defaultHost()
-	}
-	if b == "" {
-		b = r.defaultHost()
-	}
-	if a == b {
-		return true
-	}
-	x, y := r.endpoint(a), r.endpoint(b)
-	if x.remote || y.remote {
-		return false
-	}
-	if x.socket == "" || y.socket == "" {
-		return x == y
-	}
-	first, err := os.Stat(r.path(x.socket))
-	if err != nil {
-		return strings.TrimPrefix(x.socket, "/var") == strings.TrimPrefix(y.socket, "/var")
-	}
-	second, err := os.Stat(r.path(y.socket))
-	return err == nil && os.SameFile(first, second)
+	at := r.endpoint(a)
+	return cmp.Or(a, r.defaultHost()) == cmp.Or(b, r.defaultHost()) || at != endpoint{} && at == r.endpoint(b)
+}
+
+// A plan is what a command works on.
+type plan struct {
+	podman, docker bool // whether it is asked for and installed
+	targets        []*target
+	refusals       []error // why others are not served
 }
 
 // plan lists the targets: podman of each user, Docker's default socket, and the
 // unix sockets that config.toml names. Docker has one store, whatever USERS says:
 // root serves it, or a user who may use it.
 func (r *run) plan(ctx context.Context, in installation) plan {
-	var p plan
-	podman := ""
-	if r.engineWord != "docker" {
-		podman = r.find("podman")
+	p := plan{
+		podman: r.engineWord != "docker" && r.find("podman") != "",
+		docker: r.engineWord != "podman" && r.hasDocker(ctx),
 	}
-	docker := ""
-	if r.engineWord != "podman" {
-		docker = r.findDocker(ctx)
-	}
-	add := func(a account) {
-		if podman != "" && !slices.ContainsFunc(p.targets, func(t *target) bool { return t.engine == "podman" && t.user.uid == a.uid }) {
-			p.targets = append(p.targets, &target{engine: "podman", user: a, path: podman, other: a.uid != r.me.uid})
-		}
-	}
-	if podman != "" {
+	if p.podman {
 		for _, name := range r.userNames {
 			a, ok := r.me, name == r.me.name
 			if !ok {
@@ -172,156 +119,130 @@ func (r *run) plan(ctx context.Context, in installation) plan {
 			}
 			switch {
 			case !ok:
-				p.refusals = append(p.refusals, refusal{"podman/" + name, exitNoUser, "no such user"})
+				p.refusals = append(p.refusals, failf(exitNoUser, "podman/%s: no such user", name))
 			case r.me.uid != 0 && a.uid != r.me.uid:
-				p.refusals = append(p.refusals, refusal{"podman/" + name, exitNoPerm, "only root may act for another user"})
+				p.refusals = append(p.refusals, failf(exitNoPerm, "podman/%s: only root may act for another user", name))
 			default:
-				add(a)
+				p.addPodman(a)
 			}
 		}
-		if r.leftOut != "" {
-			p.notes = append(p.notes, "podman/"+defaultUser+": left out: "+r.leftOut)
-		}
 	}
-	if docker != "" && (r.user == "" || r.user == r.me.name) && r.mayUseDocker() {
-		p.targets = append(p.targets, &target{engine: "docker", user: r.me, path: docker, host: r.defaultHost()})
+	if p.docker && (r.user == "" || r.user == r.me.name) && r.mayUseDocker() {
+		p.targets = append(p.targets, &target{engine: "docker", user: r.me, host: r.defaultHost()})
 	}
 	if r.user == "" {
-		for _, each := range in.runners {
-			r.planRunner(ctx, &p, each, add, docker)
+		for _, each := range in.Runners {
+			if !each.remote && each.Host != "" {
+				r.planHost(ctx, &p, each.Host)
+			}
 		}
 	}
 	if len(p.targets) == 0 && len(p.refusals) == 0 {
-		p.refusals = append(p.refusals, refusal{"no engine", exitNoEngine, r.noEngine(docker)})
+		p.refusals = append(p.refusals, failf(exitNoEngine, "no engine: %s", r.noEngine(p.docker)))
 	}
 	return p
 }
 
-// planRunner adds the engine that a runner asks, if that is one of this host.
-func (r *run) planRunner(ctx context.Context, p *plan, each runner, add func(account), docker string) {
-	if each.remote || each.Host == "" {
+// addPodman adds a user's podman if it is not there yet.
+func (p *plan) addPodman(a account) {
+	if p.podman && !slices.ContainsFunc(p.targets, func(t *target) bool { return t.engine == "podman" && t.user.uid == a.uid }) {
+		p.targets = append(p.targets, &target{engine: "podman", user: a})
+	}
+}
+
+// planHost adds the engine that a runner asks, if that is one of this host.
+func (r *run) planHost(ctx context.Context, p *plan, host string) {
+	at := r.endpoint(host)
+	if at.podmanUID != "" {
+		if a, ok := r.lookup(ctx, at.podmanUID); ok && (r.me.uid == 0 || a.uid == r.me.uid) {
+			p.addPodman(a)
+		}
 		return
 	}
-	switch at := r.endpoint(each.Host); {
-	case at.remote:
-	case at.podmanUID != "":
-		if a, ok := r.lookup(ctx, at.podmanUID); ok && (r.me.uid == 0 || a.uid == r.me.uid) {
-			add(a)
-		}
-	case docker == "" || !cleanSocket(at.socket):
-	case slices.ContainsFunc(p.targets, func(t *target) bool { return t.engine == "docker" && r.same(t.host, each.Host) }):
-	default:
-		t := &target{engine: "docker", user: r.me, path: docker, host: "unix://" + at.socket, named: true}
-		// Another user's daemon is asked with that user's rights.
-		if info, err := os.Stat(at.socket); err == nil && r.me.uid == 0 {
-			if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 {
-				a, ok := r.lookup(ctx, strconv.FormatUint(uint64(owner), 10))
-				if !ok {
-					p.refusals = append(p.refusals, refusal{t.host, exitNoUser, fmt.Sprintf("its owner %d is not a user of this host", owner)})
-					return
-				}
-				t.user, t.other = a, true
+	// The host becomes a word of the state.
+	if !p.docker || at.socket == "" || visible(host) != host || strings.Contains(host, " ") ||
+		slices.ContainsFunc(p.targets, func(t *target) bool { return t.engine == "docker" && r.same(t.host, host) }) {
+		return
+	}
+	t := &target{engine: "docker", user: r.me, host: host, named: true}
+	// Another user's daemon is asked with that user's rights.
+	if info, err := os.Stat(at.socket); err == nil && r.me.uid == 0 {
+		owner := strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Uid), 10)
+		if owner != "0" {
+			var ok bool
+			if t.user, ok = r.lookup(ctx, owner); !ok {
+				p.refusals = append(p.refusals, failf(exitNoUser, "%s: its owner %s is not a user of this host", host, owner))
+				return
 			}
 		}
-		p.targets = append(p.targets, t)
 	}
+	p.targets = append(p.targets, t)
 }
 
-// cleanSocket reports whether the path can be a word of the state.
-func cleanSocket(path string) bool {
-	return visible(path) == path && !strings.Contains(path, " ")
-}
-
-// mayUseDocker reports whether Docker is this user's to serve: root's always, and
-// another user's with a DOCKER_HOST or with access to the default socket.
+// mayUseDocker reports whether this user may use Docker: root may, and others may with
+// a DOCKER_HOST or with access to the default socket.
 func (r *run) mayUseDocker() bool {
 	const writable = 2 // W_OK
 	return r.me.uid == 0 || r.environment["DOCKER_HOST"] != "" || syscall.Access(r.path(dockerSocket), writable) == nil
 }
 
-// findDocker returns the path of Docker's command; podman-docker's has the same name.
-func (r *run) findDocker(ctx context.Context) string {
-	path := r.find("docker")
-	if path == "" {
-		return ""
-	}
-	out, err := r.do(ctx, call{program: path, args: []string{"--version"}, env: r.ownEnv(), limit: r.askLimit})
-	if err != nil || !bytes.HasPrefix(out, []byte("Docker version")) {
-		return ""
-	}
-	return path
+// hasDocker reports whether Docker's command is installed; podman-docker's has the same name.
+func (r *run) hasDocker(ctx context.Context) bool {
+	out, err := r.as(ctx, r.me, "docker", "--version")
+	return err == nil && bytes.HasPrefix(out, []byte("Docker version"))
 }
 
 // noEngine says why there is no target.
-func (r *run) noEngine(docker string) string {
+func (r *run) noEngine(docker bool) string {
 	switch {
+	case r.engineWord == "docker" && docker:
+		return r.dockerHint()
 	case r.engineWord != "auto":
-		if r.engineWord == "docker" && docker != "" {
-			return r.dockerHint()
-		}
 		return r.engineWord + " is not installed"
-	case docker != "":
+	case docker:
 		return "podman is not installed, and " + r.dockerHint()
-	}
-	for _, socket := range []string{"/run/k3s/containerd/containerd.sock", "/run/containerd/containerd.sock"} {
-		if _, err := os.Stat(r.path(socket)); err == nil {
-			return "neither podman nor docker is installed; containerd is, which load does not serve: see status"
-		}
+	case r.containerd() != "":
+		return "neither podman nor docker is installed; containerd is, but load does not serve it: see status"
 	}
 	return "neither podman nor docker is installed"
+}
+
+// containerd returns the command that loads an archive into the containerd of this
+// host, "" if there is none, or only Docker's.
+func (r *run) containerd() string {
+	if _, err := os.Stat(r.path("/run/k3s/containerd/containerd.sock")); err == nil {
+		return "k3s ctr -n k8s.io images import -"
+	}
+	if _, err := os.Stat(r.path("/run/containerd/containerd.sock")); err == nil && r.find("docker") == "" {
+		return "ctr -n NAMESPACE images import -"
+	}
+	return ""
 }
 
 // dockerHint says what a user who may not use Docker's default socket can do.
 func (r *run) dockerHint() string {
 	if own := filepath.Join(r.getenv("XDG_RUNTIME_DIR"), "docker.sock"); filepath.IsAbs(own) {
 		if _, err := os.Stat(own); err == nil {
-			return fmt.Sprintf("docker is root's: for the rootless one set DOCKER_HOST=unix://%s, as GitLab Runner does not read docker's contexts", own)
+			return fmt.Sprintf("docker's socket belongs to root: for rootless docker set DOCKER_HOST=unix://%s, because GitLab Runner does not read docker's contexts", own)
 		}
 	}
-	return "docker is root's"
-}
-
-// ownEnv returns the environment of programs that run as this process's user.
-// Docker's contexts are not GitLab Runner's.
-func (r *run) ownEnv() []string {
-	drop := []string{"DOCKER_CONTEXT", "LC_ALL", "PATH", "HOME", "DOCKER_HOST", "CONTAINERS_STORAGE_CONF", "TMPDIR"}
-	var env []string
-	for _, entry := range r.Environ {
-		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(drop, name) {
-			env = append(env, entry)
-		}
-	}
-	for _, name := range []string{"DOCKER_HOST", "CONTAINERS_STORAGE_CONF", "TMPDIR"} {
-		if value := r.environment[name]; value != "" {
-			env = append(env, name+"="+value)
-		}
-	}
-	return append(env, "LC_ALL=C", "PATH="+r.searchPath(), "HOME="+r.me.home)
+	return "docker's socket belongs to root"
 }
 
 // ask runs the target's engine.
 func (r *run) ask(ctx context.Context, t *target, args ...string) ([]byte, error) {
-	return r.askWith(ctx, t, nil, r.askLimit, args...)
+	return r.do(ctx, t.call(args...))
 }
 
-func (r *run) askWith(ctx context.Context, t *target, stdin io.Reader, limit time.Duration, args ...string) ([]byte, error) {
-	if t.engine == "docker" {
-		args = append([]string{"--host", t.host}, args...)
-	}
-	c := call{program: t.path, args: args, env: t.env, stdin: stdin, limit: limit}
-	if t.other {
-		c.user = &t.user
-	}
-	if t.temp != "" {
-		c.env = append(slices.Clone(c.env), "TMPDIR="+t.temp)
-	}
-	return r.do(ctx, c)
-}
-
-// each calls a function in each target that works. One that does not is
-// reported and keeps none of the others from being served.
+// each reports what is not served, and calls a function for each target. A target that
+// fails is reported, and the others are served nevertheless.
 func (r *run) each(ctx context.Context, p plan, f func(context.Context, *target) error) error {
-	p.report(r)
+	if p.podman && r.leftOut != "" {
+		r.warn("podman/%s: left out: %s", defaultUser, r.leftOut)
+	}
+	for _, err := range p.refusals {
+		r.refuse(statusOf(err, exitEngine), "%s", err)
+	}
 	for _, t := range p.targets {
 		err := r.enter(ctx, t)
 		if err == nil {
@@ -333,37 +254,24 @@ func (r *run) each(ctx context.Context, p plan, f func(context.Context, *target)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var down notUp
-		switch {
-		case err == nil:
-		case errors.As(err, &down):
-			r.refuse(down.status, "%s: %s", t, down)
-		default:
+		if err != nil {
 			r.refuse(statusOf(err, exitEngine), "%s: %s", t, err)
 		}
 	}
 	return nil
 }
 
-// notUp is the error of a target that does not answer.
-type notUp struct {
-	status int
-	words  string
-}
-
-func (e notUp) Error() string { return e.words }
-
-// reach asks the engine something cheap, which fails if it does not work:
-// podman info runs the host's package manager several times.
+// reach asks the engine something cheap to see whether it works: podman info would run
+// the host's package manager several times.
 func (r *run) reach(ctx context.Context, t *target) error {
 	if t.engine == "docker" {
 		if _, err := r.ask(ctx, t, "version"); err != nil {
-			return notUp{exitTempFail, "not up: " + err.Error()}
+			return failf(exitTempFail, "not up: %s", err)
 		}
 		return nil
 	}
 	if _, err := r.ask(ctx, t, "images", "--quiet", "--filter", "reference=none"); err != nil {
-		return notUp{exitEngine, "does not work: " + err.Error()}
+		return failf(exitEngine, "does not work: %s", err)
 	}
 	return nil
 }
@@ -378,16 +286,17 @@ func (r *run) look(ctx context.Context, t *target, references ...string) (map[st
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	answer := fmt.Sprintf("answer of %s image inspect", t.engine)
 	images := []*held{}
 	if jsonErr := json.Unmarshal(out, &images); jsonErr != nil && err == nil {
-		return nil, fmt.Errorf("answer of %s image inspect: %w", t.engine, jsonErr)
+		return nil, fmt.Errorf("%s: %w", answer, jsonErr)
 	}
 	for i, image := range images {
 		if image == nil {
-			return nil, fmt.Errorf("answer of %s image inspect: image %d is null", t.engine, i)
+			return nil, fmt.Errorf("%s: image %d is null", answer, i)
 		}
 		if image.ID = strings.TrimPrefix(image.ID, "sha256:"); !hex64.MatchString(image.ID) {
-			return nil, fmt.Errorf("answer of %s image inspect: %q is not an image ID", t.engine, image.ID)
+			return nil, fmt.Errorf("%s: %q is not an image ID", answer, image.ID)
 		}
 	}
 	found := map[string]*held{}
@@ -397,33 +306,34 @@ func (r *run) look(ctx context.Context, t *target, references ...string) (map[st
 			found[reference] = images[i]
 		}
 		return found, nil
-	case err == nil:
-		return nil, fmt.Errorf("answer of %s image inspect: %d images, want %d", t.engine, len(images), len(references))
+	case err == nil || len(images) > len(references):
+		return nil, fmt.Errorf("%s: %d images, want %d", answer, len(images), len(references))
 	case len(images) == 0:
-		if err := r.reach(ctx, t); err != nil {
+		return found, r.reach(ctx, t)
+	}
+	// The engine has some, and answers in order, but does not say which are missing.
+	for _, reference := range references {
+		one, err := r.look(ctx, t, reference)
+		if err != nil {
 			return nil, err
 		}
-	}
-	// Some are there. The engine answers in order, but does not say which are missing.
-	if len(images) > 0 {
-		for _, reference := range references {
-			one, err := r.look(ctx, t, reference)
-			if err != nil {
-				return nil, err
-			}
-			if one[reference] != nil {
-				found[reference] = one[reference]
-			}
-		}
+		maps.Copy(found, one)
 	}
 	return found, nil
 }
 
-// directories returns where the engine keeps images, and an archive while it
-// unpacks it: podman where TMPDIR or its configuration says, Docker in its own
-// directory or, where containerd keeps the images, in containerd's, which Docker
-// does not name. Those of a remote engine are not on this host.
-func (r *run) directories(ctx context.Context, t *target) (info engineInfo, err error) {
+// engineInfo is where an engine keeps images.
+type engineInfo struct {
+	temp        string   // where podman keeps an archive while it loads it
+	directories []string // in which an image needs room
+}
+
+// info asks the engine where it keeps images, and an archive while it unpacks it:
+// podman where TMPDIR or its configuration says, Docker in its own directory or,
+// where containerd keeps the images, in containerd's, which Docker does not name.
+// Those of a remote engine are not on this host. info refuses a store whose driver
+// turns out not to be the one that the user's own podman uses.
+func (r *run) info(ctx context.Context, t *target) (info engineInfo, err error) {
 	out, err := r.ask(ctx, t, "info", "--format", "{{json .}}")
 	if err != nil {
 		return info, err
@@ -438,60 +348,47 @@ func (r *run) directories(ctx context.Context, t *target) (info engineInfo, err 
 	if err := json.Unmarshal(out, &answer); err != nil {
 		return info, fmt.Errorf("answer of %s info: %w", t.engine, err)
 	}
-	if t.engine == "podman" {
-		info = engineInfo{graphRoot: answer.Store.GraphRoot, driver: answer.Store.GraphDriverName, temp: answer.Store.ImageCopyTmpDir}
-		if own := r.environment["TMPDIR"]; own != "" {
-			info.temp = own
-		}
+	store := answer.Store
+	switch {
+	case t.engine == "podman":
+		info.temp = cmp.Or(r.environment["TMPDIR"], store.ImageCopyTmpDir)
 		if !filepath.IsAbs(info.temp) {
 			info.temp = "/var/tmp" // podman's default
 		}
-		info.directories = []string{info.graphRoot, info.temp}
-		return info, nil
+		info.directories = []string{store.GraphRoot, info.temp}
+	case !strings.HasPrefix(t.host, "unix:"):
+	case slices.ContainsFunc(answer.DriverStatus, func(pair [2]string) bool { return strings.HasPrefix(pair[1], "io.containerd.snapshotter") }):
+		info.directories = []string{"/var/lib/containerd"}
+	default:
+		info.directories = []string{answer.DockerRootDir}
 	}
-	if u, err := url.Parse(t.host); err != nil || u.Scheme != "unix" {
-		return info, nil
-	}
-	info.directories = []string{answer.DockerRootDir}
-	for _, pair := range answer.DriverStatus {
-		if strings.HasPrefix(pair[1], "io.containerd.snapshotter") {
-			info.directories = []string{"/var/lib/containerd"}
+	if t.engine == "podman" && t.user.uid != r.me.uid {
+		driver, err := r.storageDriver(ctx, t.user, store.GraphRoot)
+		if err != nil {
+			return info, err
+		}
+		if driver != "" && driver != store.GraphDriverName {
+			return info, fmt.Errorf("podman uses the storage driver %s here, but %s is a store of %s", store.GraphDriverName, store.GraphRoot, driver)
 		}
 	}
 	return info, nil
 }
 
-// engineInfo is what an engine reports about where it keeps images.
-type engineInfo struct {
-	graphRoot, driver, temp string   // podman's
-	directories             []string // in which an image needs room
-}
-
-// lack says where there is no room for an image of that size, "" if there is.
+// lack says which directories have no room for an image of that size, "" if all have.
+// Each needs the room, also where they share a file system.
 func lack(directories []string, size int64) string {
-	type disk struct {
-		name       string
-		free, want int64
-	}
-	var disks []uint64
-	at := map[uint64]*disk{}
+	var words []string
+	wanted := map[uint64]int64{} // by device
 	for _, directory := range directories {
 		info, err := os.Stat(directory)
 		var fs syscall.Statfs_t
 		if err != nil || syscall.Statfs(directory, &fs) != nil {
-			continue // it is made later, or on another host
+			continue // it does not exist yet, or is on another host
 		}
 		device := uint64(info.Sys().(*syscall.Stat_t).Dev)
-		if at[device] == nil {
-			at[device] = &disk{name: directory, free: int64(fs.Bavail) * int64(fs.Bsize)}
-			disks = append(disks, device)
-		}
-		at[device].want += size + 8<<20
-	}
-	var words []string
-	for _, device := range disks {
-		if d := at[device]; d.free < d.want {
-			words = append(words, fmt.Sprintf("%s has %d MiB free, want %d", d.name, d.free>>20, d.want>>20))
+		wanted[device] += size + 8<<20
+		if free := int64(fs.Bavail) * int64(fs.Bsize); free < wanted[device] {
+			words = append(words, fmt.Sprintf("%s has %d MiB free, want %d", directory, free>>20, wanted[device]>>20))
 		}
 	}
 	return strings.Join(words, "; ")

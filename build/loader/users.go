@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"regexp"
 	"strconv"
@@ -27,6 +28,9 @@ type account struct {
 	home   string
 }
 
+// number returns the user's number.
+func (a account) number() string { return strconv.FormatUint(uint64(a.uid), 10) }
+
 // identify finds out who runs this process.
 func (r *run) identify(ctx context.Context) error {
 	me, ok := r.lookup(ctx, strconv.Itoa(r.uid))
@@ -41,55 +45,52 @@ func (r *run) identify(ctx context.Context) error {
 	return nil
 }
 
-// database returns a line of a database of accounts that begins with key, or of
-// the user with that number. It asks getent, which knows directory services too.
-func (r *run) database(ctx context.Context, database, key string) (line string, ok bool) {
-	if getent := r.find("getent"); getent != "" {
-		out, err := r.do(ctx, call{program: getent, args: []string{database, key}, env: r.ownEnv(), limit: r.askLimit})
+// passwd returns the line of the user with this name or number. It asks getent, which
+// knows directory services too.
+func (r *run) passwd(ctx context.Context, key string) string {
+	if r.find("getent") != "" {
+		out, err := r.as(ctx, r.me, "getent", "passwd", key)
+		if err != nil {
+			return ""
+		}
 		line, _, _ := strings.Cut(string(out), "\n")
-		return line, err == nil && line != ""
+		return line
 	}
-	text, err := readSmall(r.path("/etc/"+database), 16<<20)
-	if err != nil {
-		return "", false
-	}
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimRight(line, "\n")
+	for line := range r.lines("/etc/passwd") {
 		if fields := strings.Split(line, ":"); len(fields) > 2 && (fields[0] == key || fields[2] == key) {
-			return line, true
+			return line
 		}
 	}
-	return "", false
+	return ""
+}
+
+// lines returns the lines of a system file, none if it cannot be read.
+func (r *run) lines(name string) iter.Seq[string] {
+	text, err := readSmall(r.path(name), 16<<20)
+	if err != nil {
+		text = nil
+	}
+	return strings.SplitSeq(string(text), "\n")
 }
 
 // lookup returns the account of a name or number, without its groups.
 func (r *run) lookup(ctx context.Context, key string) (account, bool) {
-	line, ok := r.database(ctx, "passwd", key)
-	fields := strings.Split(line, ":")
-	if !ok || len(fields) != 7 || !userForm.MatchString(fields[0]) {
+	fields := strings.Split(r.passwd(ctx, key), ":")
+	if len(fields) != 7 || !userForm.MatchString(fields[0]) {
 		return account{}, false
 	}
 	uid, err := strconv.ParseUint(fields[2], 10, 32)
-	if err != nil {
-		return account{}, false
-	}
-	gid, err := strconv.ParseUint(fields[3], 10, 32)
-	if err != nil {
-		return account{}, false
-	}
-	return account{name: fields[0], uid: uint32(uid), gid: uint32(gid), home: fields[5]}, true
+	gid, err2 := strconv.ParseUint(fields[3], 10, 32)
+	return account{name: fields[0], uid: uint32(uid), gid: uint32(gid), home: fields[5]}, err == nil && err2 == nil
 }
 
 // withGroups returns the account with all of its groups.
 func (r *run) withGroups(ctx context.Context, a account) (account, error) {
-	id := r.find("id")
-	if id == "" {
-		return a, fmt.Errorf("groups of %s: id is not installed", a.name)
-	}
-	out, err := r.do(ctx, call{program: id, args: []string{"-G", a.name}, env: r.ownEnv(), limit: r.askLimit})
+	out, err := r.as(ctx, r.me, "id", "-G", a.name)
 	if err != nil {
 		return a, fmt.Errorf("groups of %s: %w", a.name, err)
 	}
+	a.groups = nil
 	for word := range strings.FieldsSeq(string(out)) {
 		gid, err := strconv.ParseUint(word, 10, 32)
 		if err != nil {
@@ -119,22 +120,16 @@ func (r *run) defaultUsers(ctx context.Context) (names []string, leftOut string)
 // asks a directory service, but does not find users by number in the files,
 // which newuidmap does (shadow 4.13, lib/subordinateio.c).
 func (r *run) hasSubIDs(ctx context.Context, a account, kind string) bool {
-	if getsubids := r.find("getsubids"); getsubids != "" {
-		args := []string{a.name}
-		if kind == "subgid" {
-			args = []string{"-g", a.name}
-		}
-		if out, err := r.do(ctx, call{program: getsubids, args: args, env: r.ownEnv(), limit: r.askLimit}); err == nil && len(bytes.TrimSpace(out)) > 0 {
-			return true
-		}
+	args := []string{a.name}
+	if kind == "subgid" {
+		args = []string{"-g", a.name}
 	}
-	text, err := readSmall(r.path("/etc/"+kind), 16<<20)
-	if err != nil {
-		return false
+	if out, err := r.as(ctx, r.me, "getsubids", args...); err == nil && len(bytes.TrimSpace(out)) > 0 {
+		return true
 	}
-	for line := range strings.Lines(string(text)) {
+	for line := range r.lines("/etc/" + kind) {
 		owner, _, ok := strings.Cut(line, ":")
-		if ok && (owner == a.name || owner == strconv.FormatUint(uint64(a.uid), 10)) {
+		if ok && (owner == a.name || owner == a.number()) {
 			return true
 		}
 	}
