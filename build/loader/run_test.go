@@ -364,6 +364,7 @@ func TestHostileAnswers(t *testing.T) {
 		"option as ID": {`echo '[{"Id": "--force"}]'`, `"--force" is not an image ID`},
 		"null":         {"echo '[null]'", "image 0 is null"},
 		"not JSON":     {"echo yes", "answer of podman image inspect: invalid character"},
+		"too many":     {`id=$(printf %064d 0); echo '[{"Id": "'$id'"}, {"Id": "'$id'"}]'; exit 1`, "2 images, want 1"},
 		"too few":      {"echo '[]'", "0 images, want 1"},
 		"endless":      {"yes | head -c 40000000", "its output has more than"},
 	} {
