@@ -1,13 +1,9 @@
 package release
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
 )
 
 // An Archive is the record of one docker-archive. Its JSON form is part of
@@ -52,112 +48,44 @@ type Input struct {
 // InfoSuffix is appended to the name of an archive to name its record.
 const InfoSuffix = ".info"
 
-// infoField is one KEY=value line of a record: how it is spelled and where it lives.
-type infoField struct {
-	key string
-	get func(*Archive) string
-	set func(*Archive, string) error
-}
-
-func stringField(key string, at func(*Archive) *string) infoField {
-	return infoField{
-		key,
-		func(f *Archive) string { return *at(f) },
-		func(f *Archive, s string) error { *at(f) = s; return nil },
-	}
-}
-
-func intField(key string, at func(*Archive) *int64) infoField {
-	return infoField{
-		key,
-		func(f *Archive) string { return strconv.FormatInt(*at(f), 10) },
-		func(f *Archive, s string) error {
-			n, err := strconv.ParseUint(s, 10, 63)
-			*at(f) = int64(n)
-			return err
-		},
-	}
-}
-
-// infoFields lists the lines of a record in their order. Lists are joined by commas.
-func infoFields() []infoField {
-	return []infoField{
-		stringField("helper", func(f *Archive) *string { return &f.Helper }),
-		stringField("file", func(f *Archive) *string { return &f.Name }),
-		stringField("repo_tag", func(f *Archive) *string { return &f.RepoTag }),
-		stringField("image_id", func(f *Archive) *string { return &f.ImageID }),
-		{
-			"diff_ids",
-			func(f *Archive) string { return strings.Join(f.DiffIDs, ",") },
-			func(f *Archive, s string) error { f.DiffIDs = strings.Split(s, ","); return nil },
-		},
-		stringField("platform", func(f *Archive) *string { return &f.Platform }),
-		intField("size", func(f *Archive) *int64 { return &f.Size }),
-		stringField("sha256", func(f *Archive) *string { return &f.SHA256 }),
-		intField("unpacked_size", func(f *Archive) *int64 { return &f.UnpackedSize }),
-		stringField("compression", func(f *Archive) *string { return &f.Compression }),
-		stringField("runner_version", func(f *Archive) *string { return &f.Version }),
-		stringField("runner_revision", func(f *Archive) *string { return &f.Revision }),
-		intField("source_date_epoch", func(f *Archive) *int64 { return &f.Created }),
-		stringField("config", func(f *Archive) *string { return &f.Config }),
-		stringField("tool", func(f *Archive) *string { return &f.Tool }),
-		stringField("warning", func(f *Archive) *string { return &f.Warning }),
-		stringField("input_file", func(f *Archive) *string { return &f.Input.Name }),
-		intField("input_size", func(f *Archive) *int64 { return &f.Input.Size }),
-		stringField("input_sha256", func(f *Archive) *string { return &f.Input.SHA256 }),
-		stringField("input_layout", func(f *Archive) *string { return &f.Input.Layout }),
-		stringField("input_digest", func(f *Archive) *string { return &f.Input.Digest }),
-		stringField("input_source", func(f *Archive) *string { return &f.Input.Source }),
+// info lists the lines of the record of f in their order.
+func (f *Archive) info() []line {
+	return []line{
+		{"helper", &f.Helper},
+		{"file", &f.Name},
+		{"repo_tag", &f.RepoTag},
+		{"image_id", &f.ImageID},
+		{"diff_ids", &f.DiffIDs},
+		{"platform", &f.Platform},
+		{"size", &f.Size},
+		{"sha256", &f.SHA256},
+		{"unpacked_size", &f.UnpackedSize},
+		{"compression", &f.Compression},
+		{"runner_version", &f.Version},
+		{"runner_revision", &f.Revision},
+		{"source_date_epoch", &f.Created},
+		{"config", &f.Config},
+		{"tool", &f.Tool},
+		{"warning", &f.Warning},
+		{"input_file", &f.Input.Name},
+		{"input_size", &f.Input.Size},
+		{"input_sha256", &f.Input.SHA256},
+		{"input_layout", &f.Input.Layout},
+		{"input_digest", &f.Input.Digest},
+		{"input_source", &f.Input.Source},
 	}
 }
 
 // Info returns the record of f as KEY=value lines in a fixed order. Values have
 // no quotes, lists are joined by commas, and empty values are left out.
-func (f Archive) Info() []byte {
-	var b bytes.Buffer
-	for _, field := range infoFields() {
-		if v := field.get(&f); v != "" {
-			fmt.Fprintf(&b, "%s=%s\n", field.key, v)
-		}
-	}
-	return b.Bytes()
-}
-
-// maxInfoLine is the longest line of a record, in bytes. The diff IDs of 1000
-// layers, the most that an image may have, are 72 kB.
-const maxInfoLine = 256 << 10
+func (f Archive) Info() []byte { return formatLines(f.info()) }
 
 // ParseInfo reads a record. An unknown key, a repeated key or a line that is not
 // KEY=value is an error that names the line.
 func ParseInfo(r io.Reader) (Archive, error) {
 	var f Archive
-	fields := map[string]infoField{}
-	for _, field := range infoFields() {
-		fields[field.key] = field
-	}
-	scanner := bufio.NewScanner(r)
-	scanner.Buffer(nil, maxInfoLine)
-	for line := 1; scanner.Scan(); line++ {
-		key, value, ok := strings.Cut(scanner.Text(), "=")
-		if !ok {
-			return Archive{}, fmt.Errorf("line %d: %q is not KEY=value", line, scanner.Text())
-		}
-		field, ok := fields[key]
-		if !ok {
-			return Archive{}, fmt.Errorf("line %d: unknown or repeated key %q", line, key)
-		}
-		delete(fields, key)
-		if err := field.set(&f, value); err != nil {
-			return Archive{}, fmt.Errorf("line %d: %s: %w", line, key, err)
-		}
-	}
-	if err := scanner.Err(); err != nil {
+	if err := parseLines(r, f.info(), "helper", "file", "repo_tag", "image_id", "diff_ids", "platform", "size", "sha256"); err != nil {
 		return Archive{}, err
-	}
-	for _, key := range []string{"helper", "file", "repo_tag", "image_id", "diff_ids", "platform", "size", "sha256"} {
-		if _, missing := fields[key]; missing {
-			return Archive{}, fmt.Errorf("no line %s=", key)
-		}
 	}
 	return f, nil
 }

@@ -1,14 +1,11 @@
 package release
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 
 	"pretag/build/internal/atomicfile"
@@ -27,49 +24,27 @@ type Origin struct {
 	SHA256 string // of the tarball, hex
 }
 
-// ReadOrigin reads the record of tarball. Unknown keys are ignored. If there is
-// no record, the error is fs.ErrNotExist.
+func (o *Origin) lines() []line {
+	return []line{{"source", &o.Source}, {"digest", &o.Digest}, {"size", &o.Size}, {"sha256", &o.SHA256}}
+}
+
+// ReadOrigin reads the record of tarball. If there is none, the error is fs.ErrNotExist.
 func ReadOrigin(tarball string) (Origin, error) {
-	name := tarball + OriginSuffix
-	data, err := os.ReadFile(name)
+	f, err := os.Open(tarball + OriginSuffix)
 	if err != nil {
 		return Origin{}, err
 	}
+	defer f.Close()
 	var o Origin
-	scanner := bufio.NewScanner(bytes.NewReader(data))
-	for line := 1; scanner.Scan(); line++ {
-		key, value, ok := strings.Cut(scanner.Text(), "=")
-		if !ok {
-			return Origin{}, fmt.Errorf("%s: line %d: %q is not KEY=value", name, line, scanner.Text())
-		}
-		switch key {
-		case "source":
-			o.Source = value
-		case "digest":
-			o.Digest = value
-		case "sha256":
-			o.SHA256 = value
-		case "size":
-			if o.Size, err = strconv.ParseInt(value, 10, 64); err != nil {
-				return Origin{}, fmt.Errorf("%s: line %d: size %q: want a number of bytes", name, line, value)
-			}
-		}
-	}
-	if err := scanner.Err(); err != nil {
-		return Origin{}, fmt.Errorf("%s: %w", name, err)
+	if err := parseLines(f, o.lines(), "source", "size", "sha256"); err != nil {
+		return Origin{}, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	return o, nil
 }
 
 // Write writes o as the record of tarball, atomically.
 func (o Origin) Write(tarball string) error {
-	var text bytes.Buffer
-	fmt.Fprintf(&text, "source=%s\n", o.Source)
-	if o.Digest != "" {
-		fmt.Fprintf(&text, "digest=%s\n", o.Digest)
-	}
-	fmt.Fprintf(&text, "size=%d\nsha256=%s\n", o.Size, o.SHA256)
-	return atomicfile.WriteBytes(tarball+OriginSuffix, text.Bytes())
+	return atomicfile.WriteBytes(tarball+OriginSuffix, formatLines(o.lines()))
 }
 
 // OriginOf returns the origin of tarball, or the zero Origin if there is no
@@ -80,7 +55,7 @@ func OriginOf(ctx context.Context, tarball string) (Origin, error) {
 		return Origin{}, nil
 	}
 	o, err := ReadOrigin(tarball)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && o.Source == "" {
+	if errors.Is(err, fs.ErrNotExist) {
 		return Origin{}, fmt.Errorf("%s already exists and was not fetched by pretag; move it away", tarball)
 	}
 	if err != nil {

@@ -42,11 +42,13 @@ func TestOrigin(t *testing.T) {
 	want(o, "does not match its record")
 	write(tarball, "abc")
 
-	// A record without a source was not written by pull or unpack.
-	write(tarball+OriginSuffix, "helper=alpine-arm\nsize=3\nsha256=x\n")
-	want(Origin{}, "was not fetched by pretag")
-	write(tarball+OriginSuffix, "source=a\nsize=three\n")
-	want(Origin{}, `x.tar.origin: line 2: size "three": want a number of bytes`)
-	write(tarball+OriginSuffix, "source=a\nsize\n")
-	want(Origin{}, `x.tar.origin: line 2: "size" is not KEY=value`)
+	for text, message := range map[string]string{
+		"helper=alpine-arm\nsize=3\n": `x.tar.origin: line 1: unknown or repeated key "helper"`,
+		"size=3\nsha256=x\n":          "x.tar.origin: no line source=",
+		"source=a\nsize=three\n":      `x.tar.origin: line 2: size="three": want a number`,
+		"source=a\nsize\n":            `x.tar.origin: line 2: "size" is not KEY=value`,
+	} {
+		write(tarball+OriginSuffix, text)
+		want(Origin{}, message)
+	}
 }
