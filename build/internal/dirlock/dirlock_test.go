@@ -59,3 +59,31 @@ func TestLock(t *testing.T) {
 		t.Errorf("a directory that is only read was made: %v", err)
 	}
 }
+
+// Lock removes the directories that it made if nothing is in them, also after an error.
+func TestLockRemovesEmpty(t *testing.T) {
+	dir := t.TempDir()
+	used, empty, mine := filepath.Join(dir, "a", "used"), filepath.Join(dir, "a", "b", "empty"), filepath.Join(dir, "mine")
+	if err := os.Mkdir(mine, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, last := range []string{"", filepath.Join(used, "file", "x")} { // the second cannot be made
+		unlock, err := Lock([]string{used, empty, mine}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(used, "file"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+		if last != "" {
+			if _, err := Lock([]string{empty, last}, nil); err == nil {
+				t.Error("no error")
+			}
+		}
+		left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+		if _, mineErr := os.Stat(mine); err != nil || mineErr != nil || len(left) != 1 || left[0] != used {
+			t.Errorf("left %q, %v, %v, want %q and %q", left, err, mineErr, used, mine)
+		}
+	}
+}
