@@ -130,14 +130,14 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	}
 	var packages []release.Package
 	var delivered []string
-	_, err = c.publish(ctx, owned, func(stage string) (err error) {
+	err = c.publish(ctx, owned, func(stage string) (err error) {
 		if loaders == nil {
 			if loaders, err = c.buildLoaders(ctx, stage, c.hostArches(), ui); err != nil {
 				return err
 			}
 		}
 		packages, delivered, err = c.packages(ctx, stage, archives, loaders, signer, ui)
-		return errors.Join(err, c.unsign(owned, delivered))
+		return err
 	})
 	if err != nil {
 		return err
@@ -190,17 +190,12 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 	}
 	var report verify.Report
 	var runErr error
-	published, err := c.publish(context.WithoutCancel(ctx), owned, func(stage string) error {
+	err = c.publish(context.WithoutCancel(ctx), owned, func(stage string) error {
 		report, runErr = verify.Run(ctx, verify.Options{
 			Out: c.Out, Reports: stage, Engines: c.Engines, Runner: c.Runner, Progress: func(line string) { ui.Say("%s", line) },
 		})
 		return nil
-	})
-	if err == nil { // traces of jobs of a former run
-		var former []string
-		former, err = owned.Former(ctx, published, release.VerifyDir)
-		err = errors.Join(err, owned.Remove(former...))
-	}
+	}, release.VerifyDir) // it may hold traces of jobs of a former run
 	err = errors.Join(runErr, err)
 	if report.Schema == 0 {
 		return err // nothing was checked

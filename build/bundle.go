@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -52,7 +51,7 @@ func Bundle(ctx context.Context, c Config, ui *UI) error {
 	if signer != nil && signer.KeyID() != m.Signer {
 		ui.Warn("the packages are signed by key %q, the sums of the bundles by %s", m.Signer, signer.KeyID())
 	}
-	published, err := c.publish(ctx, owned, func(stage string) error {
+	err = c.publish(ctx, owned, func(stage string) error {
 		options.Out = stage
 		for _, b := range bundles {
 			if err := b.Write(ctx, options, created); err != nil {
@@ -60,12 +59,8 @@ func Bundle(ctx context.Context, c Config, ui *UI) error {
 			}
 		}
 		return nil
-	})
+	}, bundle.Dir)
 	if err != nil {
-		return err
-	}
-	former, err := owned.Former(ctx, published, bundle.Dir)
-	if err := errors.Join(err, owned.Remove(former...)); err != nil {
 		return err
 	}
 	rows := [][]string{{"SIZE", "PACKAGES", "BUNDLE"}}

@@ -69,8 +69,7 @@ func (c Config) samples(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.publish(ctx, owned, func(stage string) error {
+	return c.publish(ctx, owned, func(stage string) error {
 		return demo.Samples(ctx, c.builder(ctx), filepath.Join(stage, demoInputs), c.Helpers, c.Time)
 	})
-	return err
 }

@@ -29,11 +29,10 @@ func Loaders(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.publish(ctx, owned, func(stage string) error {
+	return c.publish(ctx, owned, func(stage string) error {
 		_, err := c.buildLoaders(ctx, stage, linuxpkg.Hosts(c.Version, c.Catalogue.Helpers()), ui)
 		return err
 	})
-	return err
 }
 
 // loadersAhead returns the path of a loader for each architecture if they were built

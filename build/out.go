@@ -8,13 +8,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/dirlock"
 	"pretag/build/linuxpkg/bundle"
-	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
 )
 
@@ -46,31 +46,23 @@ func (c Config) owned(ctx context.Context) (*release.Owned, error) {
 	return owned, owned.Free(ctx, release.ManifestName, release.ProvenanceName, release.SumsName, release.SignatureName, release.KeyName)
 }
 
-// publish moves what fill writes into a directory to the same names below OUT, and
-// returns the names.
-func (c Config) publish(ctx context.Context, owned *release.Owned, fill func(stage string) error) (_ []string, err error) {
+// publish moves what fill writes into a directory to the same names below OUT. It
+// removes pretag's other files below the directories replaced.
+func (c Config) publish(ctx context.Context, owned *release.Owned, fill func(stage string) error, replaced ...string) (err error) {
 	stage, err := os.MkdirTemp(c.Out, ".stage.*"+atomicfile.TempSuffix)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
 	if err := fill(stage); err != nil {
-		return nil, err
+		return err
 	}
-	return owned.Publish(ctx, stage)
-}
-
-// unsign removes the signature and the key of a former delivery, which would not fit
-// one that is not signed.
-func (c Config) unsign(owned *release.Owned, delivered []string) error {
-	for _, name := range []string{release.SignatureName, release.KeyName} {
-		if _, err := os.Lstat(filepath.Join(c.Out, name)); err == nil && !slices.Contains(delivered, name) {
-			if err := owned.Remove(name); err != nil {
-				return err
-			}
-		}
+	names, err := owned.Publish(ctx, stage)
+	if err != nil {
+		return err
 	}
-	return nil
+	former, err := owned.Former(ctx, names, replaced...)
+	return errors.Join(err, owned.Remove(former...))
 }
 
 // retire removes pretag's packages and bundles of other versions, which must not be
@@ -80,34 +72,20 @@ func (c Config) retire(ctx context.Context, owned *release.Owned, packages []rel
 	if err != nil {
 		return err
 	}
-	versions := map[string]bool{}
+	var versions []string
 	for _, p := range packages {
-		versions[p.Version] = true
+		versions = append(versions, regexp.QuoteMeta(p.Version))
 	}
+	// The ends of the names of an rpm, a deb and a bundle, which all have the version.
+	current := regexp.MustCompile(`[-_](` + strings.Join(versions, "|") + `)(\.[^.]+\.rpm|_[^_]+\.deb|-(rpm|deb)-[^-]+\.tar)$`)
 	var old, left []string
 	for _, name := range former {
-		switch path.Dir(name) {
-		case bundle.Dir:
-			if !versions[bundle.Version(path.Base(name))] {
-				old = append(old, name)
-			}
-			continue
-		case release.RPM, release.Deb:
-		default:
-			left = append(left, name)
-			continue
-		}
-		p, err := pkgread.Open(ctx, filepath.Join(c.Out, name))
-		if err != nil {
-			return err
-		}
-		if versions[p.Version+"-"+p.Release] {
-			left = append(left, name)
-		} else {
+		versioned := slices.Contains([]string{release.RPM, release.Deb, bundle.Dir}, path.Dir(name))
+		switch {
+		case versioned && !current.MatchString(name):
 			old = append(old, name)
-		}
-		if err := p.Close(); err != nil {
-			return err
+		case path.Dir(name) != bundle.Dir:
+			left = append(left, name)
 		}
 	}
 	if len(old) > 0 {
@@ -125,43 +103,43 @@ func (c Config) retire(ctx context.Context, owned *release.Owned, packages []rel
 // Clean removes what pretag wrote below OUT, the demo's files too, the unfinished files
 // of a run that was killed, and directories that are empty then. It removes nothing else.
 func Clean(ctx context.Context, c Config, ui *UI) error {
-	if _, err := os.Stat(c.Out); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	total := 0
+	for _, out := range []string{filepath.Join(c.Out, demoDir), c.Out} {
+		removed, err := clean(ctx, out)
+		if err != nil {
+			return err
+		}
+		total += removed
 	}
-	demo := filepath.Join(c.Out, demoDir)
-	dirs := []string{c.Out}
-	for _, dir := range []string{filepath.Join(c.Out, release.ArchivesDir), demo, filepath.Join(demo, release.ArchivesDir)} {
+	ui.Say("removed %d files that pretag wrote below %s", total, c.Out)
+	return nil
+}
+
+// clean is Clean for one OUT. It returns the number of files removed.
+func clean(ctx context.Context, out string) (removed int, err error) {
+	var dirs []string
+	for _, dir := range []string{out, filepath.Join(out, release.ArchivesDir)} {
 		if _, err := os.Stat(dir); err == nil {
 			dirs = append(dirs, dir)
 		}
 	}
+	if dirs == nil {
+		return 0, nil
+	}
 	unlock, err := dirlock.Lock(dirs, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unlock()
-	count := 0
-	for _, out := range []string{demo, c.Out} {
-		owned, err := release.ReadOwned(ctx, out)
-		if err := errors.Join(err, cleanUp(out)); err != nil {
-			return err
-		}
-		n, err := owned.Clean(ctx)
-		if err != nil {
-			return err
-		}
-		count += n
-		for _, dir := range append(subdirs(), ".") {
-			removeEmpty(filepath.Join(out, dir))
-		}
+	owned, err := release.ReadOwned(ctx, out)
+	if err := errors.Join(err, cleanUp(out)); err != nil {
+		return 0, err
 	}
-	ui.Say("removed %d files that pretag wrote below %s", count, c.Out)
-	return nil
-}
-
-// subdirs lists the directories below OUT that pretag writes into.
-func subdirs() []string {
-	return []string{release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, release.VerifyDir, loaderDir, bundle.Dir}
+	removed, err = owned.Clean(ctx)
+	for _, dir := range []string{release.ArchivesDir, release.SBOMDir, release.RPM, release.Deb, release.VerifyDir, loaderDir, bundle.Dir, "."} {
+		removeEmpty(filepath.Join(out, dir))
+	}
+	return removed, err
 }
 
 // removeEmpty removes a directory if it is empty, and neither a symbolic link nor the

@@ -397,9 +397,7 @@ func TestKeyRefused(t *testing.T) {
 			if strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("the passphrase is in %v", err)
 			}
-			if files := tree(t, b.path("out")); len(files) > 0 {
-				t.Errorf("left behind: %d files", len(files))
-			}
+			b.leavesNothing(t)
 		})
 	}
 }

@@ -1,17 +1,11 @@
 package release
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
-	"slices"
 )
 
 // manifestSchema is raised when fields of manifest.json are removed or change
@@ -95,40 +89,4 @@ func ReadManifest(out string) (Manifest, error) {
 		m.Packages[i].Path = filepath.Join(out, m.Packages[i].Format, m.Packages[i].File)
 	}
 	return m, nil
-}
-
-// Sums returns the content of SHA256SUMS for the sha256, in hex, of each file,
-// sorted by name.
-func Sums(sums map[string]string) []byte {
-	var b bytes.Buffer
-	for _, file := range slices.Sorted(maps.Keys(sums)) {
-		fmt.Fprintf(&b, "%s  %s\n", sums[file], file)
-	}
-	return b.Bytes()
-}
-
-// sumLine is a line of SHA256SUMS (GNU coreutils 9.1, sha256sum, text mode).
-var sumLine = regexp.MustCompile(`^([0-9a-f]{64})  (\S+)$`)
-
-// ReadSums reads SHA256SUMS in the directory out. It returns the sha256, in
-// hex, of each file.
-func ReadSums(out string) (map[string]string, error) {
-	file := filepath.Join(out, SumsName)
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	sums := map[string]string{}
-	scanner := bufio.NewScanner(bytes.NewReader(data))
-	for n := 1; scanner.Scan(); n++ {
-		fields := sumLine.FindStringSubmatch(scanner.Text())
-		if fields == nil || !filepath.IsLocal(fields[2]) {
-			return nil, fmt.Errorf("%s: line %d: %q is not <sha256>  <file>", file, n, scanner.Text())
-		}
-		if sums[fields[2]] != "" {
-			return nil, fmt.Errorf("%s: line %d: %s is listed twice", file, n, fields[2])
-		}
-		sums[fields[2]] = fields[1]
-	}
-	return sums, errors.Join(scanner.Err())
 }

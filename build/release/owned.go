@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -20,8 +19,6 @@ import (
 // OwnedName is the record, below OUT, of the files that pretag wrote there: lines as
 // in SHA256SUMS. A file that is about to be replaced has two lines.
 const OwnedName = ".pretag"
-
-var ownedLine = regexp.MustCompile(`^([0-9a-f]{64})  (.+)$`)
 
 // An Owned knows which files below OUT are pretag's: those that a record of pretag's
 // lists with their digest, and no others. The records are OwnedName, manifest.json,
@@ -37,17 +34,9 @@ type Owned struct {
 // named OwnedName that pretag did not write is an error. The caller holds a lock.
 func ReadOwned(ctx context.Context, out string) (*Owned, error) {
 	o := &Owned{out, map[string][]string{}}
-	file := filepath.Join(out, OwnedName)
-	data, err := os.ReadFile(file)
+	err := parseSums(filepath.Join(out, OwnedName), func(name, sum string) error { o.add(name, sum); return nil })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	for line := range strings.Lines(string(data)) {
-		fields := ownedLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if fields == nil || !filepath.IsLocal(fields[2]) {
-			return nil, fmt.Errorf("%s: %q is not <sha256>  <file>: pretag did not write it; move it away", file, line)
-		}
-		o.add(fields[2], fields[1])
+		return nil, fmt.Errorf("%w; pretag did not write this file: move it away", err)
 	}
 	return o, errors.Join(o.addManifest(ctx), o.addRecords(ctx))
 }
@@ -106,7 +95,7 @@ func (o *Owned) addRecords(ctx context.Context) error {
 			}
 		case isOrigin:
 			name = tarball
-			if origin, err := ReadOrigin(filepath.Join(dir, name)); err == nil && origin.Source != "" {
+			if origin, err := ReadOrigin(filepath.Join(dir, name)); err == nil {
 				sum = origin.SHA256
 			}
 		}
@@ -123,8 +112,8 @@ func (o *Owned) addRecords(ctx context.Context) error {
 	return nil
 }
 
-// Has reports whether the file of this slash-separated name below OUT is pretag's.
-func (o *Owned) Has(ctx context.Context, name string) (bool, error) {
+// has reports whether the file of this slash-separated name below OUT is pretag's.
+func (o *Owned) has(ctx context.Context, name string) (bool, error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, err
 	}
@@ -141,11 +130,6 @@ func (o *Owned) Has(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	return true, nil
-}
-
-// Files returns the names of pretag's files below OUT, sorted.
-func (o *Owned) Files(ctx context.Context) ([]string, error) {
-	return o.filter(ctx, slices.Sorted(maps.Keys(o.sums)))
 }
 
 // DeliveryDirs lists the directories below OUT that a delivery fills.
@@ -166,10 +150,11 @@ func (o *Owned) Former(ctx context.Context, current []string, dirs ...string) ([
 	return o.filter(ctx, former)
 }
 
+// filter returns those of the names whose files are pretag's.
 func (o *Owned) filter(ctx context.Context, names []string) ([]string, error) {
 	var owned []string
 	for _, name := range names {
-		has, err := o.Has(ctx, name)
+		has, err := o.has(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +173,7 @@ func (o *Owned) Free(ctx context.Context, names ...string) error {
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		has, err := o.Has(ctx, name)
+		has, err := o.has(ctx, name)
 		if err == nil && !has {
 			err = fmt.Errorf("%s already exists, and pretag did not write it or it was changed since; move it away, or set another OUT", file)
 		}
@@ -201,20 +186,24 @@ func (o *Owned) Free(ctx context.Context, names ...string) error {
 // OUT, to the same names below OUT. If a name is taken by a file that is not pretag's,
 // nothing is moved. The record is written before the first file gets its name, so that
 // a run that is killed leaves no file without an owner. Publish returns the names.
+//
+// New sums without a signature replace the former sums and their signature.
 func (o *Owned) Publish(ctx context.Context, staged string) ([]string, error) {
-	sums := map[string]string{}
-	err := fs.WalkDir(os.DirFS(staged), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		sums[name], err = SHA256File(ctx, filepath.Join(staged, name))
-		return errors.Join(err, context.Cause(ctx))
-	})
+	sums, err := SHA256Tree(ctx, staged)
 	if err != nil {
 		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(sums))
-	if err := o.Free(ctx, names...); err != nil {
+	var stale []string
+	for _, name := range []string{SignatureName, KeyName} {
+		if sums[SumsName] != "" && sums[name] == "" {
+			stale = append(stale, name)
+		}
+	}
+	if err := o.Free(ctx, append(stale, names...)...); err != nil {
+		return nil, err
+	}
+	if err := o.Remove(stale...); err != nil {
 		return nil, err
 	}
 	for name, sum := range sums {
@@ -260,12 +249,12 @@ func (o *Owned) write(pending map[string]string) error {
 	return nil
 }
 
-// Remove removes the files of these names, which must be pretag's, and the
-// directories that are empty then.
+// Remove removes the files of these names, which must be pretag's if they exist, and
+// the directories that are empty then.
 func (o *Owned) Remove(names ...string) error {
 	dirs := map[string]bool{}
 	for _, name := range names {
-		if err := os.Remove(filepath.Join(o.out, name)); err != nil {
+		if err := os.Remove(filepath.Join(o.out, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		delete(o.sums, name)
@@ -284,7 +273,7 @@ func (o *Owned) Remove(names ...string) error {
 // Clean removes all of pretag's files below OUT and the directories that are empty
 // then, and returns how many files it removed.
 func (o *Owned) Clean(ctx context.Context) (int, error) {
-	names, err := o.Files(ctx)
+	names, err := o.filter(ctx, slices.Sorted(maps.Keys(o.sums)))
 	if err != nil {
 		return 0, err
 	}

@@ -5,14 +5,7 @@ package release
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"io"
-	"os"
-
-	"pretag/build/internal/contextio"
 )
 
 // Names below OUT.
@@ -45,20 +38,6 @@ type Package struct {
 	Version  string   `json:"version"` // version-release
 	Arch     string   `json:"arch"`    // in the format's words
 	Archives []string `json:"archives,omitempty"`
-}
-
-// SHA256File returns the sha256 of a file, in hex. It reads until ctx ends.
-func SHA256File(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, contextio.NewReader(ctx, f)); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // JSON encodes v the way all of the project's files are: indented by two

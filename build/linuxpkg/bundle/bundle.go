@@ -84,13 +84,6 @@ func Of(m release.Manifest) []Bundle {
 // prefix begins the names of bundles.
 const prefix = "gitlab-runner-helper-images-"
 
-// Version returns the version of the packages in the bundle of this base name.
-func Version(name string) string {
-	version, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "-"+release.RPM+"-")
-	version, _, _ = strings.Cut(version, "-"+release.Deb+"-")
-	return version
-}
-
 // Write writes a bundle: a directory with the packages, a README, SHA256SUMS and, if
 // there is a key, its signature. All files have the time mtime. A package that differs
 // from its record is an error.
