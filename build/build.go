@@ -147,7 +147,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 }
 
 // packages makes everything but the archives and loaders in the directory stage. It
-// returns the packages and the names of all delivered files.
+// returns the packages and the names of the files that SHA256SUMS lists.
 func (c Config) packages(ctx context.Context, stage string, archives []release.Archive, loaders map[string]string, signer *sign.Signer, ui *UI) ([]release.Package, []string, error) {
 	bills, err := sbom.Build(ctx, filepath.Join(stage, release.SBOMDir), archives, c.Jobs)
 	if err != nil {
@@ -169,7 +169,7 @@ func (c Config) packages(ctx context.Context, stage string, archives []release.A
 	if err != nil {
 		return nil, nil, err
 	}
-	delivered, err := c.describe(ctx, stage, archives, result.Packages, documents, signer)
+	delivered, err := c.describe(ctx, stage, archives, result.Packages, signer)
 	return result.Packages, delivered, err
 }
 

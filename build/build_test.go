@@ -75,7 +75,7 @@ func (b *bench) run(t *testing.T, stage func(context.Context, build.Config, *bui
 		"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000", "ARCHIVE_COMPRESSION=zstd:fastest",
 		"HELPER_IMAGES=" + b.path("in"), "OUT=" + b.path("out"),
 	}, pairs...)
-	c, err := build.FromEnv(vars, build.NeedVersion)
+	c, err := build.FromEnv(t.Context(), vars, build.NeedVersion)
 	if err != nil {
 		return err
 	}
@@ -317,7 +317,7 @@ func TestDryRun(t *testing.T) {
 	dryRun := func() error {
 		t.Helper()
 		b.out.Reset()
-		c, err := build.FromEnv(pairs, build.NeedVersionOrDryRun)
+		c, err := build.FromEnv(t.Context(), pairs, build.NeedVersionOrDryRun)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -368,9 +368,9 @@ func TestDryRun(t *testing.T) {
 	if !strings.Contains(b.out.String(), m.Packages[0].File) {
 		t.Errorf("a tarball that is missing hides the names:\n%s", &b.out)
 	}
-	_, err = build.FromEnv(pairs, build.NeedVersion)
+	_, err = build.FromEnv(t.Context(), pairs, build.NeedVersion)
 	testutil.WantError(t, err, `DRY_RUN="1": only the target package has a dry run`)
-	_, err = build.FromEnv([]string{"DRY_RUN=yes"}, build.NeedNothing)
+	_, err = build.FromEnv(t.Context(), []string{"DRY_RUN=yes"}, build.NeedNothing)
 	testutil.WantError(t, err, `DRY_RUN="yes": want 1`)
 }
 
@@ -796,7 +796,8 @@ func TestVerifyHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Archives[0].RepoTag = "stray\x1b[31m"
-	if err := build.WriteManifest(build.Config{Out: b.path("out")}, m); err != nil {
+	data, err := release.JSON(m)
+	if err := errors.Join(err, os.WriteFile(b.path("out", release.ManifestName), data, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", t.TempDir()) // no engines

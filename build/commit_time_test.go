@@ -67,7 +67,7 @@ func TestCommitTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			row.prepare(t)
-			_, err := commitTime(time.Second)
+			_, err := commitTime(t.Context(), time.Second)
 			testutil.WantError(t, err, row.want...)
 		})
 	}

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -61,8 +62,8 @@ const (
 
 // FromEnv reads the configuration from NAME=value entries. All invalid variables
 // are reported together, each with its name, its value and what is allowed.
-func FromEnv(environ []string, need Need) (Config, error) {
-	r := reader{need: need, environ: map[string]string{}}
+func FromEnv(ctx context.Context, environ []string, need Need) (Config, error) {
+	r := reader{ctx: ctx, need: need, environ: map[string]string{}}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		r.environ[name] = value
@@ -115,6 +116,7 @@ func checkArguments(args []string) error {
 // A reader is a Config that is being read, variable by variable.
 type reader struct {
 	Config
+	ctx     context.Context // of FromEnv
 	need    Need
 	environ map[string]string
 	errs    []error

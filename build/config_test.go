@@ -19,12 +19,13 @@ import (
 var update = flag.Bool("update", false, "write docs/variables.md")
 
 // config reads the variables on top of those that every build needs.
-func config(vars ...string) (build.Config, error) {
-	return build.FromEnv(append([]string{"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000"}, vars...), build.NeedVersion)
+func config(t *testing.T, vars ...string) (build.Config, error) {
+	t.Helper()
+	return build.FromEnv(t.Context(), append([]string{"RUNNER_VERSION=19.3.0", "SOURCE_DATE_EPOCH=1700000000"}, vars...), build.NeedVersion)
 }
 
 func TestFromEnvDefaults(t *testing.T) {
-	c, err := config("RUNNER_VERSION=v19.3.0", "HELPERS= , ")
+	c, err := config(t, "RUNNER_VERSION=v19.3.0", "HELPERS= , ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,13 +39,13 @@ func TestFromEnvDefaults(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	_, err = build.FromEnv(nil, build.NeedNothing)
+	_, err = build.FromEnv(t.Context(), nil, build.NeedNothing)
 	testutil.WantError(t, err, "")
 }
 
 func TestFromEnvSets(t *testing.T) {
 	for set, want := range map[string]int{"default": 12, "release": 32, "all": 43, "default,concrete-*": 18} {
-		c, err := config("HELPERS=" + set)
+		c, err := config(t, "HELPERS=" + set)
 		testutil.WantError(t, err, "")
 		if len(c.Helpers) != want {
 			t.Errorf("HELPERS=%s: got %d helpers, want %d", set, len(c.Helpers), want)
@@ -65,7 +66,7 @@ func TestFromEnvFallbacks(t *testing.T) {
 		{[]string{"DEBEMAIL=ada@example.com"}, ours},
 		{[]string{"DEBEMAIL=Ada L <ada@example.com>", "PACKAGE_MAINTAINER=Bob <bob@example.com>"}, "Bob <bob@example.com>"},
 	} {
-		c, err := config(test.vars...)
+		c, err := config(t, test.vars...)
 		testutil.WantError(t, err, "")
 		if c.Maintainer != test.want {
 			t.Errorf("%q: got the maintainer %q, want %q", test.vars, c.Maintainer, test.want)
@@ -73,7 +74,7 @@ func TestFromEnvFallbacks(t *testing.T) {
 	}
 	const job = "https://gitlab.example.com/group/project/-/jobs/1"
 	for _, test := range [][2]string{{"CI_JOB_URL=" + job, job}, {"BUILDER_ID=https://example.com/me", "https://example.com/me"}} {
-		c, err := config(test[0])
+		c, err := config(t, test[0])
 		testutil.WantError(t, err, "")
 		if c.Builder != test[1] {
 			t.Errorf("%s: got the builder %q", test[0], c.Builder)
@@ -82,7 +83,7 @@ func TestFromEnvFallbacks(t *testing.T) {
 }
 
 func TestFromEnvWarns(t *testing.T) {
-	c, err := config("HELPER_IMAGE=x", "ENGINE=docker", "JOBS=1", "OUTPUT=x", "HOME=/root", "PWD=/")
+	c, err := config(t, "HELPER_IMAGE=x", "ENGINE=docker", "JOBS=1", "OUTPUT=x", "HOME=/root", "PWD=/")
 	testutil.WantError(t, err, "")
 	want := []string{"the variable ENGINE is set; did you mean ENGINES?", "the variable HELPER_IMAGE is set; did you mean HELPER_IMAGES?"}
 	if diff := cmp.Diff(want, c.Warnings); diff != "" {
@@ -93,12 +94,12 @@ func TestFromEnvWarns(t *testing.T) {
 // A repository that no engine could name is rejected, because each RepoTag has it.
 func TestFromEnvRepositories(t *testing.T) {
 	for _, repository := range []string{"https://registry.example.com/helper", "registry.example.com//helper", "/helper", "registry.example.com/", "registry.example.com:/helper", "registry.example.com/helper/", "host/a:b/c", "library/helper", "registry.example.com/UPPER", "registry.example.com/a@sha256:0"} {
-		_, err := config("IMAGE_REPOSITORY=" + repository)
+		_, err := config(t, "IMAGE_REPOSITORY=" + repository)
 		testutil.WantError(t, err, "IMAGE_REPOSITORY=", "want a registry's host, a path and no tag")
 	}
-	_, err := config("IMAGE_REPOSITORY=docker.io/group/helper")
+	_, err := config(t, "IMAGE_REPOSITORY=docker.io/group/helper")
 	testutil.WantError(t, err, `IMAGE_REPOSITORY="docker.io/group/helper": Docker Hub cannot be used, because Docker drops its host from names`)
-	_, err = config("IMAGE_REPOSITORY=localhost:5000/a/helper")
+	_, err = config(t, "IMAGE_REPOSITORY=localhost:5000/a/helper")
 	testutil.WantError(t, err, "")
 }
 
@@ -106,6 +107,7 @@ func TestFromEnvRepositories(t *testing.T) {
 func TestFromEnvReportsAll(t *testing.T) {
 	dir := t.TempDir()
 	_, err := config(
+		t,
 		"RUNNER_VERSION=15.8.9", "PACKAGES_ITERATION=0", "HELPERS=alpin-*,ubuntu-*", "IMAGE_REPOSITORY=helper:tag",
 		"ARCHIVE_COMPRESSION=zstd:22", "FORMATS=rpm,apk", "PACKAGE_LAYOUT=both", "SOURCE_DATE_EPOCH=yesterday",
 		"GPG_KEY_PATH="+filepath.Join(dir, "missing"), "ENGINES=podman,lxc", "JOBS=-1", "PACKAGE_MAINTAINER=me",
@@ -145,7 +147,7 @@ func TestFromEnvRejects(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := build.FromEnv([]string{"CATALOGUE=" + noDefault}, build.NeedNothing)
+	_, err := build.FromEnv(t.Context(), []string{"CATALOGUE=" + noDefault}, build.NeedNothing)
 	testutil.WantError(t, err, "") // for a target that needs no helpers
 	for _, row := range []struct{ pair, want string }{
 		{"GPG_PASSPHRASE_PATH=" + custom, "GPG_PASSPHRASE_PATH is set and GPG_KEY_PATH is not"},
@@ -159,12 +161,11 @@ func TestFromEnvRejects(t *testing.T) {
 		{"JOBS=two", `JOBS="two"`},
 		{"RUNNER_REVISION=zz", "RUNNER_REVISION="},
 	} {
-		_, err := config(row.pair)
+		_, err := config(t, row.pair)
 		testutil.WantError(t, err, row.want)
 	}
 }
 
-// Outside git SOURCE_DATE_EPOCH is required; inside, the commit's time serves.
 func TestRunRejectsVariablesAfterTheTarget(t *testing.T) {
 	stage := func(context.Context, build.Config, *build.UI) error {
 		t.Error("the stage ran")
@@ -178,11 +179,18 @@ func TestRunRejectsVariablesAfterTheTarget(t *testing.T) {
 	}
 }
 
+// Outside git SOURCE_DATE_EPOCH is required. To ask git can be interrupted.
 func TestFromEnvTime(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("GIT_CEILING_DIRECTORIES", "/")
-	_, err := build.FromEnv([]string{"RUNNER_VERSION=19.3.0"}, build.NeedVersion)
+	vars := []string{"RUNNER_VERSION=19.3.0"}
+	_, err := build.FromEnv(t.Context(), vars, build.NeedVersion)
 	testutil.WantError(t, err, "SOURCE_DATE_EPOCH is required")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = build.FromEnv(ctx, vars, build.NeedVersion)
+	testutil.WantError(t, err, "git log -1: context canceled")
+	testutil.WantError(t, build.Run(ctx, nil, vars, build.NeedVersion, nil), "interrupted by signal: interrupt")
 }
 
 // docs/variables.md has the table of variables. -update writes it.

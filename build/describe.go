@@ -16,17 +16,16 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/internal/atomicfile"
-	"pretag/build/linuxpkg"
 	"pretag/build/provenance"
 	"pretag/build/release"
 	"pretag/build/sign"
 )
 
 // describe writes the files that describe a delivery into the directory stage, which
-// holds the packages and documents: provenance.json, manifest.json, SHA256SUMS and, if
-// there is a signer, the signature and the public key. It returns the names of all
-// delivered files.
-func (c Config) describe(ctx context.Context, stage string, archives []release.Archive, packages []release.Package, documents map[string][]linuxpkg.Document, signer *sign.Signer) ([]string, error) {
+// holds the packages and SBOMs: provenance.json, manifest.json, SHA256SUMS and, if
+// there is a signer, the signature and the public key. It returns the names of the
+// files that SHA256SUMS lists.
+func (c Config) describe(ctx context.Context, stage string, archives []release.Archive, packages []release.Package, signer *sign.Signer) ([]string, error) {
 	m := release.Manifest{
 		Version:  c.Version.String(),
 		Revision: c.Version.Revision(),
@@ -36,23 +35,18 @@ func (c Config) describe(ctx context.Context, stage string, archives []release.A
 		Archives: archives,
 		Packages: packages,
 	}
-	described := m.Outputs() // by the provenance
-	for _, f := range m.Archives {
-		for _, document := range documents[f.Name] {
-			described = append(described, path.Join(release.SBOMDir, filepath.Base(document.Path)))
-		}
+	sums, err := release.SHA256Tree(ctx, stage)
+	if err != nil {
+		return nil, err
 	}
-	sums := map[string]string{}
-	for _, file := range described {
-		dir := stage
-		if path.Dir(file) == release.ArchivesDir {
-			dir = c.Out
+	maps.DeleteFunc(sums, func(name, _ string) bool { return path.Dir(name) == loaderDir }) // loaders are in packages
+	for _, f := range archives {
+		for _, name := range []string{f.Name, f.Name + release.InfoSuffix} {
+			file := path.Join(release.ArchivesDir, name)
+			if sums[file], err = release.SHA256File(ctx, filepath.Join(c.Out, file)); err != nil {
+				return nil, err
+			}
 		}
-		sum, err := release.SHA256File(ctx, filepath.Join(dir, file))
-		if err != nil {
-			return nil, err
-		}
-		sums[file] = sum
 	}
 	statement, err := provenance.Build{Outputs: sums, Archives: m.Archives, Parameters: c.parameters(), Tools: m.Tools, Builder: c.Builder}.Statement().JSON()
 	if err != nil {
@@ -82,7 +76,7 @@ func (c Config) describe(ctx context.Context, stage string, archives []release.A
 			return nil, err
 		}
 	}
-	return slices.Concat(described, slices.Sorted(maps.Keys(files))), nil
+	return slices.Collect(maps.Keys(sums)), nil
 }
 
 // tools returns the versions of what decides the bytes of archives and packages:

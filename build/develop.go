@@ -1,11 +1,9 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,10 +31,6 @@ func Bench(ctx context.Context, ui *UI) error {
 
 // Check runs all linters, even if one of them fails.
 func Check(ctx context.Context, ui *UI) error {
-	scripts, err := shellScripts()
-	if err != nil {
-		return err
-	}
 	return errors.Join(
 		ui.run(ctx, "go", "vet", "-tags=acceptance", "./..."),
 		ui.run(ctx, "env", "GOOS=darwin", "GOARCH=arm64", "go", "vet", "./..."),
@@ -46,9 +40,9 @@ func Check(ctx context.Context, ui *UI) error {
 		ui.run(ctx, "env", "GOOS=windows", "go", "vet", "-tags=mage", "."),
 		ui.run(ctx, "go", "tool", "staticcheck", "-tags=acceptance", "./..."),
 		ui.run(ctx, "go", "tool", "staticcheck", "-tags=mage", "."),
-		gofumpt(ctx, ui),
+		ui.run(ctx, "go", "tool", "gofumpt", "-d", "."),
 		govulncheck(ctx, ui),
-		ui.run(ctx, "shellcheck", scripts...),
+		ui.run(ctx, "sh", "-c", "grep -rlE --exclude='*.go' '^#!.*sh$' .ci build packaging | xargs shellcheck"),
 	)
 }
 
@@ -63,61 +57,16 @@ func (ui *UI) run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// gofumpt reports files that are not formatted.
-func gofumpt(ctx context.Context, ui *UI) error {
-	ui.Say("go tool gofumpt -l .")
-	out, err := exec.CommandContext(ctx, "go", "tool", "gofumpt", "-l", ".").Output()
-	if err == nil && len(out) > 0 {
-		err = fmt.Errorf("not formatted: %s", strings.Join(strings.Fields(string(out)), ", "))
-	}
-	if err != nil {
-		return fmt.Errorf("gofumpt: %w", err)
-	}
-	return nil
-}
-
 // vulnerable is the exit status of govulncheck if it found something
 // (golang.org/x/vuln v1.9.0, internal/scan/errors.go).
 const vulnerable = 3
 
 // govulncheck only warns if the vulnerability database cannot be reached.
 func govulncheck(ctx context.Context, ui *UI) error {
-	ui.Say("go tool govulncheck ./...")
-	out, err := exec.CommandContext(ctx, "go", "tool", "govulncheck", "./...").CombinedOutput()
+	err := ui.run(ctx, "go", "tool", "govulncheck", "./...")
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() != vulnerable {
-		lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
-		ui.Warn("govulncheck did not run: %s", lines[len(lines)-1])
+		ui.Warn("vulnerabilities are not known: %v", err)
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("govulncheck: %w\n%s", err, out)
-	}
-	return nil
-}
-
-// shellScripts lists the files below .ci, build and packaging that are shell scripts.
-func shellScripts() ([]string, error) {
-	var scripts []string
-	for _, dir := range []string{".ci", "build", "packaging"} {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			head, err := firstLine(path)
-			if strings.HasPrefix(head, "#!") && strings.HasSuffix(head, "sh") {
-				scripts = append(scripts, path)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return scripts, nil
-}
-
-func firstLine(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	line, _, _ := strings.Cut(string(data), "\n")
-	return line, err
+	return err
 }

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"pretag/build/verify"
-
-	"pretag/build/release"
 )
 
 // VerifyOnDisk is the part of Verify that needs no engine.
@@ -22,12 +20,6 @@ func VerifyOnDisk(ctx context.Context, c Config, _ *UI) error {
 // CompareTrees is the comparison of Reproduce.
 func CompareTrees(ctx context.Context, a, b string) (same int, differences []string, err error) {
 	return compareTrees(ctx, a, b)
-}
-
-// WriteManifest writes manifest.json and SHA256SUMS without a signature.
-func WriteManifest(c Config, m release.Manifest) error {
-	_, err := c.describe(context.Background(), c.Out, m.Archives, m.Packages, nil, nil)
-	return err
 }
 
 // VariablesTable returns the table of variables in Markdown.

@@ -32,7 +32,7 @@ func TestPlainHTTPVariable(t *testing.T) {
 	if want := []string{"10.0.0.1:5000", "registry.example.com"}; !slices.Equal(c.PlainHTTP, want) {
 		t.Errorf("got %q, want %q", c.PlainHTTP, want)
 	}
-	_, err := FromEnv([]string{"PLAIN_HTTP=http://registry.example.com"}, NeedNothing)
+	_, err := FromEnv(t.Context(), []string{"PLAIN_HTTP=http://registry.example.com"}, NeedNothing)
 	testutil.WantError(t, err, `PLAIN_HTTP="http://registry.example.com": want a registry's host, with its port if it has one`)
 }
 
@@ -45,7 +45,7 @@ func fetchConfig(t *testing.T, variables map[string]string) Config {
 	for name, value := range variables {
 		environ = append(environ, name+"="+value)
 	}
-	c, err := FromEnv(environ, NeedVersion)
+	c, err := FromEnv(t.Context(), environ, NeedVersion)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,14 +21,6 @@ func Run(ctx context.Context, args, environ []string, need Need, stage Stage) er
 	if err := checkArguments(args); err != nil {
 		return err
 	}
-	ui := Terminal()
-	c, err := FromEnv(environ, need)
-	for _, warning := range c.Warnings { // they may explain the error
-		ui.Warn("%s", warning)
-	}
-	if err != nil {
-		return err
-	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -42,7 +34,7 @@ func Run(ctx context.Context, args, environ []string, need Need, stage Stage) er
 		case <-ctx.Done():
 		}
 	}()
-	err = stage(ctx, c, ui)
+	err := run(ctx, environ, need, stage)
 	if errors.Is(mage.Err(), context.Canceled) {
 		return Interrupted{syscall.SIGINT}
 	}
@@ -53,6 +45,19 @@ func Run(ctx context.Context, args, environ []string, need Need, stage Stage) er
 		return errors.New(text.Visible(err.Error()))
 	}
 	return err
+}
+
+// run is Run without signals.
+func run(ctx context.Context, environ []string, need Need, stage Stage) error {
+	ui := Terminal()
+	c, err := FromEnv(ctx, environ, need)
+	for _, warning := range c.Warnings { // they may explain the error
+		ui.Warn("%s", warning)
+	}
+	if err != nil {
+		return err
+	}
+	return stage(ctx, c, ui)
 }
 
 // Interrupted is the error of a stage that a signal ended.

@@ -333,7 +333,7 @@ func (r *reader) readTime(s string) error {
 			return nil
 		}
 		var err error
-		if s, err = commitTime(gitTime); err != nil {
+		if s, err = commitTime(r.ctx, gitTime); err != nil {
 			r.errs = append(r.errs, err)
 			return nil
 		}
@@ -352,8 +352,8 @@ const gitTime = 10 * time.Second
 // commitTime returns the time of the HEAD commit in seconds since 1970. Its error
 // tells a missing repository, where SOURCE_DATE_EPOCH must be set, from a git that
 // failed.
-func commitTime(limit time.Duration) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("no answer within %s", limit))
+func commitTime(ctx context.Context, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()
 	command := exec.CommandContext(ctx, "git", "log", "-1", "--format=%ct")
 	command.Env = append(command.Environ(), "LC_ALL=C")
