@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -40,36 +39,41 @@ func Reproduce(ctx context.Context, c Config, environ []string, ui *UI) error {
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return err
 	}
-	run, host := `exec "$0" package`, "this one's"
-	otherRun, otherHost := run, host
-	if exec.Command("unshare", "--uts", "hostname", "any").Run() == nil { // it takes CAP_SYS_ADMIN; uts_namespaces(7)
-		otherHost = "another-host"
-		otherRun = `exec unshare --uts sh -c 'hostname another-host; exec "$0" package' "$0"`
-	}
-	outs := []string{filepath.Join(dir, "first", "out"), filepath.Join(dir, "second, a longer name", "out")}
 	if c.LoaderDir != "" {
 		ui.Warn("both builds take the loaders in %s", c.LoaderDir)
 	}
-	ui.Say("building in %s with umask 022, host name %s", outs[0], host)
-	if err := c.rebuild(ctx, outs[0], inputs, "umask 022; "+run, passphrase, environ, []string{
-		"TZ=UTC", "LC_ALL=C", "GOMAXPROCS=1", "JOBS=1",
-	}); err != nil {
-		return err
+	command, host := `exec "$0" package`, "this one's"
+	if exec.Command("unshare", "--uts", "hostname", "any").Run() == nil { // it takes CAP_SYS_ADMIN; uts_namespaces(7)
+		command, host = `exec unshare --uts sh -c 'hostname another-host; exec "$0" package' "$0"`, "another-host"
 	}
-	ui.Say("building in %s with umask 077, host name %s, other TZ, LC_ALL, JOBS, GOCACHE", outs[1], otherHost)
-	slices.Reverse(inputs)
-	if err := c.rebuild(ctx, outs[1], inputs, "umask 077; "+otherRun, passphrase, environ, []string{
-		"TZ=Pacific/Kiritimati", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=4", "JOBS=3",
-		"GOCACHE=" + filepath.Join(dir, "gocache"), // empty, so that the loaders are compiled again
-	}); err != nil {
-		return err
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second, a longer name")
+	for _, build := range []struct {
+		dir, about, script string
+		conditions         []string
+	}{
+		{
+			first, "umask 022, host name this one's", `umask 022; exec "$0" package`,
+			[]string{"TZ=UTC", "LC_ALL=C", "GOMAXPROCS=1", "JOBS=1"},
+		},
+		{
+			second, "umask 077, host name " + host + ", other TZ, LC_ALL, JOBS, GOCACHE", "umask 077; " + command,
+			// GOCACHE is empty, so that the loaders are compiled again.
+			[]string{"TZ=Pacific/Kiritimati", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=4", "JOBS=3", "GOCACHE=" + filepath.Join(dir, "gocache")},
+		},
+	} {
+		ui.Say("building in %s with %s", build.dir, build.about)
+		variables := append(c.environ(environ), build.conditions...)
+		if err := rebuild(ctx, build.dir, inputs, build.script, passphrase, variables); err != nil {
+			return err
+		}
+		slices.Reverse(inputs)
 	}
-	same, differences, err := compareTrees(ctx, outs[0], outs[1])
+	same, differences, err := compareTrees(ctx, filepath.Join(first, "out"), filepath.Join(second, "out"))
 	if err != nil {
 		return err
 	}
 	for _, name := range differences {
-		out, err := exec.CommandContext(ctx, "diffoscope", "--max-text-report-size=4000", filepath.Join(outs[0], name), filepath.Join(outs[1], name)).Output()
+		out, err := exec.CommandContext(ctx, "diffoscope", "--max-text-report-size=4000", filepath.Join(first, "out", name), filepath.Join(second, "out", name)).Output()
 		if errors.Is(err, exec.ErrNotFound) {
 			out = []byte("diffoscope, which would explain it, is not installed")
 		}
@@ -93,42 +97,48 @@ func (c Config) readSecrets(ctx context.Context) (passphrase []byte, err error) 
 	return sign.ReadPassphrase(ctx, c.Passphrase)
 }
 
-// rebuild runs script, a shell command whose $0 is this program, with the variables
-// that decide what is built and with other conditions. A passphrase goes through a pipe.
-func (c Config) rebuild(ctx context.Context, out string, inputs []string, script string, passphrase []byte, environ, conditions []string) error {
-	in := filepath.Join(filepath.Dir(out), "in")
-	program, programErr := os.Executable()
-	if err := errors.Join(programErr, os.MkdirAll(in, 0o755)); err != nil {
-		return err
+// environ returns those of the variables in environ that decide what is built, without
+// the passphrase.
+func (c Config) environ(environ []string) []string {
+	kept := append(slices.Clone(c.GoEnviron), "SOURCE_DATE_EPOCH="+strconv.FormatInt(c.Time.Unix(), 10))
+	if c.LoaderDir != "" { // they may have been built where Go is
+		kept = append(kept, "LOADERS="+c.LoaderDir)
 	}
-	for _, input := range inputs {
-		for _, file := range []string{input, input + release.OriginSuffix} {
-			path, err := filepath.Abs(file)
-			if err := errors.Join(err, os.Symlink(path, filepath.Join(in, filepath.Base(file)))); err != nil {
-				return err
+	for _, v := range variables() {
+		if v.record == nil || v.name == passphraseVariable || v.name == "SOURCE_DATE_EPOCH" {
+			continue
+		}
+		for _, entry := range environ {
+			if strings.HasPrefix(entry, v.name+"=") {
+				kept = append(kept, entry)
 			}
 		}
 	}
-	// The sources are the same, under a path that differs.
-	source := filepath.Join(filepath.Dir(out), "source")
-	here, err := os.Getwd()
-	if err := errors.Join(err, os.Symlink(here, source)); err != nil {
+	return kept
+}
+
+// rebuild runs script, a shell command whose $0 is this program, with those variables.
+// Inputs, sources and OUT are below dir. A passphrase goes through a pipe.
+func rebuild(ctx context.Context, dir string, inputs []string, script string, passphrase []byte, environ []string) error {
+	in, source := filepath.Join(dir, "in"), filepath.Join(dir, "source")
+	here, hereErr := os.Getwd()
+	program, programErr := os.Executable()
+	if err := errors.Join(hereErr, programErr, os.MkdirAll(in, 0o755)); err != nil {
+		return err
+	}
+	errs := []error{os.Symlink(here, source)} // the same sources, under another path
+	for _, input := range inputs {
+		for _, file := range []string{input, input + release.OriginSuffix} {
+			path, err := filepath.Abs(file)
+			errs = append(errs, err, os.Symlink(path, filepath.Join(in, filepath.Base(file))))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	command := exec.CommandContext(ctx, "sh", "-c", script, program)
 	command.Dir = source
-	command.Env = append(slices.Clone(c.GoEnviron), "PWD="+source)
-	if c.LoaderDir != "" { // they may have been built where Go is
-		command.Env = append(command.Env, "LOADERS="+c.LoaderDir)
-	}
-	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		if name != passphraseVariable && slices.ContainsFunc(variables(), func(v variable) bool { return v.name == name && v.record != nil }) {
-			command.Env = append(command.Env, entry)
-		}
-	}
-	command.Env = append(command.Env, "SOURCE_DATE_EPOCH="+strconv.FormatInt(c.Time.Unix(), 10), "HELPER_IMAGES="+in, "OUT="+out)
-	command.Env = append(command.Env, conditions...)
+	command.Env = append(environ, "PWD="+source, "HELPER_IMAGES="+in, "OUT="+filepath.Join(dir, "out"))
 	if passphrase != nil {
 		read, write, err := os.Pipe()
 		if err != nil {
@@ -143,7 +153,7 @@ func (c Config) rebuild(ctx context.Context, out string, inputs []string, script
 		command.Env = append(command.Env, passphraseVariable+"=/dev/fd/3") // the first of ExtraFiles
 	}
 	if text, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build in %s: %w\n%s", out, errors.Join(context.Cause(ctx), err), bytes.TrimSpace(text))
+		return fmt.Errorf("build in %s: %w\n%s", dir, errors.Join(context.Cause(ctx), err), bytes.TrimSpace(text))
 	}
 	return nil
 }
@@ -151,11 +161,11 @@ func (c Config) rebuild(ctx context.Context, out string, inputs []string, script
 // compareTrees counts the files that are the same in both directories and names
 // the others.
 func compareTrees(ctx context.Context, a, b string) (same int, differences []string, err error) {
-	first, err := sumTree(ctx, a)
+	first, err := release.SHA256Tree(ctx, a)
 	if err != nil {
 		return 0, nil, err
 	}
-	second, err := sumTree(ctx, b)
+	second, err := release.SHA256Tree(ctx, b)
 	all := maps.Clone(first)
 	maps.Copy(all, second)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -164,16 +174,4 @@ func compareTrees(ctx context.Context, a, b string) (same int, differences []str
 		}
 	}
 	return len(all) - len(differences), differences, err
-}
-
-// sumTree returns the sha256 of each file below dir, by its relative path.
-func sumTree(ctx context.Context, dir string) (map[string]string, error) {
-	sums := map[string]string{}
-	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			sums[name], err = release.SHA256File(ctx, filepath.Join(dir, name))
-		}
-		return err
-	})
-	return sums, err
 }
