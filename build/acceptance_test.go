@@ -3,6 +3,7 @@
 package build_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -24,36 +25,16 @@ import (
 func TestInspectBadPackage(t *testing.T) {
 	dpkgDeb := testutil.Tool(t, "dpkg-deb")
 	b := newBench(t)
-	tree := b.path("tree")
-	for name, body := range map[string]string{
-		"DEBIAN/control":       "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n",
-		"prebuilt-x.spdx.json": strings.Repeat(" ", sbom.MaxDocument+1),
-	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(tree, name)), 0o755), os.WriteFile(filepath.Join(tree, name), []byte(body), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f := archivetest.Archives(t, tree, "alpine-x86_64")[0]
-	deb := b.path("deb", "x.deb")
-	if err := errors.Join(
-		os.WriteFile(f.Path+release.InfoSuffix, []byte("source=x\n"), 0o644),
-		os.Mkdir(filepath.Dir(deb), 0o755),
-	); err != nil {
-		t.Fatal(err)
-	}
+	tree, deb := b.path("tree"), b.path("x.deb")
+	write(t, filepath.Join(tree, "DEBIAN", "control"), []byte("Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n"))
+	write(t, filepath.Join(tree, "prebuilt-x.spdx.json"), bytes.Repeat([]byte(" "), sbom.MaxDocument+1))
+	write(t, archivetest.Archives(t, tree, "alpine-x86_64")[0].Path+release.InfoSuffix, []byte("source=x\n"))
 	if out, err := exec.Command(dpkgDeb, "-Znone", "--build", tree, deb).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	err := b.inspect(t, deb)
-	if err == nil || !strings.Contains(err.Error(), ": 2 problems") {
-		t.Errorf("error %v", err)
-	}
-	for _, want := range []string{"zst.info: line 1: unknown", ".spdx.json: 67108865 bytes, at most 67108864"} {
-		if !strings.Contains(b.out.String(), want) {
-			t.Errorf("the output lacks %q:\n%s", want, &b.out)
-		}
-	}
-	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+	testutil.WantError(t, b.inspect(t, deb), ": 2 problems")
+	contains(t, b.out.String(), "zst.info: line 1: unknown", ".spdx.json: 67108865 bytes, at most 67108864")
+	err := b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
 		return build.Inspect(ctx, c, deb, false, ui)
@@ -69,12 +50,10 @@ func TestArchivesKeepsUnread(t *testing.T) {
 	t.Parallel()
 	const helper = "alpine-x86_64"
 	b := newBench(t, helper+".tar")
-	tarball, info := b.path("in", helper+".tar"), b.path("out", "helper-images", "prebuilt-"+helper+".docker.tar.zst.info")
+	tarball, info := b.path("in", helper+".tar"), b.archive(helper)+".info"
 	kept := func() bool {
 		t.Helper()
-		if err := b.run(t, archives, "HELPERS="+helper); err != nil {
-			t.Fatal(err)
-		}
+		b.must(t, archives, "HELPERS="+helper)
 		return strings.Contains(b.err.String(), "kept")
 	}
 	settled := func() filestamp.Stamp {
@@ -118,9 +97,7 @@ func TestArchivesKeepsUnread(t *testing.T) {
 // sha256sum accepts SHA256SUMS.
 func TestSumsProgram(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar")
-	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64"); err != nil {
-		t.Fatal(err)
-	}
+	b.must(t, build.Package, "HELPERS=alpine-x86_64")
 	command := exec.Command(testutil.Tool(t, "sha256sum"), "--check", "--strict", "--quiet", release.SumsName)
 	command.Dir = b.path("out")
 	if text, err := command.CombinedOutput(); err != nil {

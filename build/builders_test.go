@@ -4,7 +4,6 @@ package build_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -28,9 +27,7 @@ func TestBuilders(t *testing.T) {
 	const ref = "localhost/helper:base"
 	dir := t.TempDir()
 	base := filepath.Join(dir, "base.tar")
-	if err := os.WriteFile(base, baseImage(t, ref), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, base, baseImage(t, ref))
 	store := func(t *testing.T, name, program string) func(args ...string) string {
 		path := testutil.Tool(t, program)
 		// vfs works on every file system. The store is removed with the test's
@@ -71,12 +68,7 @@ func TestBuilders(t *testing.T) {
 			buildah("pull", "docker-archive:"+base)
 			context := filepath.Join(dir, "context")
 			file := "FROM " + ref + "\nWORKDIR /etc\nCOPY Dockerfile /etc/x\nENV A=b\n"
-			if err := os.MkdirAll(context, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(context, "Dockerfile"), []byte(file), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			write(t, filepath.Join(context, "Dockerfile"), []byte(file))
 			buildah("build", "--layers", "--pull=never", "-t", "localhost/helper:built", context)
 			buildah("push", "localhost/helper:built", "docker-archive:"+to+":localhost/helper:built")
 		},
@@ -97,16 +89,9 @@ func TestBuilders(t *testing.T) {
 			b := newBench(t)
 			input := filepath.Join(t.TempDir(), "alpine-x86_64.tar")
 			save(t, input)
-			body, err := os.ReadFile(input)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.input(t, "alpine-x86_64.tar", body)
-			stage := func(ctx context.Context, c build.Config, ui *build.UI) error { return build.Package(ctx, c, ui) }
-			if err := b.run(t, stage, "HELPERS=alpine-x86_64"); err != nil {
-				t.Fatal(err)
-			}
-			f := record(t, b.path("out", "helper-images", "prebuilt-alpine-x86_64.docker.tar.zst"))
+			b.input(t, "alpine-x86_64.tar", read(t, input))
+			b.must(t, build.Package, "HELPERS=alpine-x86_64")
+			f := b.record(t, "alpine-x86_64")
 			podman := store(t, "load-"+fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:8], "podman")
 			podman("load", "-i", f.Path)
 			if got := podman("image", "inspect", "--format", "{{.Id}}", f.RepoTag); "sha256:"+got != f.ImageID {

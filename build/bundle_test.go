@@ -24,12 +24,8 @@ func TestBundleInstallsOffline(t *testing.T) {
 	b := newBench(t, "alpine-x86_64.tar", "prebuilt-alpine-x86_64-pwsh.tar", "ubuntu-arm64.tar")
 	t.Chdir("..") // where the loader's sources are
 	helpers := "HELPERS=alpine-x86_64,alpine-x86_64-pwsh,ubuntu-arm64"
-	if err := b.run(t, packageWithLoader, helpers); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.run(t, build.Bundle); err != nil {
-		t.Fatal(err)
-	}
+	b.must(t, packageWithLoader, helpers)
+	b.must(t, build.Bundle)
 	// rpm roots have a package that stands for the shell of a base system, and no shell
 	// for the scriptlets.
 	const rpmRoot = `printf '%s\n' 'Name: base' 'Version: 1' 'Release: 1' 'Summary: base' 'License: MIT' 'BuildArch: noarch' 'Provides: /bin/sh' '%description' base '%files' >base.spec

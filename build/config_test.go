@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,11 +42,15 @@ func TestFromEnvDefaults(t *testing.T) {
 	}
 	_, err = build.FromEnv(t.Context(), nil, build.NeedNothing)
 	testutil.WantError(t, err, "")
+	c, err = config(t, "PLAIN_HTTP=10.0.0.1:5000, registry.example.com")
+	if want := []string{"10.0.0.1:5000", "registry.example.com"}; err != nil || !slices.Equal(c.PlainHTTP, want) {
+		t.Errorf("PLAIN_HTTP: got %q, %v, want %q", c.PlainHTTP, err, want)
+	}
 }
 
 func TestFromEnvSets(t *testing.T) {
 	for set, want := range map[string]int{"default": 12, "release": 32, "all": 43, "default,concrete-*": 18} {
-		c, err := config(t, "HELPERS=" + set)
+		c, err := config(t, "HELPERS="+set)
 		testutil.WantError(t, err, "")
 		if len(c.Helpers) != want {
 			t.Errorf("HELPERS=%s: got %d helpers, want %d", set, len(c.Helpers), want)
@@ -94,7 +99,7 @@ func TestFromEnvWarns(t *testing.T) {
 // A repository that no engine could name is rejected, because each RepoTag has it.
 func TestFromEnvRepositories(t *testing.T) {
 	for _, repository := range []string{"https://registry.example.com/helper", "registry.example.com//helper", "/helper", "registry.example.com/", "registry.example.com:/helper", "registry.example.com/helper/", "host/a:b/c", "library/helper", "registry.example.com/UPPER", "registry.example.com/a@sha256:0"} {
-		_, err := config(t, "IMAGE_REPOSITORY=" + repository)
+		_, err := config(t, "IMAGE_REPOSITORY="+repository)
 		testutil.WantError(t, err, "IMAGE_REPOSITORY=", "want a registry's host, a path and no tag")
 	}
 	_, err := config(t, "IMAGE_REPOSITORY=docker.io/group/helper")
@@ -160,6 +165,9 @@ func TestFromEnvRejects(t *testing.T) {
 		{"JOBS=1048577", `JOBS="1048577": want a number from 1 to 1048576`},
 		{"JOBS=two", `JOBS="two"`},
 		{"RUNNER_REVISION=zz", "RUNNER_REVISION="},
+		{"DRY_RUN=1", `DRY_RUN="1": only the target package has a dry run`},
+		{"DRY_RUN=yes", `DRY_RUN="yes": want 1`},
+		{"PLAIN_HTTP=http://registry.example.com", `PLAIN_HTTP="http://registry.example.com": want a registry's host, with its port if it has one`},
 	} {
 		_, err := config(t, row.pair)
 		testutil.WantError(t, err, row.want)

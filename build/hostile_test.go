@@ -143,13 +143,8 @@ func TestDamagedAnywhere(t *testing.T) {
 func TestVerifyReportsEveryFlip(t *testing.T) {
 	b := newBench(t)
 	b.input(t, "alpine-x86_64.tar", incompressible(t, 1<<20))
-	if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "PACKAGE_LAYOUT=single"); err != nil {
-		t.Fatal(err)
-	}
-	m, err := release.ReadManifest(b.path("out"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.must(t, build.Package, "HELPERS=alpine-x86_64", "PACKAGE_LAYOUT=single")
+	m := b.manifest(t)
 	sums, err := release.ReadSums(b.path("out"))
 	if err != nil {
 		t.Fatal(err)

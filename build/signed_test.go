@@ -4,7 +4,8 @@ package build_test
 
 import (
 	"bytes"
-	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,19 +56,13 @@ func (g gpgHome) run(args ...string) string {
 func (g gpgHome) key(name, algorithm, passphrase, expiry string, more ...string) (secret string) {
 	g.Helper()
 	g.run(append(more, "--passphrase", passphrase, "--quick-gen-key", name+" <"+name+"@example.com>", algorithm, "sign", expiry)...)
-	secret = filepath.Join(g.dir, name+".asc")
-	if err := os.WriteFile(secret, []byte(g.run("--armor", "--passphrase", passphrase, "--export-secret-keys", name+"@example.com")), 0o600); err != nil {
-		g.Fatal(err)
-	}
-	return secret
+	return g.file(name+".asc", g.run("--armor", "--passphrase", passphrase, "--export-secret-keys", name+"@example.com"))
 }
 
 func (g gpgHome) file(name, content string) string {
 	g.Helper()
 	path := filepath.Join(g.dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		g.Fatal(err)
-	}
+	write(g.T, path, []byte(content))
 	return path
 }
 
@@ -79,21 +74,11 @@ func TestSigned(t *testing.T) {
 	for _, algorithm := range []string{"rsa3072", "ed25519"} {
 		t.Run(algorithm, func(t *testing.T) {
 			key := gpg.key(algorithm, algorithm, "correct horse", "never")
-			pairs := []string{"HELPERS=alpine-x86_64", "GPG_KEY_PATH=" + key, "GPG_PASSPHRASE_PATH=" + passphrase}
-			b := newBench(t, "alpine-x86_64.tar")
-			if err := b.run(t, build.Package, pairs...); err != nil {
-				t.Fatal(err)
-			}
-			again := newBench(t, "alpine-x86_64.tar")
-			if err := again.run(t, build.Package, pairs...); err != nil {
-				t.Fatal(err)
-			}
-			first, second := tree(t, b.path("out")), tree(t, again.path("out"))
-			for name := range first {
-				if first[name] != second[name] {
-					t.Errorf("%s differs between two signed builds", name)
-				}
-			}
+			b, again := newBench(t, "alpine-x86_64.tar"), newBench(t, "alpine-x86_64.tar")
+			b.must(t, build.Package, "HELPERS=alpine-x86_64", "GPG_KEY_PATH="+key, "GPG_PASSPHRASE_PATH="+passphrase)
+			// Key and passphrase need not be on a disk.
+			again.must(t, build.Package, "HELPERS=alpine-x86_64", "GPG_KEY_PATH="+descriptor(t, key), "GPG_PASSPHRASE_PATH="+descriptor(t, passphrase))
+			same(t, "signed again", tree(t, b.path("out")), tree(t, again.path("out")))
 			verifySums(t, b.path("out"))
 			verifyRPM(t, b.path("out"))
 			verifyDeb(t, gpg, b.path("out"), algorithm)
@@ -103,6 +88,21 @@ func TestSigned(t *testing.T) {
 			}
 		})
 	}
+}
+
+// descriptor returns a /dev/fd/N from which the content of a file can be read once.
+func descriptor(t *testing.T, path string) string {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	_, err = w.Write(read(t, path)) // less than a pipe holds
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("/dev/fd/%d", r.Fd())
 }
 
 // verify has rpmkeys check each rpm with the delivered key: it refuses an rpm of which a
@@ -125,16 +125,12 @@ func TestVerifyAsksRPMKeys(t *testing.T) {
 		}
 		return results
 	}
-	if err := b.run(t, build.Package, pairs...); err != nil {
-		t.Fatal(err)
-	}
+	b.must(t, build.Package, pairs...)
 	unsigned := tree(t, b.path("out"))
 	if got := results(); len(got) != 0 {
 		t.Errorf("unsigned: %+v, want no check", got)
 	}
-	if err := b.run(t, build.Package, append(pairs, "GPG_KEY_PATH="+gpg.key("rsa", "rsa2048", "", "never"))...); err != nil {
-		t.Fatal(err)
-	}
+	b.must(t, build.Package, append(pairs, "GPG_KEY_PATH="+gpg.key("rsa", "rsa2048", "", "never"))...)
 	rpms, err := filepath.Glob(b.path("out", "rpm", "*.rpm"))
 	if err != nil {
 		t.Fatal(err)
@@ -156,22 +152,12 @@ func TestVerifyAsksRPMKeys(t *testing.T) {
 		want("changed", verify.Failed, "exit status 1")
 		back()
 	}
-	signed, err := os.ReadFile(rpms[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, content := range []string{unsigned["rpm/"+filepath.Base(rpms[0])], string(signed)} {
-		if err := os.WriteFile(rpms[0], []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if content != string(signed) {
-			want("unsigned", verify.Failed, "no valid signature by key ")
-		}
-	}
+	signed := read(t, rpms[0])
+	write(t, rpms[0], []byte(unsigned["rpm/"+filepath.Base(rpms[0])]))
+	want("unsigned", verify.Failed, "no valid signature by key ")
+	write(t, rpms[0], signed)
 	// rpm 4.18 reads no NIST key, rpm 4.20 no Brainpool key.
-	if err := b.run(t, build.Package, append(pairs, "GPG_KEY_PATH="+gpg.key("brainpool", "brainpoolP256r1", "", "never"))...); err != nil {
-		t.Fatal(err)
-	}
+	b.must(t, build.Package, append(pairs, "GPG_KEY_PATH="+gpg.key("brainpool", "brainpoolP256r1", "", "never"))...)
 	want("a key that rpm cannot read", verify.Failed, "cannot read signing-key.asc: ")
 	t.Setenv("PATH", t.TempDir())
 	if got := results(); len(got) != 1 || got[0].Status != verify.Skipped || got[0].Says != "rpmkeys is not installed" {
@@ -237,13 +223,10 @@ func verifyRPM(t *testing.T, out string) {
 	if text, err := try(t, "rpmkeys", "--dbpath", db, "--import", filepath.Join(out, "signing-key.asc")); err != nil {
 		t.Fatal(text)
 	}
-	rpms, err := filepath.Glob(filepath.Join(out, "rpm", "gitlab-runner-helper-images-1*.x86_64.rpm"))
-	if err != nil || len(rpms) != 1 {
-		t.Fatal(rpms, err)
-	}
+	rpm := one(t, filepath.Join(out, "rpm", "gitlab-runner-helper-images-1*.x86_64.rpm"))
 	// rpm -K exits 0 on an unsigned package: look for the signatures themselves
 	signatures := func() (header, all bool, text string) {
-		text, _ = try(t, "rpmkeys", "--dbpath", db, "-Kv", rpms[0])
+		text, _ = try(t, "rpmkeys", "--dbpath", db, "-Kv", rpm)
 		for line := range strings.Lines(text) {
 			ok := strings.Contains(line, "Signature, key ID") && strings.HasSuffix(strings.TrimSpace(line), ": OK")
 			header = header || ok && strings.Contains(line, "Header")
@@ -254,7 +237,7 @@ func verifyRPM(t *testing.T, out string) {
 	if header, all, text := signatures(); !header || !all {
 		t.Error(text)
 	}
-	defer flipByte(t, rpms[0], -100)()
+	defer flipByte(t, rpm, -100)()
 	if _, all, text := signatures(); all {
 		t.Errorf("rpmkeys takes a changed payload:\n%s", text)
 	}
@@ -270,10 +253,8 @@ func verifyDeb(t *testing.T, gpg gpgHome, out, name string) {
 		}
 	}
 	policies, keyrings := filepath.Join(t.TempDir(), "policies"), filepath.Join(t.TempDir(), "keyrings")
-	for _, dir := range []string{filepath.Join(policies, id), filepath.Join(keyrings, id)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.MkdirAll(filepath.Join(keyrings, id), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	policy := `<?xml version="1.0"?>
 <!DOCTYPE Policy SYSTEM "https://www.debian.org/debsig/1.0/policy.dtd">
@@ -282,21 +263,16 @@ func verifyDeb(t *testing.T, gpg gpgHome, out, name string) {
 <Selection><Required Type="origin" File="key.gpg" id="` + id + `"/></Selection>
 <Verification MinOptional="0"><Required Type="origin" File="key.gpg" id="` + id + `"/></Verification>
 </Policy>`
-	if err := os.WriteFile(filepath.Join(policies, id, "test.pol"), []byte(policy), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(policies, id, "test.pol"), []byte(policy))
 	if text, err := try(t, "gpg", "--batch", "--output", filepath.Join(keyrings, id, "key.gpg"), "--dearmor", filepath.Join(out, "signing-key.asc")); err != nil {
 		t.Fatal(text)
 	}
-	debs, err := filepath.Glob(filepath.Join(out, "deb", "gitlab-runner-helper-images_*_amd64.deb"))
-	if err != nil || len(debs) != 1 {
-		t.Fatal(debs, err)
-	}
-	verify := []string{"--policies-dir", policies, "--keyrings-dir", keyrings, debs[0]}
+	deb := one(t, filepath.Join(out, "deb", "gitlab-runner-helper-images_*_amd64.deb"))
+	verify := []string{"--policies-dir", policies, "--keyrings-dir", keyrings, deb}
 	if text, err := try(t, "debsig-verify", verify...); err != nil {
 		t.Errorf("%v: %s", err, text)
 	}
-	defer flipByte(t, debs[0], 500)()
+	defer flipByte(t, deb, 500)()
 	if text, err := try(t, "debsig-verify", verify...); err == nil {
 		t.Errorf("debsig-verify takes a changed package: %s", text)
 	}
@@ -305,33 +281,17 @@ func verifyDeb(t *testing.T, gpg gpgHome, out, name string) {
 // verifyOurselves: inspect names the key, and verify reports a signature of other bytes.
 func verifyOurselves(t *testing.T, b *bench) {
 	t.Helper()
-	debs, err := filepath.Glob(b.path("out", "deb", "gitlab-runner-helper-images_*_amd64.deb"))
-	if err != nil || len(debs) != 1 {
-		t.Fatal(debs, err)
-	}
-	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
-		return build.Inspect(ctx, c, debs[0], false, ui)
-	})
-	if err != nil || !strings.Contains(b.out.String(), "signature    _gpgorigin, by key ") {
-		t.Errorf("%v\n%s", err, &b.out)
-	}
-	if err := b.run(t, build.VerifyOnDisk); err != nil {
+	if err := b.inspect(t, one(t, b.path("out", "deb", "gitlab-runner-helper-images_*_amd64.deb"))); err != nil {
 		t.Error(err)
 	}
+	contains(t, b.out.String(), "signature    _gpgorigin, by key ")
+	b.must(t, build.VerifyOnDisk)
 	// the same sums in another order: only the signature differs
 	path := b.path("out", "SHA256SUMS")
-	sums, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.SplitAfter(strings.TrimSuffix(string(sums), "\n"), "\n")
+	lines := strings.SplitAfter(string(read(t, path)), "\n")
 	slices.Reverse(lines)
-	if err := os.WriteFile(path, []byte(strings.TrimSuffix(lines[0], "\n")+"\n"+strings.Join(lines[1:], "")), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.run(t, build.VerifyOnDisk); err == nil || !strings.Contains(err.Error(), "SHA256SUMS: signature: ") {
-		t.Errorf("sums in another order: %v", err)
-	}
+	write(t, path, []byte(strings.Join(lines, "")))
+	testutil.WantError(t, b.run(t, build.VerifyOnDisk), "SHA256SUMS: signature: ")
 }
 
 // A key that was renewed after SOURCE_DATE_EPOCH can sign, and so can its subkey.
@@ -350,14 +310,10 @@ func TestSignedByRenewedKey(t *testing.T) {
 			gpg.run("--passphrase", "", "--quick-set-expire", fingerprint, "20y")
 			key := gpg.file("key.asc", gpg.run("--armor", "--export-secret-keys", fingerprint))
 			b := newBench(t, "alpine-x86_64.tar")
-			if err := b.run(t, build.Package, "HELPERS=alpine-x86_64", "GPG_KEY_PATH="+key); err != nil {
-				t.Fatal(err)
-			}
+			b.must(t, build.Package, "HELPERS=alpine-x86_64", "GPG_KEY_PATH="+key)
 			verifySums(t, b.path("out"))
 			verifyRPM(t, b.path("out"))
-			if err := b.run(t, build.VerifyOnDisk); err != nil {
-				t.Error(err)
-			}
+			b.must(t, build.VerifyOnDisk)
 		})
 	}
 }
@@ -391,10 +347,8 @@ func TestKeyRefused(t *testing.T) {
 				pairs = append(pairs, "GPG_PASSPHRASE_PATH="+row.passphrase)
 			}
 			err := b.run(t, build.Package, pairs...)
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Fatalf("error %v, want one that holds %q", err, row.want)
-			}
-			if strings.Contains(err.Error(), "hunter2") {
+			testutil.WantError(t, err, row.want)
+			if strings.Contains(fmt.Sprint(err), "hunter2") {
 				t.Errorf("the passphrase is in %v", err)
 			}
 			b.leavesNothing(t)
