@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 
 	"pretag/build/internal/stricttar"
+	"pretag/build/tarball"
 )
 
 // maxNames bounds the names in the layers of an image, bytes.
@@ -71,11 +71,6 @@ func (c *entryCheck) layer(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
-// imageMember matches the members of image archives: of an OCI layout, of docker
-// save (moby v28.5.2, image/tarexport/save.go), of podman save, of
-// go-containerregistry (v0.22.1, pkg/v1/tarball/write.go), and of our own archives.
-var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}|manifest\.json|layer(-[0-9]+)?\.tar|(sha256:)?[0-9a-f]{64}(\.json|\.tar|\.tar\.gz|/layer\.tar|/json|/VERSION)?)$`)
-
 // looksLikeRootfs refuses an image archive that was not recognized as one,
 // because its manifest is lost or its members are in an unusual order.
 func (c *entryCheck) looksLikeRootfs() error {
@@ -85,7 +80,7 @@ func (c *entryCheck) looksLikeRootfs() error {
 		}
 	}
 	for n := range c.tree.Files() {
-		if name := n.Path(); imageMember.MatchString(name) {
+		if name := n.Path(); tarball.IsImageMember(name) {
 			return fmt.Errorf("not a root filesystem: it holds %s, as image archives do, but no usr, etc or bin. "+
 				"If it is an image archive, its manifest.json or oci-layout is missing, or its members are in an unusual order: decompress it first", name)
 		}

@@ -14,7 +14,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"pretag/build/internal/decompress"
 	"pretag/build/internal/oci"
 	"pretag/build/internal/stricttar"
 )
@@ -250,46 +249,15 @@ func (img *Image) fromOCI(m *members, platform v1.Platform) error {
 // blobName is where an OCI layout keeps a blob (image-spec v1.1, image-layout.md).
 func blobName(digest v1.Hash) string { return path.Join("blobs", digest.Algorithm, digest.Hex) }
 
-// layer returns the layer in a member, which may be compressed.
+// layer returns the layer in a member, which may be compressed. A digest is checked at
+// its end.
 func (img *Image) layer(r *io.SectionReader, name string, digest *v1.Hash) Layer {
 	return func() (io.ReadCloser, error) {
-		input := img.counted(io.NewSectionReader(r, 0, r.Size()))
-		if digest != nil {
-			input = newDigestReader(input, *digest)
-		}
-		plain, err := img.decoders.NewReader(input)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		return &member{plain, input, name}, nil
+		return img.stream(io.NewSectionReader(r, 0, r.Size()), name, func(sum string) error {
+			if digest != nil && sum != digest.Hex {
+				return fmt.Errorf("digest is sha256:%s, want sha256:%s", sum, digest.Hex)
+			}
+			return nil
+		})
 	}
 }
-
-// member is the uncompressed stream of a member. Its end is the end of the member
-// as well, so that the digest has been checked.
-type member struct {
-	plain *decompress.Reader
-	input io.Reader
-	name  string
-}
-
-func (m *member) Read(p []byte) (int, error) {
-	n, err := m.plain.Read(p)
-	if errors.Is(err, io.EOF) {
-		rest, restErr := io.Copy(io.Discard, m.input)
-		switch {
-		case restErr != nil:
-			err = restErr
-		case rest > 0:
-			err = fmt.Errorf("%d bytes after the end of the %s stream", rest, m.plain.Format)
-		default:
-			return n, io.EOF
-		}
-	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", m.name, err)
-	}
-	return n, err
-}
-
-func (m *member) Close() error { return m.plain.Close() }

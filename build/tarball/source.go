@@ -52,7 +52,6 @@ type Image struct {
 	before   os.FileInfo
 	spool    *os.File // the plain tarball, where that is not file itself
 	sum      string   // sha256 of file, hex, once it is known
-	begun    *rootfs  // the stream whose head was looked at
 	decoders *decompress.Decoders
 }
 
@@ -95,26 +94,28 @@ func Open(ctx context.Context, path string, platform v1.Platform, temp string, d
 		img.isRootfs()
 		return img, nil
 	}
-	begun := img.begun
-	img.begun = nil
-	if err := begun.Close(); err != nil {
-		return nil, err
-	}
 	return img, img.index(platform, temp)
 }
 
-func (img *Image) isRootfs() { img.Layout, img.Layers = Rootfs, []Layer{img.rootfs} }
+// isRootfs sets img up as a root filesystem, whose one layer is the plain tarball. The
+// sum of the tarball is taken in the same pass.
+func (img *Image) isRootfs() {
+	img.Layout = Rootfs
+	img.Layers = []Layer{func() (io.ReadCloser, error) {
+		return img.stream(img.bytes(), "", func(sum string) error {
+			img.sum = sum
+			return nil
+		})
+	}}
+}
 
 // Close releases what Open holds.
 func (img *Image) Close() error {
-	var errs []error
-	if img.begun != nil {
-		errs = append(errs, img.begun.Close())
-	}
+	err := img.file.Close()
 	if img.spool != nil {
-		errs = append(errs, img.spool.Close())
+		err = errors.Join(err, img.spool.Close())
 	}
-	return errors.Join(append(errs, img.file.Close())...)
+	return err
 }
 
 // Sum returns the tarball's size in bytes and its sha256 in hex. Once the layer of
@@ -143,18 +144,13 @@ func (img *Image) bytes() *io.SectionReader {
 	return io.NewSectionReader(img.file, 0, img.before.Size())
 }
 
-// counted reads r until the context ends and reports to Progress what was read,
-// including what was read before Progress was set.
+// counted reads r until the context ends and reports to Progress what was read.
 func (img *Image) counted(r io.Reader) io.Reader {
-	unreported := 0
+	r = contextio.NewReader(img.ctx, r)
 	return readerFunc(func(p []byte) (int, error) {
-		if img.ctx.Err() != nil {
-			return 0, context.Cause(img.ctx)
-		}
 		n, err := r.Read(p)
-		if unreported += n; img.Progress != nil {
-			img.Progress(unreported)
-			unreported = 0
+		if img.Progress != nil {
+			img.Progress(n)
 		}
 		return n, err
 	})
@@ -166,14 +162,16 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // detect reports whether the tarball may be an oci-archive or a docker-archive;
 // otherwise it is a root filesystem. Of a compressed tarball only the first member
-// is looked at. It is kept, so that a root filesystem is read once.
+// is looked at.
 func (img *Image) detect() (candidate bool, err error) {
-	if img.begun, err = img.begin(); err != nil {
+	plain, err := img.decoders.NewReader(contextio.NewReader(img.ctx, img.bytes()))
+	if err != nil {
 		return false, err
 	}
-	img.Compression = img.begun.plain.Format
+	defer plain.Close()
+	img.Compression = plain.Format
 	if img.Compression != decompress.None {
-		return firstIsImage(io.TeeReader(img.begun.plain, &img.begun.head))
+		return firstIsImage(plain)
 	}
 	m, err := index(img.ctx, img.bytes()) // with random access, look at all of it
 	if err != nil {
@@ -205,46 +203,34 @@ func firstIsImage(r io.Reader) (bool, error) {
 			return false, fmt.Errorf("entry %d: %w", n, err)
 		}
 		if name := path.Clean(header.Name); name != "." && header.Typeflag != tar.TypeXGlobalHeader {
-			return imageMember.MatchString(name), nil
+			return IsImageMember(name), nil
 		}
 	}
 }
 
-// imageMember matches the names that image archives begin with: of the OCI layout,
-// of docker save (moby v28.5.2, image/tarexport/save.go), of go-containerregistry
-// (v0.22.1, pkg/v1/tarball/write.go), and of pretag's own archives.
-var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer\.tar|(sha256:)?[0-9a-f]{64}([./].*)?)$`)
+// IsImageMember reports whether image archives have members of that name: an OCI
+// layout, docker save (moby v28.5.2, image/tarexport/save.go), podman save,
+// go-containerregistry (v0.22.1, pkg/v1/tarball/write.go), and pretag.
+func IsImageMember(name string) bool { return imageMember.MatchString(name) }
 
-// foreign describes a file whose first block is not a tar header.
-func foreign(r io.ReaderAt, err error) error {
-	head, readErr := io.ReadAll(io.NewSectionReader(r, 0, stricttar.BlockSize))
-	if readErr != nil {
-		return readErr
-	}
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, stricttar.ErrTrailing) || len(head) < stricttar.BlockSize {
-		return notTar(head)
-	}
-	return err
-}
+var imageMember = regexp.MustCompile(`^(oci-layout|index\.json|blobs|blobs/.*|manifest\.json|repositories|layer(-[0-9]+)?\.tar|(sha256:)?[0-9a-f]{64}([./].*)?)$`)
 
-// A rootfs is the stream of the one layer of a root filesystem: the uncompressed
-// tarball itself. The sum of the tarball is taken in the same pass.
-type rootfs struct {
-	img   *Image
-	input io.Reader // the tarball, summed up as it is read
+// A stream is the uncompressed stream of a layer, which is decoded ahead while the
+// consumer works.
+type stream struct {
+	name  string // that begins errors; may be empty
 	sum   hash.Hash
 	plain *decompress.Reader
-	ahead io.ReadCloser // plain, decoded while the consumer works; nil until the layer is opened
-	head  bytes.Buffer  // of plain, read before the layer was opened
+	ahead io.ReadCloser // of plain
+	end   func(sum string) error
 }
 
-func (img *Image) rootfs() (_ io.ReadCloser, err error) {
-	s := img.begun
-	img.begun = nil
-	if s == nil {
-		if s, err = img.begin(); err != nil {
-			return nil, err
-		}
+// stream returns the uncompressed stream of a layer. At the end of stored, it calls end
+// with the sha256 of stored in hex.
+func (img *Image) stream(stored io.Reader, name string, end func(sum string) error) (_ io.ReadCloser, err error) {
+	s := &stream{name: name, sum: sha256.New(), end: end}
+	if s.plain, err = img.decoders.NewReader(img.counted(io.TeeReader(stored, s.sum))); err != nil {
+		return nil, s.explain(err)
 	}
 	if s.ahead, err = readahead.NewReaderSize(s.plain, 4, 1<<20); err != nil {
 		return nil, errors.Join(err, s.plain.Close())
@@ -252,41 +238,25 @@ func (img *Image) rootfs() (_ io.ReadCloser, err error) {
 	return s, nil
 }
 
-func (img *Image) begin() (*rootfs, error) {
-	sum := sha256.New()
-	input := img.counted(io.TeeReader(img.bytes(), sum))
-	plain, err := img.decoders.NewReader(input)
-	if err != nil {
-		return nil, err
-	}
-	return &rootfs{img: img, input: input, sum: sum, plain: plain}, nil
-}
-
-func (s *rootfs) Read(p []byte) (int, error) {
-	if s.head.Len() > 0 {
-		return s.head.Read(p)
-	}
+func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.ahead.Read(p)
-	if errors.Is(err, io.EOF) {
-		rest, restErr := io.Copy(io.Discard, s.input)
-		if restErr != nil {
-			return n, restErr
+	if errors.Is(err, io.EOF) { // of stored as well: see decompress.Reader
+		err = s.end(hex.EncodeToString(s.sum.Sum(nil)))
+		if err == nil {
+			return n, io.EOF
 		}
-		if rest > 0 {
-			return n, fmt.Errorf("%d bytes after the end of the %s stream", rest, s.plain.Format)
-		}
-		s.img.sum = hex.EncodeToString(s.sum.Sum(nil))
 	}
-	return n, err
+	return n, s.explain(err)
 }
 
-func (s *rootfs) Close() error {
-	var err error
-	if s.ahead != nil {
-		err = s.ahead.Close()
+func (s *stream) explain(err error) error {
+	if err == nil || s.name == "" {
+		return err
 	}
-	return errors.Join(err, s.plain.Close())
+	return fmt.Errorf("%s: %w", s.name, err)
 }
+
+func (s *stream) Close() error { return errors.Join(s.ahead.Close(), s.plain.Close()) }
 
 // plainFile returns the uncompressed tarball with random access.
 func (img *Image) plainFile(temp string) (*io.SectionReader, error) {

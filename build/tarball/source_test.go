@@ -444,9 +444,9 @@ func TestOpenSaysWhatItIs(t *testing.T) {
 		"damaged later":       {append(append(bytes.Clone(rootfs[:512]), 'x'), rootfs[513:]...), "entry 2: archive/tar: invalid tar header"},
 		"truncated":           {xz[:len(xz)-20], "truncated xz stream"},
 		"flipped":             {append(append(bytes.Clone(xz[:len(xz)/2]), xz[len(xz)/2]^0x55), xz[len(xz)/2+1:]...), "xz"},
-		"trailing":            {append(bytes.Clone(xz), "garbage!"...), "xz"},
-		"gzip, tail":          {append(testutil.Compress(t, "gzip", rootfs), "garbage!"...), "gzip"},
-		"zstd, tail":          {append(testutil.Compress(t, "zstd", rootfs), "garbage!"...), "zstd"},
+		"trailing":            {append(bytes.Clone(xz), "garbage!"...), "other data after the end of the xz stream"},
+		"gzip, tail":          {append(testutil.Compress(t, "gzip", rootfs), "garbage!"...), "other data after the end of the gzip stream"},
+		"zstd, tail":          {append(testutil.Compress(t, "zstd", rootfs), "garbage!"...), "other data after the end of the zstd stream"},
 		"zstd, cut":           {testutil.Compress(t, "zstd", rootfs)[:80], "truncated zstd stream"},
 	} {
 		t.Run(name, func(t *testing.T) { opensWithError(t, row.input, row.want) })

@@ -72,7 +72,8 @@ type Decoders struct {
 	zstd []*zstd.Decoder
 }
 
-// A Reader is the plain stream. Close releases the decoder, not the input.
+// A Reader is the plain stream. Its end is that of the input: data after the stream is
+// an error. Close releases the decoder, not the input.
 type Reader struct {
 	Format  Format
 	plain   io.Reader
@@ -90,6 +91,9 @@ func NewReader(r io.Reader) (*Reader, error) {
 
 // NewReader begins to read r. Closing the reader returns its decoder to d.
 func (d *Decoders) NewReader(r io.Reader) (*Reader, error) {
+	if d == nil {
+		d = &Decoders{}
+	}
 	input := &counter{r: r}
 	buffered := bufio.NewReaderSize(input, 256<<10)
 	head, err := buffered.Peek(maxHead)
@@ -120,33 +124,37 @@ func (d *Decoders) NewReader(r io.Reader) (*Reader, error) {
 	return reader, nil
 }
 
-func (d *Decoders) useXZ(reader *Reader, input io.Reader) (err error) {
-	var decoder *xz.Reader
-	if d != nil && len(d.xz) > 0 {
-		decoder, d.xz = d.xz[len(d.xz)-1], d.xz[:len(d.xz)-1]
-	} else if decoder, err = xz.NewReader(nil, MaxWindow); err != nil {
+func (d *Decoders) useXZ(reader *Reader, input io.Reader) error {
+	decoder, err := take(&d.xz, func() (*xz.Reader, error) { return xz.NewReader(nil, MaxWindow) })
+	if err != nil {
 		return err
 	}
-	if d != nil {
-		reader.release = func() { d.xz = append(d.xz, decoder) }
+	reader.plain, reader.release = xzReader{decoder}, func() { d.xz = append(d.xz, decoder) }
+	err = decoder.Reset(input)
+	decoder.Multistream(false)
+	return err
+}
+
+func (d *Decoders) useZstd(reader *Reader, input io.Reader) error {
+	decoder, err := take(&d.zstd, func() (*zstd.Decoder, error) {
+		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderLowmem(true))
+	})
+	if err != nil {
+		return err
 	}
-	reader.plain = decoder
+	reader.plain, reader.release = decoder, func() { d.zstd = append(d.zstd, decoder) }
 	return decoder.Reset(input)
 }
 
-func (d *Decoders) useZstd(reader *Reader, input io.Reader) (err error) {
-	var decoder *zstd.Decoder
-	if d != nil && len(d.zstd) > 0 {
-		decoder, d.zstd = d.zstd[len(d.zstd)-1], d.zstd[:len(d.zstd)-1]
-	} else if decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderLowmem(true)); err != nil {
-		return err
+// take takes a kept decoder, or makes one.
+func take[T any](kept *[]T, decoder func() (T, error)) (T, error) {
+	last := len(*kept) - 1
+	if last < 0 {
+		return decoder()
 	}
-	reader.release = decoder.Close
-	if d != nil {
-		reader.release = func() { d.zstd = append(d.zstd, decoder) }
-	}
-	reader.plain = decoder
-	return decoder.Reset(input)
+	taken := (*kept)[last]
+	*kept = (*kept)[:last]
+	return taken, nil
 }
 
 // Read fails with the input's offset, in bytes, and what is wrong there.
@@ -177,8 +185,12 @@ func (d *Reader) explain(err error) error {
 	switch {
 	case d.input.err != nil: // the input itself could not be read
 		return d.input.err
-	case errors.Is(err, errAfterGzip):
+	case errors.Is(err, errTrailing):
 		return fmt.Errorf("offset %d: %w", d.input.n, err)
+	case errors.Is(err, zstd.ErrMagicMismatch), errors.Is(err, errAfterBzip2): // NewReader has seen the first magic number
+		return fmt.Errorf("near offset %d: other data %w of the %s stream", d.input.n, errTrailing, d.Format)
+	case errors.Is(err, xz.ErrData) && d.input.eof && d.input.n > maxHead: // only padding is read up to the end of the input
+		return fmt.Errorf("offset %d: zero bytes %w of the xz stream, and their number is not a multiple of 4", d.input.n, errTrailing)
 	case errors.Is(err, xz.ErrOptions), errors.Is(err, xz.ErrUnsupportedCheck):
 		return fmt.Errorf("unsupported xz stream: it uses %s. Compress it again: xz -dc FILE | xz > NEW", xzFeature(d.head))
 	case errors.Is(err, zstd.ErrUnknownDictionary):

@@ -3,12 +3,14 @@ package decompress
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/therootcompany/xz"
 )
 
 // maxHead is how much of a stream is looked at before it is decompressed: an xz
@@ -58,8 +60,31 @@ func xzFeature(head []byte) string {
 	return "a filter or an option that is not supported"
 }
 
-// errAfterGzip is wrapped by errors about what follows a gzip stream.
-var errAfterGzip = errors.New("after the end of the gzip stream")
+// errTrailing is wrapped by errors about what follows a stream.
+var errTrailing = errors.New("after the end")
+
+// errAfterBzip2 is what package bzip2 calls what follows a stream.
+const errAfterBzip2 = bzip2.StructuralError("bad magic value in continuation file")
+
+// An xzReader reads the streams of an xz file one after the other.
+type xzReader struct{ *xz.Reader }
+
+func (x xzReader) Read(p []byte) (int, error) {
+	for {
+		n, err := x.Reader.Read(p)
+		if err != io.EOF {
+			return n, err
+		}
+		err = x.Reset(nil) // to the next stream
+		x.Multistream(false)
+		if errors.Is(err, xz.ErrFormat) || errors.Is(err, xz.ErrBuf) {
+			err = fmt.Errorf("other data %w of the xz stream", errTrailing)
+		}
+		if err != nil || n > 0 {
+			return n, err
+		}
+	}
+}
 
 // A gzipReader reads the members of a gzip file one after the other. The reader
 // of package gzip calls anything that follows them corrupt.
@@ -111,11 +136,11 @@ func (g *gzipReader) next() error {
 		c, err := g.input.ReadByte()
 		switch {
 		case errors.Is(err, io.EOF):
-			return fmt.Errorf("%d zero bytes %w. Remove them: gzip -dc FILE | gzip > NEW", zeros, errAfterGzip)
+			return fmt.Errorf("%d zero bytes %w of the gzip stream. Remove them: gzip -dc FILE | gzip > NEW", zeros, errTrailing)
 		case err != nil:
 			return err
 		case c != 0:
-			return fmt.Errorf("other data %w", errAfterGzip)
+			return fmt.Errorf("other data %w of the gzip stream", errTrailing)
 		}
 		zeros++
 	}

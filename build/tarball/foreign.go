@@ -1,39 +1,27 @@
 package tarball
 
 import (
+	"archive/tar"
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"pretag/build/internal/stricttar"
 )
 
-// A digestReader fails at the end of a stream if its sha256 is not want.
-type digestReader struct {
-	r    io.Reader
-	sum  hash.Hash
-	want string
-}
-
-func newDigestReader(r io.Reader, want v1.Hash) *digestReader {
-	return &digestReader{r, sha256.New(), want.Hex}
-}
-
-func (d *digestReader) Read(p []byte) (int, error) {
-	n, err := d.r.Read(p)
-	d.sum.Write(p[:n])
-	if errors.Is(err, io.EOF) {
-		if got := hex.EncodeToString(d.sum.Sum(nil)); got != d.want {
-			return n, fmt.Errorf("digest is sha256:%s, want sha256:%s", got, d.want)
-		}
+// foreign describes a file whose first block is not a tar header.
+func foreign(r io.ReaderAt, err error) error {
+	head, readErr := io.ReadAll(io.NewSectionReader(r, 0, stricttar.BlockSize))
+	if readErr != nil {
+		return readErr
 	}
-	return n, err
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, stricttar.ErrTrailing) || len(head) < stricttar.BlockSize {
+		return notTar(head)
+	}
+	return err
 }
 
 // notTar returns an error that says what a file is, by its first bytes, that is not a
