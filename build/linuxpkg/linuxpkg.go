@@ -106,7 +106,7 @@ func Build(ctx context.Context, opts Options, archives []release.Archive) (Resul
 		if err := ctx.Err(); err != nil {
 			return Result{}, err
 		}
-		made, err := p.write(opts.Out)
+		made, err := p.write(opts, stage)
 		if err != nil {
 			return Result{}, fmt.Errorf("%s: %s: %w", p.format, p.info.Name, err)
 		}
@@ -158,13 +158,13 @@ func record(format string, info *nfpm.Info, archives []string) (release.Package,
 	}, nil
 }
 
-// write has nfpm write the package into out/<format>.
-func (p planned) write(out string) (release.Package, error) {
+// write has nfpm write the package into opts.Out/<format>.
+func (p planned) write(opts Options, stage string) (release.Package, error) {
 	packager, err := nfpm.Get(p.format)
 	if err != nil {
 		return release.Package{}, err
 	}
-	dir := filepath.Join(out, p.format)
+	dir := filepath.Join(opts.Out, p.format)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return release.Package{}, err
 	}
@@ -175,7 +175,13 @@ func (p planned) write(out string) (release.Package, error) {
 	made.Path = filepath.Join(dir, made.File)
 	digest := sha256.New()
 	err = atomicfile.Write(made.Path, func(f *os.File) error {
-		if err := packager.Package(p.info, io.MultiWriter(f, digest)); err != nil {
+		w := io.MultiWriter(f, digest)
+		if p.format == release.RPM {
+			err = writeRPM(w, packager, p.info, stage, opts.Sign)
+		} else {
+			err = packager.Package(p.info, w)
+		}
+		if err != nil {
 			return err
 		}
 		made.Size, err = f.Seek(0, io.SeekCurrent)

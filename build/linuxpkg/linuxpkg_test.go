@@ -429,6 +429,7 @@ func TestRefused(t *testing.T) {
 		"bad name":          {definition("other.yaml", "layouts: [split]\nname: X_Y\n"), archives, `name "X_Y" is not of the form`},
 		"one name twice":    {definition("other.yaml", "layouts: [split]\narch: amd64\nname: gitlab-runner-helper-images\n"), archives, "two packages are called gitlab-runner-helper-images"},
 		"host name leaks":   {definition("other.yaml", "layouts: [split]\nname: xy\nrpm: {buildhost: ''}\n"), archives, "no rpm.buildhost"},
+		"rpm compression":   {definition("other.yaml", "layouts: [split]\nname: xy\nrpm: {compression: 'zstd:3'}\n"), archives, `xy: rpm.compression: "zstd:3", want gzip:0 to gzip:9`},
 		"two documents":     {definition("other.yaml", "name: xy\n---\nname: xz\n"), archives, "other.yaml: more than one YAML document"},
 		"own version":       {definition("other.yaml", "layouts: [split]\nname: xy\nversion: '1'\n"), archives, "xy: version 1-1, want 19.3.0-1"},
 		"not a loader":      {func(o *linuxpkg.Options) { o.Loaders = map[string]string{"amd64": archives[0].Path} }, archives, "loader for amd64: "},
@@ -473,6 +474,10 @@ func TestPayload(t *testing.T) {
 			}
 			if got := bytes.Contains(file, body[:min(len(body), 512)]); got != stored {
 				t.Errorf("%s of %s: archive stored as it is: %v, want %v", p.Format, method, got, stored)
+			}
+			// The last field of a cpio header is followed by the file's name.
+			if p.Format == release.RPM && stored && (!bytes.Contains(file, []byte("00000000./usr/")) || bytes.Contains(file, []byte("00000000/"))) {
+				t.Error("the file names in the rpm's payload are not relative")
 			}
 		}
 	}

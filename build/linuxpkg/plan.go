@@ -239,7 +239,7 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 		info.Depends = append(info.Depends, "/bin/sh") // nfpm does not add what runs the scriptlets
 	}
 	if opts.Sign != nil {
-		info.RPM.Signature.SignFn, info.Deb.Signature.SignFn = opts.Sign, opts.Sign
+		info.Deb.Signature.SignFn = opts.Sign
 		info.Deb.Signature.Method, info.Deb.Signature.Type = "debsign", "origin"
 	}
 
@@ -256,8 +256,13 @@ func newPlanned(common, s source, i instance, opts Options, stage string) (plann
 	if info.Version != i.values.Version || info.Release != i.values.Release {
 		reject("version %s-%s, want %s-%s", info.Version, info.Release, i.values.Version, i.values.Release)
 	}
-	if i.values.Format == release.RPM && info.RPM.BuildHost == "" {
-		reject("no rpm.buildhost: nfpm would write this machine's name")
+	if i.values.Format == release.RPM {
+		if info.RPM.BuildHost == "" {
+			reject("no rpm.buildhost: nfpm would write this machine's name")
+		}
+		if _, err := gzipLevel(info.RPM.Compression); err != nil {
+			reject("%v", err)
+		}
 	}
 	if size > maxContents {
 		reject("%d bytes in one package, of 2 GiB at most; PACKAGE_LAYOUT=%s or fewer HELPERS make them smaller", size, Split)

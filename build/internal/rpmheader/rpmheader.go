@@ -1,9 +1,10 @@
-// Package rpmheader reads the headers of rpm: those of packages and those that
-// rpm's database keeps of installed packages. It validates every number in them.
+// Package rpmheader reads and writes the headers of rpm: those of packages and those
+// that rpm's database keeps of installed packages. It validates every number it reads.
 package rpmheader
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,8 +43,36 @@ type Header struct {
 }
 
 type value struct {
-	kind uint32
-	data []byte
+	kind, count uint32
+	data        []byte
+}
+
+// magic begins a header in a package (rpm 4.18, docs/manual/format.md).
+func magic() []byte { return []byte{0x8e, 0xad, 0xe8, 0x01} }
+
+// introSize is the size of what comes before the index of a header in a package:
+// the magic, four reserved bytes, and the two numbers that Parse begins with.
+const introSize = 16
+
+// Read reads one header of a package, of at most limit bytes, and returns its bytes too.
+func Read(r io.Reader, limit int64) (h *Header, raw []byte, err error) {
+	raw = make([]byte, introSize)
+	if _, err := io.ReadFull(r, raw); err != nil {
+		return nil, nil, err
+	}
+	if !bytes.HasPrefix(raw, magic()) {
+		return nil, nil, fmt.Errorf("begins with %x, want %x", raw[:4], magic())
+	}
+	entries, size := int64(binary.BigEndian.Uint32(raw[8:])), int64(binary.BigEndian.Uint32(raw[12:]))
+	if entries*16+size > limit {
+		return nil, nil, fmt.Errorf("%d tags and %d bytes, at most %d bytes are read", entries, size, limit)
+	}
+	b := bytes.NewBuffer(raw)
+	if n, err := io.Copy(b, io.LimitReader(r, entries*16+size)); err != nil || n < entries*16+size {
+		return nil, nil, cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	h, err = Parse(b.Bytes()[8:])
+	return h, b.Bytes(), err
 }
 
 // Parse reads a header from the two numbers that begin it to its end: how many
@@ -81,7 +110,7 @@ func Parse(blob []byte) (*Header, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tag %d: %w", tag, err)
 		}
-		h.tags[tag] = value{kind, store[offset:][:n]}
+		h.tags[tag] = value{kind, word(3), store[offset:][:n]}
 		end = offset + n
 	}
 	return h, nil

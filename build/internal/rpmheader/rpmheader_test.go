@@ -1,6 +1,7 @@
 package rpmheader
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -160,4 +161,39 @@ func FuzzParse(f *testing.F) {
 		}
 		_, _ = h.Paths()
 	})
+}
+
+// TestEncode: a header that is read and written again is the same, and a tag that
+// is set to a longer value moves those after it.
+func TestEncode(t *testing.T) {
+	h := &Header{tags: map[uint32]value{}}
+	h.SetString(1000, "name")
+	h.SetStrings(1001, "odd")
+	h.SetInt(1003, 1<<31)
+	h.SetBytes(1004, []byte{1, 2, 3})
+	h.set(1005, typeInt16, 1, []byte{0, 7})
+	h.set(1006, typeInt64, 1, []byte{0, 0, 0, 0, 0, 0, 0, 8})
+	for _, name := range []string{"name", "another name"} {
+		h.SetString(1000, name)
+		want := h.Encode(ImmutableRegion)
+		read, raw, err := Read(bytes.NewReader(want), int64(len(want)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := read.Encode(ImmutableRegion); !bytes.Equal(raw, want) || !bytes.Equal(got, want) {
+			t.Errorf("read and written again:\n%x, want\n%x", got, want)
+		}
+		got, _ := read.String(1000)
+		numbers := []int64{}
+		for _, tag := range []uint32{1003, 1005, 1006} {
+			n, err := read.Ints(tag)
+			if err != nil {
+				t.Fatal(err)
+			}
+			numbers = append(numbers, n...)
+		}
+		if got != name || !slices.Equal(numbers, []int64{1 << 31, 7, 8}) {
+			t.Errorf("read %q and %v", got, numbers)
+		}
+	}
 }

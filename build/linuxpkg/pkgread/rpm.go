@@ -1,13 +1,11 @@
 package pkgread
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -23,10 +21,8 @@ import (
 	"pretag/build/release"
 )
 
-// rpmMagic begins the lead, headerMagic each of the two headers after it
-// (rpm 4.18, docs/manual/format.md).
-func rpmMagic() []byte    { return []byte{0xed, 0xab, 0xee, 0xdb} }
-func headerMagic() []byte { return []byte{0x8e, 0xad, 0xe8, 0x01} }
+// rpmMagic begins the lead (rpm 4.18, docs/manual/format.md).
+func rpmMagic() []byte { return []byte{0xed, 0xab, 0xee, 0xdb} }
 
 const leadSize = 96
 
@@ -56,26 +52,9 @@ type header struct {
 	raw []byte
 }
 
-// readHeader reads one header.
-func readHeader(r io.Reader) (*header, error) {
-	var raw bytes.Buffer
-	r = io.TeeReader(r, &raw)
-	intro := make([]byte, 16)
-	if _, err := io.ReadFull(r, intro); err != nil {
-		return nil, err
-	}
-	if !bytes.HasPrefix(intro, headerMagic()) {
-		return nil, fmt.Errorf("begins with %x, want %x", intro[:4], headerMagic())
-	}
-	entries, size := int64(binary.BigEndian.Uint32(intro[8:])), int64(binary.BigEndian.Uint32(intro[12:]))
-	if entries*16+size > maxMetadata {
-		return nil, fmt.Errorf("%d tags and %d bytes, at most %d bytes are read", entries, size, maxMetadata)
-	}
-	if n, err := io.Copy(io.Discard, io.LimitReader(r, entries*16+size)); err != nil || n < entries*16+size {
-		return nil, cmp.Or(err, io.ErrUnexpectedEOF)
-	}
-	h, err := rpmheader.Parse(raw.Bytes()[8:]) // after magic and reserved bytes
-	return &header{h, raw.Bytes()}, err
+func readHeader(r io.Reader) (header, error) {
+	h, raw, err := rpmheader.Read(r, maxMetadata)
+	return header{h, raw}, err
 }
 
 func (r *Reader) openRPM(size int64) error {
@@ -147,7 +126,7 @@ func (r *Reader) openRPM(size int64) error {
 
 // payloadDigest returns the digest that the compressed payload must have, and the
 // hash that computes it; nil if the header has no digest.
-func (h *header) payloadDigest() (want string, digest hash.Hash, err error) {
+func (h header) payloadDigest() (want string, digest hash.Hash, err error) {
 	want, err = h.String(tagPayloadDigest)
 	if err != nil || want == "" {
 		return "", nil, err
@@ -165,7 +144,7 @@ func (h *header) payloadDigest() (want string, digest hash.Hash, err error) {
 
 // checkSignature checks the digests of the header h, which begins at the offset
 // at of the file of size bytes, and keeps the signatures.
-func (r *Reader) checkSignature(signature, h *header, at, size int64) error {
+func (r *Reader) checkSignature(signature, h header, at, size int64) error {
 	header, all := int64(len(h.raw)), size-at
 	for _, check := range []struct {
 		tag    uint32
@@ -198,7 +177,7 @@ func (r *Reader) checkSignature(signature, h *header, at, size int64) error {
 }
 
 // describe fills in the metadata.
-func (r *Reader) describe(h *header) error {
+func (r *Reader) describe(h header) error {
 	r.Format, r.Relations, r.Scripts = release.RPM, map[string][]string{}, map[string]string{}
 	var format string
 	var errs []error
@@ -258,7 +237,7 @@ func (r *Reader) describe(h *header) error {
 	return errors.Join(errs...)
 }
 
-func (h *header) relations(tags [3]uint32) ([]string, error) {
+func (h header) relations(tags [3]uint32) ([]string, error) {
 	names, err1 := h.Strings(tags[0])
 	flags, err2 := h.Ints(tags[1])
 	versions, err3 := h.Strings(tags[2])
@@ -290,7 +269,7 @@ type listed struct {
 }
 
 // files returns the files that the header lists, in their order.
-func (h *header) files() ([]*listed, error) {
+func (h header) files() ([]*listed, error) {
 	var errs []error
 	stringsOf := func(tag uint32) []string { v, err := h.Strings(tag); errs = append(errs, err); return v }
 	intsOf := func(tag uint32) []int64 { v, err := h.Ints(tag); errs = append(errs, err); return v }
