@@ -22,19 +22,12 @@ import (
 
 // Situations of real hosts. The letters are those of the issue.
 
-// writeAs writes a file of the user's, with its directories.
-func writeAs(tb testing.TB, u *user.User, path, text string, mode os.FileMode) {
+// write writes a file of the user's, with its directories.
+func (e engine) write(tb testing.TB, path, text, mode string) {
 	tb.Helper()
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil {
-		tb.Fatal(err)
-	}
-	for at := path; strings.HasPrefix(at, u.HomeDir+"/"); at = filepath.Dir(at) {
-		if err := os.Lchown(at, uid, gid); err != nil {
-			tb.Fatal(err)
-		}
-	}
+	cmd := e.program("sh", "-ec", `mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"`, "sh", path, mode)
+	cmd.Stdin = strings.NewReader(text)
+	wantOutput(tb, cmd, 0)
 }
 
 func lookupUser(tb testing.TB, name string) *user.User {
@@ -62,20 +55,19 @@ func TestDriverOfDatabase(t *testing.T) {
 	for _, drivers := range [][2]string{{"vfs", "overlay"}, {"overlay", "vfs"}} {
 		t.Run(drivers[0], func(t *testing.T) {
 			e := rootless(t)
-			u := lookupUser(t, e.user)
-			conf := filepath.Join(u.HomeDir, ".config/containers/storage.conf")
-			writeAs(t, u, conf, fmt.Sprintf("[storage]\ndriver = %q\n", drivers[0]), 0o644)
+			conf := filepath.Join(e.home, ".config/containers/storage.conf")
+			e.write(t, conf, fmt.Sprintf("[storage]\ndriver = %q\n", drivers[0]), "644")
 			if out, err := e.command("images").CombinedOutput(); err != nil {
 				testutil.Missing(t, drivers[0], string(out))
 			}
-			writeAs(t, u, conf, fmt.Sprintf("[storage]\ndriver = %q\n", drivers[1]), 0o644)
+			e.write(t, conf, fmt.Sprintf("[storage]\ndriver = %q\n", drivers[1]), "644")
 
 			h := newHost(t, e.settings...)
 			f := h.install("19.3.0", hostHelper())[0]
 			h.want(tryAgain, []string{"missing"}, "status")
 			h.want(allPresent, []string{"loaded"}, "load")
 			e.wantID(t, f.RepoTag, imageID(f))
-			graph := filepath.Join(u.HomeDir, ".local/share/containers/storage")
+			graph := filepath.Join(e.home, ".local/share/containers/storage")
 			if _, err := os.Lstat(filepath.Join(graph, drivers[1]+"-images")); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("a second driver's directory is there: %v", err)
 			}
@@ -85,7 +77,7 @@ func TestDriverOfDatabase(t *testing.T) {
 			if err := errors.Join(os.RemoveAll(filepath.Join(graph, "libpod")), os.RemoveAll(filepath.Join(graph, "db.sql"))); err != nil {
 				t.Fatal(err)
 			}
-			writeAs(t, u, filepath.Join(graph, drivers[1]+"-images/images.json"), "[]", 0o644)
+			e.write(t, filepath.Join(graph, drivers[1]+"-images/images.json"), "[]", "644")
 			h.want(engineRefused, []string{"images of the storage drivers overlay and vfs"}, "load")
 		})
 	}
@@ -114,7 +106,6 @@ func testSystemSettings(t *testing.T, e engine) {
 
 // testFullRun leaves the user's podman as it was where /run is full (I).
 func testFullRun(t *testing.T, e engine) {
-	u := lookupUser(t, e.user)
 	h := newHost(t, e.settings...)
 	h.install("19.3.0", hostHelper())
 	full := "mount -t tmpfs -o size=16k tmpfs /run; head -c 100000 /dev/zero >/run/fill 2>/dev/null || true"
@@ -124,7 +115,7 @@ func testFullRun(t *testing.T, e engine) {
 			t.Fatalf("exit %d:\n%s", code, out)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(u.HomeDir, ".local/share/containers/storage/libpod/*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(e.home, ".local/share/containers/storage/libpod/*")); err != nil || len(left) > 0 {
 		t.Errorf("podman's records of the user: %v, %v, want none", left, err)
 	}
 }
@@ -242,10 +233,9 @@ func TestMountProgram(t *testing.T) {
 	needRoot(t)
 	testutil.Tool(t, "script")
 	e := rootless(t)
-	u := lookupUser(t, e.user)
-	evil, seen := filepath.Join(u.HomeDir, "evil"), filepath.Join(u.HomeDir, "seen")
-	writeAs(t, u, evil, "#!/bin/sh\n{ id -u; id -G; if : 3<>/dev/tty; then echo terminal; else echo none; fi; } >>"+seen+" 2>/dev/null\nprintf '\\033]0;evil\\007\\033[2J' >&2\nexit 1\n", 0o755)
-	writeAs(t, u, filepath.Join(u.HomeDir, ".config/containers/storage.conf"), fmt.Sprintf("[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nmount_program = %q\n", evil), 0o644)
+	evil, seen := filepath.Join(e.home, "evil"), filepath.Join(e.home, "seen")
+	e.write(t, evil, "#!/bin/sh\n{ id -u; id -G; if : 3<>/dev/tty; then echo terminal; else echo none; fi; } >>"+seen+" 2>/dev/null\nprintf '\\033]0;evil\\007\\033[2J' >&2\nexit 1\n", "755")
+	e.write(t, filepath.Join(e.home, ".config/containers/storage.conf"), fmt.Sprintf("[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nmount_program = %q\n", evil), "644")
 	h := newHost(t, e.settings...)
 	h.install("19.3.0", hostHelper())
 	load := h.command("load")

@@ -4,7 +4,6 @@ package loader_test
 
 import (
 	"context"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,7 +87,11 @@ func jobsIn(t *testing.T, e engine, rel delivery) func(want bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := job.Look(t.Context(), linkAs(t, self, "gitlab-runner"))
+	link := filepath.Join(dir, "gitlab-runner")
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	program, err := job.Look(t.Context(), link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,16 +116,6 @@ func jobsIn(t *testing.T, e engine, rel delivery) func(want bool) {
 			t.Errorf("%s: job is %s (word %t), want success %t and otherwise a missing image:\n%s", e, outcome.State, said, want, outcome.Trace)
 		}
 	}
-}
-
-// linkAs returns the path of a program under another name.
-func linkAs(t *testing.T, program, name string) string {
-	t.Helper()
-	path := filepath.Join(tempDir(t), name)
-	if err := os.Symlink(program, path); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // containersConf makes podman run containers on machines with few rights: those of
@@ -160,15 +153,5 @@ func (h jobHost) Give(dir string) error {
 	if h.home == "" {
 		return nil
 	}
-	info, err := os.Stat(h.home)
-	if err != nil {
-		return err
-	}
-	uid := int(info.Sys().(*syscall.Stat_t).Uid)
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, uid, -1)
-	})
+	return exec.Command("chown", "-Rh", h.user, dir).Run()
 }

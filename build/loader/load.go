@@ -78,7 +78,7 @@ func (r *run) loadTarget(ctx context.Context, t *target, chosen []record) error 
 			r.say("%s: present", name)
 			continue
 		case state == foreign && !replaced:
-			r.refuse(exitForeign, "%s: kept another image: %s", name, r.explainForeign(rec, h))
+			r.refuse(exitForeign, "%s: kept another image: %s", name, explainForeign(rec, h))
 			continue
 		}
 		if err := r.sound(ctx, rec); err != nil {
@@ -143,7 +143,7 @@ func judge(ctx context.Context, rec record, h *held, entries []entry) (string, e
 }
 
 // explainForeign says which image has the tag, and how to replace it.
-func (r *run) explainForeign(rec record, h *held) string {
+func explainForeign(rec record, h *held) string {
 	what := fmt.Sprintf("%s is %s, want %s", rec.RepoTag, h.ID, rec.id())
 	if h.imported() {
 		what = "GitLab Runner has imported it from its own package of the same version: " + what
@@ -153,7 +153,7 @@ func (r *run) explainForeign(rec record, h *held) string {
 
 // pending is the line of the state about an archive that is being loaded.
 func pending(t *target, rec record) entry {
-	return entry{t.stateEngine(), t.user.name, rec.RepoTag, rec.id(), rec.id(), "loading"}
+	return entry{t.word, t.user.name, rec.RepoTag, rec.id(), rec.id(), "loading"}
 }
 
 // remember writes into the state that the target has the image with that ID.
@@ -161,7 +161,7 @@ func (r *run) remember(t *target, rec record, id, how string) error {
 	if r.dryRun {
 		return nil
 	}
-	line := entry{t.stateEngine(), t.user.name, rec.RepoTag, id, rec.id(), how}.String()
+	line := entry{t.word, t.user.name, rec.RepoTag, id, rec.id(), how}.String()
 	for _, known := range r.images.entries(t) {
 		if known.repoTag == rec.RepoTag && known.id == id && known.imageID == rec.id() && known.how != "loading" {
 			line = ""

@@ -291,6 +291,7 @@ func (r root) holds(rel delivery) {
 	for name, mode := range map[string]fs.FileMode{
 		"usr/bin/gitlab-runner-helper-images":                                 0o755,
 		"usr/lib/systemd/system/" + unit:                                      0o644,
+		"usr/lib/systemd/system/" + timer:                                     0o644,
 		"usr/lib/systemd/system-preset/80-gitlab-runner-helper-images.preset": 0o644,
 		"usr/share/man/man8/gitlab-runner-helper-images.8.gz":                 0o644,
 		"usr/share/doc/gitlab-runner-helper-images-loader/README.md":          0o644,

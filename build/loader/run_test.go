@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"pretag/packaging"
+
 	"pretag/build/catalogue"
 	"pretag/build/release"
 )
@@ -78,6 +80,27 @@ func TestUsage(t *testing.T) {
 	if _, err := os.Stat(h.path("state")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a wrong call made the state: %v", err)
 	}
+}
+
+// TestShippedConfiguration reads the configuration that is installed: nothing in it is
+// in force, and each setting that is commented out is one that the loader knows.
+func TestShippedConfiguration(t *testing.T) {
+	text, err := packaging.Files.ReadFile("root/etc/gitlab-runner/helper-images.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newFakeHost(t)
+	for line := range strings.Lines(string(text)) {
+		setting, comment := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "#")
+		switch {
+		case !comment && setting != "":
+			t.Errorf("line %q is in force", setting)
+		case comment && setting != "" && !strings.HasPrefix(setting, " "):
+			h.settings = append([]string{setting}, h.settings...) // those of the fake host win
+		}
+	}
+	h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
+	h.want(exitOK, []string{"alpine-x86_64: ok"}, "verify")
 }
 
 // TestLoad loads what is missing, and asks each engine once where all is present.

@@ -95,7 +95,7 @@ func (j *journal) replace(before, after string) error {
 func (j *journal) entries(t *target) []entry {
 	var entries []entry
 	for _, line := range j.lines {
-		if e, ok := parseEntry(line); ok && e.engine == t.stateEngine() && e.user == t.user.name {
+		if e, ok := parseEntry(line); ok && e.engine == t.word && e.user == t.user.name {
 			entries = append(entries, e)
 		}
 	}

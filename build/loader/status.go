@@ -26,7 +26,7 @@ type row struct {
 	ID     string `json:"id"`
 	Wanted bool   `json:"wanted"`
 
-	target string
+	foreign string // which image has the tag instead
 }
 
 // status reports what GitLab Runner asks for and what the engines have.
@@ -72,51 +72,41 @@ func (r *run) status(ctx context.Context) error {
 	return err
 }
 
-// targetRows returns the rows of one target: the chosen archives, then the images that
-// are asked for and are in no archive.
+// targetRows returns the rows of one target: the chosen archives, then other images
+// that are asked for.
 func (r *run) targetRows(ctx context.Context, t *target, chosen []record, in installation) ([]row, error) {
-	records := slices.Clone(chosen)
-	var others []string
-	for _, reference := range in.Wants {
-		same := func(rec record) bool { return rec.RepoTag == reference }
-		if slices.ContainsFunc(records, same) {
-			continue
-		}
-		if i := slices.IndexFunc(r.records, same); i >= 0 {
-			records = append(records, r.records[i]) // one that HELPER leaves out
-		} else {
-			others = append(others, reference)
+	var wanted []string
+	for _, reference := range slices.Concat(references(chosen), in.Wants) {
+		if !slices.Contains(wanted, reference) {
+			wanted = append(wanted, reference)
 		}
 	}
-	found, err := r.look(ctx, t, append(references(records), others...)...)
+	found, err := r.look(ctx, t, wanted...)
 	if err != nil {
 		return nil, err
 	}
 	var rows []row
-	add := func(helper, reference, state string) {
-		each := row{Engine: t.engine, User: t.user.name, Helper: helper, Image: reference, State: state, Wanted: slices.Contains(in.Wants, reference), target: t.String()}
-		if h := found[reference]; h != nil {
-			each.ID = h.ID
+	for _, reference := range wanted {
+		each := row{Engine: t.word, User: t.user.name, Image: reference, State: missing, Wanted: slices.Contains(in.Wants, reference)}
+		h := found[reference]
+		if h != nil {
+			each.ID, each.State = h.ID, unpackaged
+		}
+		if i := slices.IndexFunc(r.records, func(rec record) bool { return rec.RepoTag == reference }); i >= 0 {
+			rec := r.records[i]
+			each.Helper = rec.Helper
+			if each.State, err = judge(ctx, rec, h, r.images.entries(t)); err != nil {
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+				r.refuse(exitDataErr, "%s: %s: damaged: %s", t, rec.Helper, err)
+				each.State = unknown
+			}
+			if each.State == foreign {
+				each.foreign = explainForeign(rec, h)
+			}
 		}
 		rows = append(rows, each)
-	}
-	for _, rec := range records {
-		state, err := judge(ctx, rec, found[rec.RepoTag], r.images.entries(t))
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil {
-			r.refuse(exitDataErr, "%s: %s: damaged: %s", t, rec.Helper, err)
-			state = unknown
-		}
-		add(rec.Helper, rec.RepoTag, state)
-	}
-	for _, reference := range others {
-		state := missing
-		if found[reference] != nil {
-			state = unpackaged
-		}
-		add("", reference, state)
 	}
 	return rows, nil
 }
@@ -124,8 +114,10 @@ func (r *run) targetRows(ctx context.Context, t *target, chosen []record, in ins
 // judgeRunner finds out whether the engine that a runner asks has its image.
 func (r *run) judgeRunner(each *runner, in installation, p plan, rows []row) {
 	each.State = unknown
+	var asked *target
 	if i := slices.IndexFunc(p.targets, func(t *target) bool { return r.serves(t, *each) }); i >= 0 {
-		each.target = p.targets[i].String()
+		asked = p.targets[i]
+		each.target = asked.String()
 	}
 	switch {
 	case each.Reason != "":
@@ -135,16 +127,18 @@ func (r *run) judgeRunner(each *runner, in installation, p plan, rows []row) {
 		each.Reason = "its image is not known"
 	case each.remote:
 		each.Reason = "its executor creates machines that have their own engines"
-	case each.target == "" && r.endpoint(each.Host) == endpoint{}:
+	case asked == nil && r.endpoint(each.Host) == endpoint{}:
 		each.Reason = "a remote engine is asked only if it is DOCKER_HOST"
-	case each.target == "" && (r.engineWord != "auto" || r.user != ""):
+	case asked == nil && (r.engineWord != "auto" || r.user != ""):
 		each.Reason = "its engine is left out"
 		return // as asked for: the exit status stays
-	case each.target == "":
+	case asked == nil:
 		each.Reason = "no engine of this host answers there: set host in [runners.docker], or install docker"
 	default:
 		// An engine that answers has a row for each image that is asked for.
-		i := slices.IndexFunc(rows, func(own row) bool { return own.target == each.target && own.Image == each.Image })
+		i := slices.IndexFunc(rows, func(own row) bool {
+			return own.Engine == asked.word && own.User == asked.user.name && own.Image == each.Image
+		})
 		if i >= 0 {
 			each.State = rows[i].State
 			return
@@ -183,14 +177,11 @@ func (r *run) printTable(in installation, rows []row) {
 	r.say("")
 	lines := [][]string{{"", "ENGINE", "USER", "HELPER", "STATE", "ID", "IMAGE"}}
 	for _, each := range rows {
-		mark, engine := "", each.Engine
+		mark := ""
 		if each.Wanted {
 			mark = "*"
 		}
-		if each.target != each.Engine+"/"+each.User {
-			engine = each.target
-		}
-		lines = append(lines, []string{mark, engine, each.User, cmp.Or(each.Helper, "-"), each.State, fmt.Sprintf("%.12s", cmp.Or(each.ID, "-")), each.Image})
+		lines = append(lines, []string{mark, each.Engine, each.User, cmp.Or(each.Helper, "-"), each.State, fmt.Sprintf("%.12s", cmp.Or(each.ID, "-")), each.Image})
 	}
 	r.table(lines)
 	if len(in.Runners) == 0 {
@@ -255,8 +246,7 @@ func (r *run) advise(in installation, rows []row, p plan, chosen []record) {
 		switch {
 		case !each.Wanted || each.State != missing && each.State != foreign:
 		case each.State == foreign:
-			i := slices.IndexFunc(r.records, func(rec record) bool { return rec.RepoTag == each.Image })
-			say("Another image has the tag: %s is %s, want %s (to replace it: gitlab-runner-helper-images load --replace %s)", each.Image, each.ID, r.records[i].id(), each.ID[:12])
+			say("Another image has the tag: %s", each.foreign)
 		case each.Helper != "" && !r.selected(each.Helper):
 			say("HELPER=%q leaves out %s.", strings.Join(r.globs, ","), each.Helper)
 		case each.Helper != "":

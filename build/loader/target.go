@@ -23,27 +23,19 @@ const dockerSocket = "/var/run/docker.sock"
 // A target is one engine, run as one user.
 type target struct {
 	engine string // podman or docker
+	word   string // what the state and the output call the engine: its name, or a host that config.toml names
 	user   account
 	host   string   // what docker is asked by --host
-	named  bool     // a socket that config.toml names, and not the default
 	env    []string // for the engine, in addition to the user's
 	dir    string   // what enter made, "" for none
 }
 
 // String returns the name of the target in the output.
 func (t *target) String() string {
-	if t.named {
-		return t.host
+	if t.word != t.engine {
+		return t.word
 	}
 	return t.engine + "/" + t.user.name
-}
-
-// stateEngine returns the first word of the target's lines in the state.
-func (t *target) stateEngine() string {
-	if t.named {
-		return t.host
-	}
-	return t.engine
 }
 
 // call returns a call of the target's engine.
@@ -128,7 +120,7 @@ func (r *run) plan(ctx context.Context, in installation) plan {
 		}
 	}
 	if p.docker && (r.user == "" || r.user == r.me.name) && r.mayUseDocker() {
-		p.targets = append(p.targets, &target{engine: "docker", user: r.me, host: r.defaultHost()})
+		p.targets = append(p.targets, &target{engine: "docker", word: "docker", user: r.me, host: r.defaultHost()})
 	}
 	if r.user == "" {
 		for _, each := range in.Runners {
@@ -146,7 +138,7 @@ func (r *run) plan(ctx context.Context, in installation) plan {
 // addPodman adds a user's podman if it is not there yet.
 func (p *plan) addPodman(a account) {
 	if p.podman && !slices.ContainsFunc(p.targets, func(t *target) bool { return t.engine == "podman" && t.user.uid == a.uid }) {
-		p.targets = append(p.targets, &target{engine: "podman", user: a})
+		p.targets = append(p.targets, &target{engine: "podman", word: "podman", user: a})
 	}
 }
 
@@ -164,7 +156,7 @@ func (r *run) planHost(ctx context.Context, p *plan, host string) {
 		slices.ContainsFunc(p.targets, func(t *target) bool { return t.engine == "docker" && r.same(t.host, host) }) {
 		return
 	}
-	t := &target{engine: "docker", user: r.me, host: host, named: true}
+	t := &target{engine: "docker", word: host, user: r.me, host: host}
 	// Another user's daemon is asked with that user's rights.
 	if info, err := os.Stat(at.socket); err == nil && r.me.uid == 0 {
 		owner := strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Uid), 10)
