@@ -449,7 +449,7 @@ func TestLayouts(t *testing.T) {
 		for _, upgrade := range []struct {
 			from string
 			to   delivery
-		}{{linuxpkg.Single, single}, {linuxpkg.Single, split}, {linuxpkg.Split, split}} {
+		}{{linuxpkg.Single, single}, {linuxpkg.Single, split}, {linuxpkg.Split, single}, {linuxpkg.Split, split}} {
 			for _, enabled := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s, shell version, %s to %s, enabled %t", format, upgrade.from, upgrade.to.layout, enabled), func(t *testing.T) {
 					root{t, r.dir}.upgradeShellVersion(format, shell[upgrade.from], upgrade.to, enabled)
