@@ -2,19 +2,21 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"pretag/build/verify"
 )
 
-// VerifyOnDisk is the part of Verify that needs no engine.
+// VerifyOnDisk is the part of Verify that needs no engine. Its error has every problem.
 func VerifyOnDisk(ctx context.Context, c Config, _ *UI) error {
 	report, err := verify.OnDisk(ctx, c.Out)
-	if err != nil {
-		return err
+	errs := []error{err}
+	for _, p := range report.Problems() {
+		errs = append(errs, fmt.Errorf("%s: %s: %s", p.Subject, p.Check, strings.Join(p.Problems, "; ")))
 	}
-	return report.Err()
+	return errors.Join(errs...)
 }
 
 // CompareTrees is the comparison of Reproduce.

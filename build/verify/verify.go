@@ -4,10 +4,8 @@
 package verify
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"pretag/build/engine"
 	"pretag/build/release"
@@ -108,18 +106,13 @@ func (r Report) Sound() []release.Archive {
 	})
 }
 
-// Err is nil when nothing failed. Otherwise it names every failed check with
-// its first problems; Table has all.
+// Err is nil if nothing failed. It only counts what failed: Table has the details.
 func (r Report) Err() error {
-	var errs []error
-	for _, p := range r.Problems() {
-		few := p.Problems
-		if more := len(few) - 2; more > 1 {
-			few = append(slices.Clone(few[:2]), fmt.Sprintf("and %d more", more))
-		}
-		errs = append(errs, fmt.Errorf("%s: %s: %s: %s", p.Place, p.Subject, p.Check, strings.Join(few, "; ")))
+	t := r.Count()
+	if t.Failed == 0 {
+		return nil
 	}
-	return errors.Join(errs...)
+	return fmt.Errorf("verify: %d of %d checks failed", t.Failed, t.Passed+t.Refused+t.Failed+t.Void)
 }
 
 // Count returns the totals of the report.
