@@ -26,24 +26,20 @@ type Image struct {
 
 // Images lists every image in the store, also those without a tag.
 func (i *Instance) Images(ctx context.Context) ([]Image, error) {
-	ctx, cancel := limit(ctx, callLimit)
-	defer cancel()
 	var images []Image
-	return images, i.getJSON(ctx, "/images/json", &images)
+	err := i.getJSON(ctx, "/images/json", nil, &images)
+	return images, err
 }
 
 // Inspect looks an image up as GitLab Runner does.
 func (i *Instance) Inspect(ctx context.Context, reference string) (Image, error) {
-	ctx, cancel := limit(ctx, callLimit)
-	defer cancel()
 	var image Image
-	return image, i.getJSON(ctx, "/images/"+reference+"/json", &image)
+	err := i.getJSON(ctx, "/images/"+reference+"/json", nil, &image)
+	return image, err
 }
 
 // Export passes the image to read as a docker-archive that the engine makes from its store.
 func (i *Instance) Export(ctx context.Context, reference string, read func(io.Reader) error) error {
-	ctx, cancel := limit(ctx, imageLimit)
-	defer cancel()
 	return i.call(ctx, http.MethodGet, "/images/"+reference+"/get", nil, nil, read)
 }
 
@@ -53,10 +49,8 @@ func (i *Instance) Clear(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := limit(ctx, imageLimit)
-	defer cancel()
 	for _, image := range images {
-		if err := i.call(ctx, http.MethodDelete, "/images/"+image.ID, url.Values{"force": {"true"}}, nil, discard); err != nil {
+		if err := i.delete(ctx, "/images/"+image.ID, url.Values{"force": {"true"}}); err != nil {
 			return err
 		}
 	}
@@ -65,48 +59,48 @@ func (i *Instance) Clear(ctx context.Context) error {
 
 // Tag gives an image one more name.
 func (i *Instance) Tag(ctx context.Context, reference, repository, tag string) error {
-	ctx, cancel := limit(ctx, callLimit)
-	defer cancel()
 	return i.call(ctx, http.MethodPost, "/images/"+reference+"/tag", url.Values{"repo": {repository}, "tag": {tag}}, nil, discard)
 }
 
 // Remove removes a name of an image, and the image with its last name.
 func (i *Instance) Remove(ctx context.Context, reference string) error {
-	ctx, cancel := limit(ctx, imageLimit)
-	defer cancel()
-	return i.call(ctx, http.MethodDelete, "/images/"+reference, nil, nil, discard)
+	return i.delete(ctx, "/images/"+reference, nil)
 }
 
 // ClearContainers removes every container and every volume.
 func (i *Instance) ClearContainers(ctx context.Context) error {
-	ctx, cancel := limit(ctx, imageLimit)
-	defer cancel()
 	var containers []struct {
 		ID string `json:"Id"`
 	}
-	if err := i.call(ctx, http.MethodGet, "/containers/json", url.Values{"all": {"true"}}, nil, into(&containers)); err != nil {
+	if err := i.getJSON(ctx, "/containers/json", url.Values{"all": {"true"}}, &containers); err != nil {
 		return err
 	}
 	for _, c := range containers {
-		if err := i.call(ctx, http.MethodDelete, "/containers/"+c.ID, url.Values{"force": {"true"}, "v": {"true"}}, nil, discard); err != nil {
+		if err := i.delete(ctx, "/containers/"+c.ID, url.Values{"force": {"true"}, "v": {"true"}}); err != nil {
 			return err
 		}
 	}
 	var volumes struct{ Volumes []struct{ Name string } }
-	if err := i.getJSON(ctx, "/volumes", &volumes); err != nil {
+	if err := i.getJSON(ctx, "/volumes", nil, &volumes); err != nil {
 		return err
 	}
 	for _, v := range volumes.Volumes {
-		if err := i.call(ctx, http.MethodDelete, "/volumes/"+v.Name, url.Values{"force": {"true"}}, nil, discard); err != nil {
+		if err := i.delete(ctx, "/volumes/"+v.Name, url.Values{"force": {"true"}}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (i *Instance) delete(ctx context.Context, path string, query url.Values) error {
+	return i.call(ctx, http.MethodDelete, path, query, nil, discard)
+}
+
 // call makes one request and passes the body of the response to read. A response
 // that reports an error is an error with the engine's message.
 func (i *Instance) call(ctx context.Context, method, path string, query url.Values, body io.Reader, read func(io.Reader) error) error {
+	ctx, cancel := limit(ctx, imageLimit)
+	defer cancel()
 	u := url.URL{Scheme: "http", Host: "engine", Path: i.prefix + path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
@@ -142,13 +136,8 @@ func (i *Instance) explain(ctx context.Context, method, path string, err error) 
 	return fmt.Errorf("%s %s: %w", method, path, err)
 }
 
-func (i *Instance) getJSON(ctx context.Context, path string, v any) error {
-	return i.call(ctx, http.MethodGet, path, nil, nil, into(v))
-}
-
-// into returns a reader of JSON for call.
-func into(v any) func(io.Reader) error {
-	return func(r io.Reader) error { return json.NewDecoder(r).Decode(v) }
+func (i *Instance) getJSON(ctx context.Context, path string, query url.Values, v any) error {
+	return i.call(ctx, http.MethodGet, path, query, nil, func(r io.Reader) error { return json.NewDecoder(r).Decode(v) })
 }
 
 func discard(r io.Reader) error {

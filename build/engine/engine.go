@@ -10,6 +10,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,14 +55,12 @@ func (e Engine) Before(version string) bool {
 
 func numbers(version string) []int {
 	var ns []int
-	for _, s := range strings.Split(versionPattern().FindString(version), ".") {
+	for s := range strings.SplitSeq(regexp.MustCompile(`^[0-9.]*`).FindString(version), ".") {
 		n, _ := strconv.Atoi(s) // the pattern matches only digits
 		ns = append(ns, n)
 	}
 	return ns
 }
-
-func versionPattern() *regexp.Regexp { return regexp.MustCompile(`[0-9]+(\.[0-9]+)+`) }
 
 // An Absent engine is one that cannot run here.
 type Absent struct {
@@ -145,7 +144,7 @@ func find(ctx context.Context, k Kind) (Engine, error) {
 	case Docker:
 		needs = []string{"docker", "dockerd"}
 	case PodmanRootless:
-		// podman maps a range of user ids into the store through newuidmap (shadow; Debian's uidmap).
+		// podman maps a range of user IDs into the store through newuidmap (shadow; Debian's uidmap).
 		needs = append(needs, "newuidmap", "newgidmap")
 	}
 	if root {
@@ -161,36 +160,42 @@ func find(ctx context.Context, k Kind) (Engine, error) {
 	}
 	e.command, e.daemon = paths[needs[0]], paths["dockerd"]
 
-	ctx, cancel := limit(ctx, callLimit)
-	defer cancel()
-	program := e.command
-	if e.daemon != "" {
-		program = e.daemon
-	}
-	out, err := output(ctx, exec.CommandContext(ctx, program, "--version"))
+	// Outside of a session podman makes directories below TMPDIR, even for --version.
+	dir, err := os.MkdirTemp("", dirPattern)
 	if err != nil {
 		return Engine{}, err
 	}
-	e.Version = strings.TrimSuffix(versionWord(out), ",")
-	if e.Version == "" {
-		return Engine{}, fmt.Errorf("%s --version: no version in %q", program, out)
+	defer os.RemoveAll(dir)
+	ctx, cancel := limit(ctx, callLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, cmp.Or(e.daemon, e.command), "--version")
+	cmd.Env = environment(dir, dir, dir)
+	out, err := output(ctx, cmd)
+	if err != nil {
+		return Engine{}, err
+	}
+	if e.Version = versionIn(out); e.Version == "" {
+		return Engine{}, fmt.Errorf("%s --version: no version in %q", cmd.Path, out)
 	}
 	return e, nil
 }
 
-// versionWord is the first word that holds a version: "podman version 4.3.1",
+// versionIn returns the version in "podman version 4.3.1" or
 // "Docker version 20.10.24+dfsg1, build 5d6db84".
-func versionWord(s string) string {
-	for _, word := range strings.Fields(s) {
-		if versionPattern().MatchString(word) {
-			return word
-		}
-	}
-	return ""
+func versionIn(text string) string {
+	return regexp.MustCompile(`[0-9]+(\.[0-9]+)+[^\s,]*`).FindString(text)
 }
 
-// Time limits of one call: of those that transfer or remove files, and of all
-// others. On a busy machine podman needed more than a minute to remove an image.
+// environment returns the environment of an engine's programs: the directories, and of
+// this process's variables only PATH. Others, such as CONTAINER_HOST, DOCKER_HOST or
+// STORAGE_DRIVER, lead to the host's engines.
+func environment(home, tmp, run string) []string {
+	env := slices.DeleteFunc(new(exec.Cmd).Environ(), func(s string) bool { return !strings.HasPrefix(s, "PATH=") })
+	return append(env, "HOME="+home, "TMPDIR="+tmp, "XDG_RUNTIME_DIR="+run)
+}
+
+// Time limits: of a call that may transfer or remove files, and of other steps. On a
+// busy machine podman needed more than a minute to remove an image.
 const (
 	imageLimit = 10 * time.Minute
 	callLimit  = time.Minute

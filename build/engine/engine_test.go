@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -170,8 +172,11 @@ func TestInstance(t *testing.T) {
 				t.Errorf("after Clear: %v, %v", images, err)
 			}
 
-			// The bug that pretag exists for, and its absence.
-			if err := instance.RunnerImport(ctx, bytes.NewReader(layer), repository, tag); err != nil {
+			// The bug that pretag exists for, and its absence: GitLab Runner imports a .tar.xz
+			// like this (v15.8.0, executors/docker/docker.go). podman below 4.5.1 drops the
+			// tag and calls the image repository:latest.
+			query := url.Values{"fromSrc": {"-"}, "repo": {repository}, "tag": {tag}, "changes": {`ENTRYPOINT ["/usr/bin/dumb-init", "/entrypoint"]`}}
+			if err := instance.call(ctx, http.MethodPost, "/images/create", query, bytes.NewReader(layer), discard); err != nil {
 				t.Fatal(err)
 			}
 			want := reference

@@ -263,7 +263,7 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	i.service = exec.Command(argv[0], argv[1:]...)
 	i.service.SysProcAttr = attr
 	i.service.Stdout, i.service.Stderr = log, log
-	i.environ(i.service)
+	i.inside(i.service)
 	if err := i.service.Start(); err != nil {
 		i.service = nil
 		return err
@@ -325,17 +325,10 @@ func (i *Instance) Give(dir string) error {
 	})
 }
 
-// environ sets the environment of cmd. It keeps only PATH: variables such as
-// CONTAINER_HOST, DOCKER_HOST or STORAGE_DRIVER lead to the host's engines.
-func (i *Instance) environ(cmd *exec.Cmd) {
-	env := slices.DeleteFunc(cmd.Environ(), func(s string) bool { return !strings.HasPrefix(s, "PATH=") })
-	cmd.Env = append(env,
-		"HOME="+i.path("home"),
-		"TMPDIR="+i.path("tmp"),
-		"XDG_RUNTIME_DIR="+i.path("run"),
-		"CONTAINERS_CONF="+i.path("containers.conf"),
-		"CONTAINERS_STORAGE_CONF="+i.path("storage.conf"),
-	)
+// inside has cmd use the instance's directories and configuration.
+func (i *Instance) inside(cmd *exec.Cmd) {
+	cmd.Env = append(environment(i.path("home"), i.path("tmp"), i.path("run")),
+		"CONTAINERS_CONF="+i.path("containers.conf"), "CONTAINERS_STORAGE_CONF="+i.path("storage.conf"))
 	cmd.Dir = i.dir
 }
 
@@ -346,7 +339,7 @@ func (i *Instance) awaitAPI(ctx context.Context) error {
 	defer cancel()
 	for {
 		var version struct{ APIVersion string }
-		err := i.getJSON(ctx, "/version", &version)
+		err := i.getJSON(ctx, "/version", nil, &version)
 		if err == nil {
 			i.prefix = "/v" + version.APIVersion // as Docker's clients do after negotiation
 			return i.describe(ctx)
@@ -367,7 +360,7 @@ func (i *Instance) describe(ctx context.Context) error {
 		Driver       string
 		DriverStatus [][2]string
 	}
-	err := i.getJSON(ctx, "/info", &info)
+	err := i.getJSON(ctx, "/info", nil, &info)
 	i.Driver = info.Driver
 	// moby/moby v28.5.2, daemon/containerd/service.go, LayerStoreStatus
 	i.ManifestIDs = slices.Contains(info.DriverStatus, [2]string{"driver-type", "io.containerd.snapshotter.v1"})
@@ -392,7 +385,7 @@ func (i *Instance) wrap(ctx context.Context, argv []string, namespaces ...string
 		argv = slices.Concat(i.enter, namespaces, []string{"--"}, i.drop, argv)
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	i.environ(cmd)
+	i.inside(cmd)
 	return cmd
 }
 

@@ -174,7 +174,7 @@ func TestPlainUser(t *testing.T) {
 		done
 		cat "$@"`, "sh", subids,
 		"setpriv", "--reuid="+nobody.Uid, "--regid="+nobody.Gid, "--clear-groups", program, filepath.Join(dir, "archive.tar"))
-	cmd.Env = append(cmd.Environ(), childVariable+"="+string(PodmanRootless), "HOME="+dir)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childVariable + "=" + string(PodmanRootless), "HOME=" + dir, "TMPDIR=" + dir}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -186,6 +186,9 @@ func TestPlainUser(t *testing.T) {
 		t.Errorf("the container and the list of processes are %q, want %q", rest, want)
 	}
 	assertNothingLeft(t, store)
+	if left, err := filepath.Glob(filepath.Join(dir, "*-*")); err != nil || len(left) > 0 {
+		t.Errorf("left in TMPDIR: %q, %v", left, err)
+	}
 }
 
 func processesOf(t *testing.T, dir string) []string {

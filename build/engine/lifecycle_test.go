@@ -72,7 +72,7 @@ func TestVersions(t *testing.T) {
 		"podman version 5.0.0-dev\n":                     "5.0.0-dev",
 		"Docker version dev, build HEAD":                 "",
 	} {
-		if got := strings.TrimSuffix(versionWord(said), ","); got != want {
+		if got := versionIn(said); got != want {
 			t.Errorf("%q: %q, want %q", said, got, want)
 		}
 	}

@@ -15,8 +15,6 @@ import (
 // take the image's name from the answer, tag it as repository:tag (GitLab
 // Runner v18.2.0 and v19.3.0, executors/docker/internal/prebuilt/prebuilt.go, imageLoad).
 func (i *Instance) RunnerLoad(ctx context.Context, archive io.Reader, repository, tag string) error {
-	ctx, cancel := limit(ctx, imageLimit)
-	defer cancel()
 	var name string
 	err := i.call(ctx, http.MethodPost, "/images/load", url.Values{"quiet": {"1"}}, archive, func(r io.Reader) (err error) {
 		if name, err = loadedImage(r); err != nil {
@@ -28,7 +26,7 @@ func (i *Instance) RunnerLoad(ctx context.Context, archive io.Reader, repository
 	if err != nil {
 		return err
 	}
-	return i.call(ctx, http.MethodPost, "/images/"+name+"/tag", url.Values{"repo": {repository}, "tag": {tag}}, nil, discard)
+	return i.Tag(ctx, name, repository, tag)
 }
 
 // loadedImage reads the answer to /images/load as GitLab Runner does: a stream
@@ -55,19 +53,4 @@ func loadedImage(r io.Reader) (string, error) {
 		return "", errors.New(event.Error)
 	}
 	return "", errors.New("the engine's answer names no loaded image")
-}
-
-// RunnerImport imports a root filesystem as GitLab Runner does with a .tar.xz
-// (v15.8.0 executors/docker/docker.go; later prebuilt.go, imageImport).
-// podman below 4.5.1 drops the tag and calls the image repository:latest.
-func (i *Instance) RunnerImport(ctx context.Context, rootfs io.Reader, repository, tag string) error {
-	ctx, cancel := limit(ctx, imageLimit)
-	defer cancel()
-	query := url.Values{
-		"fromSrc": {"-"},
-		"repo":    {repository},
-		"tag":     {tag},
-		"changes": {`ENTRYPOINT ["/usr/bin/dumb-init", "/entrypoint"]`},
-	}
-	return i.call(ctx, http.MethodPost, "/images/create", query, rootfs, discard)
 }
