@@ -5,7 +5,6 @@ package bundle
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -51,32 +50,31 @@ type Bundle struct {
 // the packages of this architecture and the packages for all architectures whose images
 // are for it.
 func Of(m release.Manifest) []Bundle {
-	hosts := map[string]string{} // architecture in the format's words, by format and platform
-	for _, f := range m.Archives {
-		for _, format := range []string{release.RPM, release.Deb} {
-			hosts[format+" "+f.Name] = linuxpkg.HostArch(format, f.Platform)
-		}
-	}
-	bundles := map[string]*Bundle{}
-	for _, p := range m.Packages {
-		if p.Arch != linuxpkg.NoArch(p.Format) {
-			key := p.Format + "-" + p.Arch
-			bundles[key] = cmp.Or(bundles[key], &Bundle{Format: p.Format, Arch: p.Arch})
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(bundles)) {
-		b := bundles[key]
-		for _, p := range m.Packages {
-			serves := func(archive string) bool { return hosts[p.Format+" "+archive] == b.Arch }
-			if p.Format == b.Format && (p.Arch == b.Arch || p.Arch == linuxpkg.NoArch(p.Format) && slices.ContainsFunc(p.Archives, serves)) {
-				b.Packages = append(b.Packages, p)
-				b.Name = fmt.Sprintf("%s%s-%s-%s.tar", prefix, p.Version, b.Format, b.Arch)
-			}
-		}
-	}
 	var all []Bundle
-	for _, key := range slices.Sorted(maps.Keys(bundles)) {
-		all = append(all, *bundles[key])
+	for _, format := range []string{release.Deb, release.RPM} {
+		hosts := map[string]string{} // architecture in the format's words, by archive
+		for _, f := range m.Archives {
+			hosts[f.Name] = linuxpkg.HostArch(format, f.Platform)
+		}
+		packages := slices.DeleteFunc(slices.Clone(m.Packages), func(p release.Package) bool { return p.Format != format })
+		arches := map[string]bool{}
+		for _, p := range packages {
+			arches[p.Arch] = p.Arch != linuxpkg.NoArch(format)
+		}
+		for _, arch := range slices.Sorted(maps.Keys(arches)) {
+			if !arches[arch] {
+				continue
+			}
+			b := Bundle{Format: format, Arch: arch}
+			for _, p := range packages {
+				serves := func(archive string) bool { return hosts[archive] == arch }
+				if p.Arch == arch || !arches[p.Arch] && slices.ContainsFunc(p.Archives, serves) {
+					b.Packages = append(b.Packages, p)
+					b.Name = fmt.Sprintf("%s%s-%s-%s.tar", prefix, p.Version, format, arch)
+				}
+			}
+			all = append(all, b)
+		}
 	}
 	return all
 }
@@ -112,49 +110,37 @@ func (b Bundle) Write(ctx context.Context, o Options, mtime time.Time) error {
 	return atomicfile.Write(filepath.Join(dir, b.Name), func(f *os.File) error {
 		w := tar.NewWriter(f)
 		top := strings.TrimSuffix(b.Name, ".tar")
-		header := tar.Header{Typeflag: tar.TypeDir, Name: top + "/", Mode: 0o755, ModTime: mtime}
-		if err := w.WriteHeader(&header); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: top + "/", Mode: 0o755, ModTime: mtime}); err != nil {
+			return err
+		}
+		add := func(name string, size int64, content io.Reader) error {
+			if err := w.WriteHeader(&tar.Header{Name: path.Join(top, name), Mode: 0o644, Size: size, ModTime: mtime}); err != nil {
+				return err
+			}
+			_, err := io.Copy(w, content)
 			return err
 		}
 		for _, name := range slices.Sorted(maps.Keys(small)) {
-			header := tar.Header{Name: path.Join(top, name), Mode: 0o644, Size: int64(len(small[name])), ModTime: mtime}
-			if err := w.WriteHeader(&header); err != nil {
-				return err
-			}
-			if _, err := w.Write(small[name]); err != nil {
+			if err := add(name, int64(len(small[name])), bytes.NewReader(small[name])); err != nil {
 				return err
 			}
 		}
 		for _, p := range b.Packages {
-			if err := add(ctx, w, top, p, mtime); err != nil {
+			f, err := os.Open(p.Path)
+			if err != nil {
 				return err
+			}
+			sum := sha256.New()
+			err = errors.Join(add(p.File, p.Size, io.TeeReader(contextio.NewReader(ctx, f), sum)), f.Close())
+			if got := fmt.Sprintf("%x", sum.Sum(nil)); err == nil && got != p.SHA256 {
+				err = fmt.Errorf("sha256 is %s, manifest.json says %s", got, p.SHA256)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w; run the package target again", p.Path, err)
 			}
 		}
 		return w.Close()
 	})
-}
-
-// add adds a package.
-func add(ctx context.Context, w *tar.Writer, top string, p release.Package, mtime time.Time) (err error) {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	f, err := os.Open(p.Path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := w.WriteHeader(&tar.Header{Name: path.Join(top, p.File), Mode: 0o644, Size: p.Size, ModTime: mtime}); err != nil {
-		return err
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(w, sum), contextio.NewReader(ctx, f)); err != nil {
-		return fmt.Errorf("%s: %w; run the package target again", p.Path, err)
-	}
-	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != p.SHA256 {
-		return fmt.Errorf("%s: sha256 is %s, manifest.json says %s; run the package target again", p.Path, got, p.SHA256)
-	}
-	return nil
 }
 
 // readme says how to install the packages.
