@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,19 +198,15 @@ func (f *Findings) readArchive(ctx context.Context, h catalogue.Helper) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		f.problem(err)
-		return nil
+	if err == nil {
+		f.Source = record.Input.Source
+		f.problem(archive.Compare(c, record))
+		var document *sbom.Document
+		if document, err = sbom.Of(ctx, record); err == nil {
+			f.Contents = summary(document)
+		}
 	}
-	f.problem(archive.Compare(c, record))
-	f.Source = record.Input.Source
-	document, err := sbom.Of(ctx, record)
-	if err != nil {
-		f.problem(err)
-		return nil
-	}
-	summary := document.Summary()
-	f.Contents = &summary
+	f.problem(err)
 	return nil
 }
 
@@ -238,7 +235,7 @@ func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p 
 		found.problem(err)
 		found.Package.Signatures = append(found.Package.Signatures, Signature{signature.Place, keyID})
 	}
-	contents := packageContents{read: map[string]*archive.Contents{}, records: map[string]*release.Archive{}, documents: map[string]*sbom.Summary{}}
+	contents := packageContents{archives: map[string]*archive.Contents{}, records: map[string]*release.Archive{}, documents: map[string]*sbom.Summary{}}
 	for entry, err := range p.Contents() {
 		if err == nil {
 			err = context.Cause(ctx)
@@ -247,16 +244,17 @@ func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p 
 			found.problem(err)
 			break
 		}
-		if entry.Mode.IsRegular() && !entry.Hard {
-			if err := contents.add(ctx, entry); err != nil {
-				found.problem(fmt.Errorf("%s: %w", entry.Path, err))
-			}
+		if !entry.Mode.IsRegular() || entry.Hard {
+			continue
+		}
+		if err := contents.add(ctx, entry); err != nil {
+			found.problem(fmt.Errorf("%s: %w", entry.Path, err))
 		}
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	for _, path := range contents.archives {
+	for _, path := range slices.Sorted(maps.Keys(contents.archives)) {
 		inner := contents.findings(c, path)
 		for _, problem := range inner.Problems {
 			found.problem(fmt.Errorf("%s: %s", path, problem))
@@ -268,8 +266,7 @@ func inspectPackage(ctx context.Context, c *catalogue.Catalogue, file string, p 
 
 // packageContents is what a package holds of archives.
 type packageContents struct {
-	archives  []string                     // paths of those that could be read
-	read      map[string]*archive.Contents // by the archive's path
+	archives  map[string]*archive.Contents // by path
 	records   map[string]*release.Archive  // by the archive's path; nil if one cannot be read
 	documents map[string]*sbom.Summary     // by base name
 }
@@ -282,8 +279,7 @@ func (p *packageContents) add(ctx context.Context, entry pkgread.Entry) error {
 		if err != nil {
 			return err
 		}
-		p.archives = append(p.archives, entry.Path)
-		p.read[entry.Path] = contents
+		p.archives[entry.Path] = contents
 	case strings.HasSuffix(base, catalogue.Suffix+release.InfoSuffix):
 		path := strings.TrimSuffix(entry.Path, release.InfoSuffix)
 		p.records[path] = nil
@@ -293,11 +289,18 @@ func (p *packageContents) add(ctx context.Context, entry pkgread.Entry) error {
 		}
 		p.records[path] = &f
 	case strings.HasSuffix(base, sbom.Suffix):
-		summary, err := summarize(entry)
+		if entry.Size > sbom.MaxDocument {
+			return fmt.Errorf("%d bytes, at most %d", entry.Size, sbom.MaxDocument)
+		}
+		data, err := io.ReadAll(entry.Body)
 		if err != nil {
 			return err
 		}
-		p.documents[base] = summary
+		document, err := sbom.Parse(data)
+		if err != nil {
+			return err
+		}
+		p.documents[base] = summary(document)
 	}
 	return nil
 }
@@ -306,29 +309,17 @@ func (p *packageContents) add(ctx context.Context, entry pkgread.Entry) error {
 func (p *packageContents) findings(c *catalogue.Catalogue, path string) *Findings {
 	found, h := newFindings(c, path)
 	found.Layout = string(tarball.DockerArchive)
-	found.setArchive(p.read[path], h)
+	found.setArchive(p.archives[path], h)
 	found.Contents = p.documents[sbom.Name(filepath.Base(path))]
 	if record, exists := p.records[path]; !exists {
 		found.problem(errors.New("has no record next to it"))
 	} else if record != nil {
-		found.problem(archive.Compare(p.read[path], *record))
+		found.problem(archive.Compare(p.archives[path], *record))
 	}
 	return found
 }
 
-// summarize reads an SBOM in a package.
-func summarize(entry pkgread.Entry) (*sbom.Summary, error) {
-	if entry.Size > sbom.MaxDocument {
-		return nil, fmt.Errorf("%d bytes, at most %d", entry.Size, sbom.MaxDocument)
-	}
-	data, err := io.ReadAll(entry.Body)
-	if err != nil {
-		return nil, err
-	}
-	document, err := sbom.Parse(data)
-	if err != nil {
-		return nil, err
-	}
-	summary := document.Summary()
-	return &summary, nil
+func summary(document *sbom.Document) *sbom.Summary {
+	s := document.Summary()
+	return &s
 }

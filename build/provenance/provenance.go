@@ -17,9 +17,6 @@ import (
 	"pretag/build/release"
 )
 
-// Name is the file name of the statement below OUT.
-const Name = "provenance.json"
-
 // Types of the statement and of its predicate (in-toto attestation framework
 // v1.1, spec/v1/statement.md; SLSA v1.1, provenance.md), and of what this
 // project builds, as docs/decisions/0007-accounted-for.md describes it.
@@ -91,17 +88,9 @@ func (b Build) Statement() Statement {
 	}
 	inputs := map[string]Resource{}
 	for _, f := range b.Archives {
-		in := Resource{Name: f.Input.Name, Digest: sha256(f.Input.SHA256)}
-		for key, value := range map[string]string{"layout": f.Input.Layout, "imageDigest": f.Input.Digest, "source": f.Input.Source} {
-			if value == "" {
-				continue
-			}
-			if in.Annotations == nil {
-				in.Annotations = map[string]string{}
-			}
-			in.Annotations[key] = value
-		}
-		inputs[in.Name+" "+f.Input.SHA256] = in
+		annotations := map[string]string{"layout": f.Input.Layout, "imageDigest": f.Input.Digest, "source": f.Input.Source}
+		maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
+		inputs[f.Input.Name+" "+f.Input.SHA256] = Resource{f.Input.Name, sha256(f.Input.SHA256), annotations}
 	}
 	dependencies := []Resource{}
 	for _, key := range slices.Sorted(maps.Keys(inputs)) {
