@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -44,26 +45,25 @@ const (
 	maxLog = 1 << 20
 )
 
-// A coordinator answers one runner: it hands out its job once. It accepts what
-// the runner sends and logs what looks odd, so that a runner that behaves
-// unexpectedly leaves a log that shows how.
+// A coordinator answers one runner: it hands out its job once. It accepts what the
+// runner sends and logs every call, so that the log shows how a runner behaved.
 type coordinator struct {
 	job    Job
 	server http.Server
 	url    string
 	log    log
 
+	handed atomic.Bool
+
 	mu      sync.Mutex
-	handed  bool
 	trace   []byte
 	state   string
 	reason  string
 	decided chan struct{} // closed when the runner reports the final state
 }
 
-// jobID is the only job's, jobToken and runnerToken are what the runner signs in
-// with. GitLab Runner 17.9 to 18.1 panics on tokens shorter than their prefix and
-// nine characters (seen in 17.9.0).
+// The ID of the only job, and the tokens of the job and of the runner. GitLab Runner 17.9
+// to 18.1 panics on tokens shorter than their prefix and nine characters (seen in 17.9.0).
 const (
 	jobID       = 1
 	jobToken    = "glcbt-pretag-verify-job"
@@ -79,8 +79,6 @@ func serve(ctx context.Context, j Job) (*coordinator, error) {
 	c := &coordinator{job: j, url: "http://" + listener.Addr().String(), decided: make(chan struct{})}
 	// The calls are the same from GitLab Runner 15.8.0 to 19.3.0 (network/gitlab.go).
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /api/v4/runners", c.verifyRunner)
-	mux.HandleFunc("POST /api/v4/runners/verify", c.verifyRunner)
 	mux.HandleFunc("POST /api/v4/jobs/request", c.handOut)
 	mux.HandleFunc("PATCH /api/v4/jobs/{id}/trace", c.appendTrace)
 	mux.HandleFunc("PUT /api/v4/jobs/{id}", c.update)
@@ -103,24 +101,12 @@ func (c *coordinator) outcome() Outcome {
 	return Outcome{State: c.state, Reason: c.reason, Trace: string(c.trace), Log: c.log.String()}
 }
 
-func (c *coordinator) verifyRunner(w http.ResponseWriter, r *http.Request) {
-	status := http.StatusOK
-	if r.URL.Path == "/api/v4/runners" {
-		status = http.StatusCreated
-	}
-	c.answer(w, r, status, map[string]any{"id": 1, "token": runnerToken, "token_expires_at": nil}, "")
-}
-
 func (c *coordinator) handOut(w http.ResponseWriter, r *http.Request) {
 	var request struct {
 		Info struct{ Version, Revision, Executor, Shell string }
 	}
-	note := c.decode(r, &request)
-	c.mu.Lock()
-	first := !c.handed
-	c.handed = true
-	c.mu.Unlock()
-	if !first {
+	note := decode(r, &request)
+	if c.handed.Swap(true) {
 		c.answer(w, r, http.StatusNoContent, nil, note)
 		return
 	}
@@ -172,7 +158,7 @@ func (c *coordinator) update(w http.ResponseWriter, r *http.Request) {
 			Bytesize int
 		}
 	}
-	note := c.decode(r, &update)
+	note := decode(r, &update)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	note += " state " + update.State
@@ -195,7 +181,7 @@ func (c *coordinator) update(w http.ResponseWriter, r *http.Request) {
 }
 
 // decode reads a request's JSON; the note says what was wrong with it.
-func (c *coordinator) decode(r *http.Request, v any) (note string) {
+func decode(r *http.Request, v any) (note string) {
 	if err := json.NewDecoder(r.Body).Decode(v); err != nil {
 		return err.Error() + ";"
 	}

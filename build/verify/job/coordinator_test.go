@@ -53,16 +53,8 @@ func call(t *testing.T, c *coordinator, method, path, body string, header ...str
 // A runner that does what the protocol asks gets one job and ends it.
 func TestCoordinator(t *testing.T) {
 	c := started(t)
-	response, text := call(t, c, "POST", "runners/verify", `{"token":"glrt-x"}`)
-	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/json" || !strings.Contains(text, `"token":`) {
-		t.Errorf("verify: %s %s", response.Status, text)
-	}
-	if response, _ := call(t, c, "POST", "runners", `{}`); response.StatusCode != http.StatusCreated {
-		t.Errorf("register: %s", response.Status)
-	}
-
 	request := `{"token":"glrt-x","info":{"version":"17.9.0","revision":"c4cbe9dd","executor":"docker","shell":"bash"}}`
-	response, text = call(t, c, "POST", "jobs/request", request)
+	response, text := call(t, c, "POST", "jobs/request", request)
 	if response.StatusCode != http.StatusCreated || response.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("request: %s", response.Status)
 	}
@@ -117,9 +109,7 @@ func TestCoordinator(t *testing.T) {
 	}
 	<-c.decided
 	outcome := c.outcome()
-	want := `POST /api/v4/runners/verify: 200 
-POST /api/v4/runners: 201 
-POST /api/v4/jobs/request: 201 job handed to runner 17.9.0 (c4cbe9dd), executor docker, shell bash
+	want := `POST /api/v4/jobs/request: 201 job handed to runner 17.9.0 (c4cbe9dd), executor docker, shell bash
 POST /api/v4/jobs/request: 204 
 PATCH /api/v4/jobs/1/trace: 202 trace from 0: 5 bytes
 PATCH /api/v4/jobs/1/trace: 416 trace from 9: 3 bytes
@@ -137,13 +127,13 @@ PUT /api/v4/jobs/1: 200 state failed
 // What a runner does differently is answered somehow and is in the log.
 func TestCoordinatorLogsWhatIsOdd(t *testing.T) {
 	c := started(t)
-	call(t, c, "GET", "runners/router/discovery", "")
+	call(t, c, "POST", "runners/verify", "{}")
 	call(t, c, "POST", "jobs/request", "not JSON")
 	call(t, c, "PATCH", "jobs/1/trace", strings.Repeat("x", maxTrace+1), "Content-Range", "0-")
 	call(t, c, "PUT", "jobs/1", `{"state":"failed","failure_reason":"script_failure","exit_code":3,"output":{"checksum":"crc32:00000001","bytesize":7}}`)
 	outcome := c.outcome()
 	for _, want := range []string{
-		"GET /api/v4/runners/router/discovery: 404 not a call that a job needs\n",
+		"POST /api/v4/runners/verify: 404 not a call that a job needs\n",
 		"POST /api/v4/jobs/request: 201 invalid character 'o' in literal null (expecting 'u'); job handed to runner",
 		"dropped: the trace is too long",
 		"state failed, script_failure, exit code 3; the trace has 0 bytes, crc32:00000000; the runner sent 7, crc32:00000001\n",
