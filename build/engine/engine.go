@@ -1,11 +1,10 @@
-// Package engine runs container engines, podman and Docker, each in a store of
-// its own: by command and through the Docker-compatible API on a unix socket.
+// Package engine runs container engines, podman and Docker, each with its own image
+// store. It uses them by command and through the Docker-compatible API on a unix socket.
 //
-// The images, containers and daemons of the host are never touched. An [Instance]
-// has its own image store, its own socket and, as root, its own mount, process and
-// network namespaces. So nothing of it is left after it is closed or its parent is
-// killed, and no image can come from a registry. The package does not judge
-// images; package verify does.
+// It never touches the host's images, containers and daemons. An [Instance] has its own
+// image store, its own socket and, as root, its own mount, process and network
+// namespaces. So nothing is left when it is closed or its parent is killed, and no image
+// can come from a registry. The package does not judge images; package verify does.
 package engine
 
 import (
@@ -31,7 +30,7 @@ type Kind string
 const (
 	PodmanRootful  Kind = "podman-rootful"  // needs root
 	PodmanRootless Kind = "podman-rootless" // as root: run as the user nobody
-	Docker         Kind = "docker"          // a dockerd of our own, which needs root
+	Docker         Kind = "docker"          // needs root
 )
 
 // Kinds lists every kind, in the order in which reports show them.
@@ -43,7 +42,7 @@ type Engine struct {
 	Version string // 4.3.1, 20.10.24+dfsg1
 
 	command string // path of podman or docker, what a person types
-	daemon  string // path of dockerd; empty where the command is its own daemon
+	daemon  string // path of dockerd; empty for podman, which is its own daemon
 }
 
 func (e Engine) String() string { return fmt.Sprintf("%s %s", e.Kind, e.Version) }
@@ -68,10 +67,10 @@ type Absent struct {
 	Why  string
 }
 
-// Find returns the engines that are installed, and why each other kind is not
-// installed or cannot be run by this user. The words of wanted are kinds, or podman
-// for both of its kinds, of which one must be found. An unknown word is an error,
-// and so is a wanted engine that is absent. Without wanted, Find looks for every kind.
+// Find returns the engines that this user can run here, and for each other kind the
+// reason why not. The words of wanted are kinds, or podman for both of its kinds, one of
+// which must be found. An unknown word is an error, and so is a wanted engine that is
+// absent. Without wanted, Find looks for every kind.
 func Find(ctx context.Context, wanted []string) (found []Engine, absent []Absent, err error) {
 	var errs []error
 	kinds := map[Kind]bool{}
@@ -129,7 +128,7 @@ func kindsOf(word string) ([]Kind, error) {
 	return []Kind{Kind(word)}, nil
 }
 
-// find looks for one kind; its error says why that kind cannot run here.
+// find looks for one kind. Its error says why that kind cannot run here.
 func find(ctx context.Context, k Kind) (Engine, error) {
 	if runtime.GOOS != "linux" {
 		return Engine{}, fmt.Errorf("needs Linux, this is %s", runtime.GOOS)
@@ -205,7 +204,7 @@ func limit(ctx context.Context, d time.Duration) (context.Context, context.Cance
 	return context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s", d))
 }
 
-// output runs cmd and returns what it prints; its error carries stderr.
+// output runs cmd and returns what it prints. Its error includes stderr.
 func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

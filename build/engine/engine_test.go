@@ -6,15 +6,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -46,77 +44,36 @@ func engines(t *testing.T) []Engine {
 	return found
 }
 
-func tarball(t *testing.T, files ...any) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for i := 0; i < len(files); i += 2 {
-		content := files[i+1].([]byte)
-		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: files[i].(string), Mode: 0o755, Size: int64(len(content))})
-		if err == nil {
-			_, err = w.Write(content)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-func marshal(t *testing.T, v any) []byte {
-	t.Helper()
-	b, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // sample is the program of rootfs, built once.
-var sample = sync.OnceValues(func() (content []byte, err error) {
-	dir, err := os.MkdirTemp("", "sample-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program := filepath.Join(dir, "sh")
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, "pretag/build/demo/sample")
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
-	}
-	return os.ReadFile(program)
-})
+var sample = sync.OnceValues(func() ([]byte, error) { return testutil.Compile("pretag/build/demo/sample") })
 
-// rootfs is a layer whose programs run.
+// rootfs returns a layer whose programs run.
 func rootfs(t *testing.T) []byte {
 	t.Helper()
 	content, err := sample()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tarball(t, "bin/sh", content, "usr/bin/dumb-init", content, "entrypoint", content)
+	var entries []testutil.Entry
+	for _, name := range []string{"bin/sh", "usr/bin/dumb-init", "entrypoint"} {
+		entries = append(entries, testutil.Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: content})
+	}
+	return testutil.Tar(t, entries...)
 }
 
-// dockerArchive is a docker-archive of one layer, and its image ID.
-func dockerArchive(t *testing.T, layer []byte, tags ...string) (archive []byte, id string) {
+// dockerArchive returns a docker-archive of one layer, and its image ID.
+func dockerArchive(t *testing.T, layer []byte) (archive []byte, id string) {
 	t.Helper()
-	config := marshal(t, map[string]any{
-		"architecture": "amd64", "os": "linux",
-		"config": map[string]any{"Entrypoint": []string{"/usr/bin/dumb-init", "/entrypoint"}, "Cmd": []string{"sh"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
-	})
-	hex := fmt.Sprintf("%x", sha256.Sum256(config))
-	manifest := marshal(t, []any{map[string]any{"Config": hex + ".json", "RepoTags": tags, "Layers": []string{"layer.tar"}}})
-	return tarball(t, "layer.tar", layer, hex+".json", config, "manifest.json", manifest), "sha256:" + hex
+	config := fmt.Sprintf(`{"architecture": %q, "os": "linux", "config": {"Entrypoint": ["/usr/bin/dumb-init", "/entrypoint"], "Cmd": ["sh"]},
+		"rootfs": {"type": "layers", "diff_ids": ["sha256:%x"]}}`, runtime.GOARCH, sha256.Sum256(layer))
+	hex := fmt.Sprintf("%x", sha256.Sum256([]byte(config)))
+	manifest := fmt.Sprintf(`[{"Config": "%s.json", "RepoTags": [%q], "Layers": ["layer.tar"]}]`, hex, reference)
+	return testutil.Tar(t, testutil.File("layer.tar", string(layer)), testutil.File(hex+".json", config), testutil.File("manifest.json", manifest)), "sha256:" + hex
 }
 
 func TestInstance(t *testing.T) {
 	layer := rootfs(t)
-	archive, id := dockerArchive(t, layer, reference)
+	archive, id := dockerArchive(t, layer)
 	for _, e := range engines(t) {
 		t.Run(string(e.Kind), func(t *testing.T) {
 			t.Parallel()
@@ -132,7 +89,7 @@ func TestInstance(t *testing.T) {
 			}()
 			ctx := t.Context()
 			loads := map[string]func() error{
-				"command": func() error { _, err := instance.Load(ctx, bytes.NewReader(archive)); return err },
+				"command": func() error { return instance.Load(ctx, bytes.NewReader(archive)) },
 				"runner":  func() error { return instance.RunnerLoad(ctx, bytes.NewReader(archive), repository, tag) },
 			}
 			for name, load := range loads {
@@ -195,16 +152,7 @@ func assertNothingLeft(t *testing.T, dir string) {
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", dir, err)
 	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(mounts), dir) {
-		t.Errorf("mounts below %s are left:\n%s", dir, mounts)
-	}
-	if left := processesOf(t, dir); len(left) > 0 {
-		t.Errorf("processes are left: %q", left)
-	}
+	testutil.NothingLeft(t, dir)
 	name := filepath.Base(dir)
 	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
 		if left, _ := filepath.Glob(pattern); len(left) > 0 {

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// An Instance is an engine that runs in a store of its own until it is closed.
+// An Instance is an engine that runs with its own store until it is closed.
 type Instance struct {
 	Engine
 	Driver string // of the image store: overlay, vfs, overlay2, ...
@@ -30,20 +30,20 @@ type Instance struct {
 	// not of configs: in Docker's containerd store.
 	ManifestIDs bool
 
-	dir     string     // everything that it writes
+	dir     string     // contains everything that the engine writes
 	lock    *os.File   // held as long as dir is in use
 	service *exec.Cmd  // the process that serves the API
-	done    chan error // its end
-	enter   []string   // as root: what brings a command into the service's namespaces
-	drop    []string   // as root: what makes a command run as the engine's user
-	uid     int        // of the engine's user, where that is not this process's
+	done    chan error // receives the service's exit
+	enter   []string   // as root: command prefix that enters the service's namespaces
+	drop    []string   // as root: command prefix that becomes the engine's user
+	uid     int        // of the engine's user, if it is not this process's user
 	gid     int
 	api     http.Client
 	prefix  string // of every API path: /v1.41
 }
 
 // Start runs the engine in a new directory below the one for temporary files, from
-// which it first removes what killed runs left. The instance must be closed.
+// which it first removes what killed runs left. The caller must close the instance.
 // Canceling ctx ends Start, but not an instance that has started.
 func (e Engine) Start(ctx context.Context) (*Instance, error) {
 	i := &Instance{Engine: e, done: make(chan error, 1)}
@@ -129,8 +129,8 @@ func (i *Instance) Socket() string { return i.path("socket") }
 func (i *Instance) path(name string) string { return filepath.Join(i.dir, name) }
 
 func (i *Instance) start(ctx context.Context) error {
-	// dockerd chooses a storage driver by itself. For podman the kernel's overlay
-	// is what hosts use; where it cannot be mounted (in a container, say), plain copies do.
+	// dockerd chooses a storage driver by itself. Hosts use podman with the kernel's
+	// overlay. Where that cannot be mounted, such as in a container, vfs copies files.
 	drivers := []string{"overlay", "vfs"}
 	if i.Kind == Docker {
 		drivers = []string{""}
@@ -152,8 +152,8 @@ func (i *Instance) start(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// configure writes, into new directories, the files that the engine reads instead
-// of the host's and the user's, and returns the command that serves the API.
+// configure writes, into new directories, the files that the engine reads in place of
+// the host's and the user's. It returns the command that serves the API.
 func (i *Instance) configure(driver string) ([]string, error) {
 	for _, name := range []string{"home", "tmp", "run", "root"} {
 		if err := errors.Join(os.RemoveAll(i.path(name)), os.Mkdir(i.path(name), 0o755)); err != nil {
@@ -379,7 +379,7 @@ func (i *Instance) LastWords() string {
 
 // wrap prepares a program to run next to the service, as the engine's user and
 // in the service's namespaces: as root in its mount, PID and IPC namespaces and in those
-// that options of nsenter name.
+// that the options of nsenter name.
 func (i *Instance) wrap(ctx context.Context, argv []string, namespaces ...string) *exec.Cmd {
 	if i.enter != nil {
 		argv = slices.Concat(i.enter, namespaces, []string{"--"}, i.drop, argv)
@@ -429,11 +429,12 @@ func (i *Instance) tidy(err error) error {
 	return errors.New(regexp.MustCompile(`/(podman|oci|api_load\.tar)[0-9]+`).ReplaceAllString(text, "/$1"))
 }
 
-// Load loads an archive by command, from standard input, and returns what was printed.
-func (i *Instance) Load(ctx context.Context, archive io.Reader) (string, error) {
+// Load loads an archive by command, from standard input.
+func (i *Instance) Load(ctx context.Context, archive io.Reader) error {
 	ctx, cancel := limit(ctx, imageLimit)
 	defer cancel()
-	return i.run(ctx, archive, "load")
+	_, err := i.run(ctx, archive, "load")
+	return err
 }
 
 // Run runs a container of the image without a network and returns what it prints.
@@ -491,7 +492,7 @@ func (i *Instance) stop() error {
 		return err
 	}
 	select {
-	case <-i.done: // killed, so the error is of no use
+	case <-i.done: // killed, so the error says nothing
 	case <-time.After(callLimit):
 		return fmt.Errorf("process %d: still there %s after it was stopped", i.service.Process.Pid, callLimit)
 	}

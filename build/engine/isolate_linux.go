@@ -3,7 +3,7 @@ package engine
 import "syscall"
 
 // isolate returns the attributes of an engine's first process. It ends with this
-// process; as root it has namespaces of its own, and everything in them ends with it.
+// process. As root it has its own namespaces, and everything in them ends with it.
 func isolate(root bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{
 		Setpgid:   true, // an interrupt at the terminal is ours to handle

@@ -12,8 +12,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +61,7 @@ func childLoads(ctx context.Context, i *Instance, path string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := i.Load(ctx, f); err != nil {
+	if err := i.Load(ctx, f); err != nil {
 		return err
 	}
 	out, err := i.Run(ctx, reference, "sh", "-c", "echo as a plain user")
@@ -117,9 +115,9 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd.Wait() // was killed
-			for deadline := time.Now().Add(time.Minute); len(processesOf(t, dir)) > 0; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); len(testutil.ProcessesOf(t, dir)) > 0; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatalf("left: %q", processesOf(t, dir))
+					t.Fatalf("left: %q", testutil.ProcessesOf(t, dir))
 				}
 			}
 			if _, err := os.Stat(dir); err != nil {
@@ -153,7 +151,7 @@ func TestPlainUser(t *testing.T) {
 	}
 	program := self(t)
 	dir := filepath.Dir(program)
-	archive, _ := dockerArchive(t, rootfs(t), reference)
+	archive, _ := dockerArchive(t, rootfs(t))
 	subids := filepath.Join(dir, "subid")
 	if err := errors.Join(
 		os.WriteFile(subids, []byte(nobody.Uid+":1000000000:65536\n"), 0o644),
@@ -189,25 +187,4 @@ func TestPlainUser(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(dir, "*-*")); err != nil || len(left) > 0 {
 		t.Errorf("left in TMPDIR: %q, %v", left, err)
 	}
-}
-
-func processesOf(t *testing.T, dir string) []string {
-	t.Helper()
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, path := range paths {
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		cmdline, _ := os.ReadFile(path) // an error: the process has ended
-		environ, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
-		if slices.ContainsFunc([][]byte{cmdline, environ}, func(b []byte) bool { return bytes.Contains(b, []byte(dir)) }) {
-			found = append(found, fmt.Sprintf("%d %q", pid, cmdline))
-		}
-	}
-	return found
 }

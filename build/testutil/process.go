@@ -1,0 +1,60 @@
+//go:build acceptance
+
+package testutil
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+)
+
+// Compile returns a program of this module, without debug information and cgo.
+func Compile(pkg string) (program []byte, err error) {
+	dir, err := os.MkdirTemp("", "program-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "program")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, pkg)
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(path)
+}
+
+// ProcessesOf lists the other processes whose command line or environment contains dir.
+func ProcessesOf(tb testing.TB, dir string) []string {
+	tb.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var found []string
+	for _, path := range paths {
+		cmdline, _ := os.ReadFile(filepath.Join(path, "cmdline")) // an error: the process has ended
+		environ, _ := os.ReadFile(filepath.Join(path, "environ"))
+		if filepath.Base(path) != strconv.Itoa(os.Getpid()) && (bytes.Contains(cmdline, []byte(dir)) || bytes.Contains(environ, []byte(dir))) {
+			found = append(found, fmt.Sprintf("%s %q", path, cmdline))
+		}
+	}
+	return found
+}
+
+// NothingLeft reports processes and mounts whose names contain dir.
+func NothingLeft(tb testing.TB, dir string) {
+	tb.Helper()
+	for _, process := range ProcessesOf(tb, dir) {
+		tb.Errorf("a process is left: %s", process)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil || bytes.Contains(mounts, []byte(dir)) {
+		tb.Errorf("mounts below %s are left, %v:\n%s", dir, err, mounts)
+	}
+}
