@@ -119,7 +119,7 @@ func dockerSave(t *testing.T, ref, to string) {
 		}
 	}()
 	t.Logf("docker %s, driver %s", docker.Version, docker.Driver)
-	if _, err := docker.Load(t.Context(), bytes.NewReader(baseImage(t, ref))); err != nil {
+	if err := docker.Load(t.Context(), bytes.NewReader(baseImage(t, ref))); err != nil {
 		t.Fatal(err)
 	}
 	err = docker.Export(t.Context(), ref, func(r io.Reader) error {

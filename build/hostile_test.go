@@ -5,8 +5,8 @@ package build_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,7 +23,6 @@ import (
 	"pretag/build/archive"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/ociarchive"
-	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
 	"pretag/build/tarball"
 	"pretag/build/testutil"
@@ -139,7 +138,7 @@ func TestDamagedAnywhere(t *testing.T) {
 }
 
 // verify reports each changed byte, every few kB, of an archive, an rpm and a deb. If
-// the sums are made to fit, it still reports each change of the contents.
+// the manifest and the sums are made to fit, it still reports each change of the contents.
 func TestVerifyReportsEveryFlip(t *testing.T) {
 	b := newBench(t)
 	b.input(t, "alpine-x86_64.tar", incompressible(t, 1<<20))
@@ -149,29 +148,37 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var first string // of the problems
-	report := func(forge bool) (failed bool) {
-		d := verify.Delivery{Dir: b.path("out"), Archives: m.Archives, Sums: maps.Clone(sums), Read: readPackage}
-		for _, p := range m.Packages {
-			if forge {
-				if p.SHA256, err = release.SHA256File(t.Context(), p.Path); err != nil {
-					t.Fatal(err)
-				}
-				d.Sums[p.Format+"/"+p.File] = p.SHA256
+	// describe writes the manifest and the sums, with the packages' real ones if it forges.
+	describe := func(forge bool) {
+		m, sums := m, maps.Clone(sums)
+		m.Packages = slices.Clone(m.Packages)
+		for n, p := range m.Packages {
+			if !forge {
+				continue
 			}
-			d.Packages = append(d.Packages, release.Package(p))
+			if p.SHA256, err = release.SHA256File(t.Context(), p.Path); err != nil {
+				t.Fatal(err)
+			}
+			m.Packages[n], sums[p.Format+"/"+p.File] = p, p.SHA256
 		}
-		results, err := verify.Disk(t.Context(), d)
+		data, err := release.JSON(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return slices.ContainsFunc(results, func(r verify.Result) bool {
-			first = fmt.Sprint(r)
-			return r.Status == verify.Failed
-		})
+		sums[release.ManifestName] = fmt.Sprintf("%x", sha256.Sum256(data))
+		write(t, b.path("out", release.ManifestName), data)
+		write(t, b.path("out", release.SumsName), release.Sums(sums))
 	}
-	if report(false) || report(true) {
-		t.Fatalf("the good one fails: %s", first)
+	reported := func(forge bool) bool {
+		describe(forge)
+		report, err := verify.OnDisk(t.Context(), b.path("out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(report.Problems(), func(p verify.Problem) bool { return p.Check != "provenance" })
+	}
+	if reported(false) || reported(true) {
+		t.Fatal("the good one fails")
 	}
 	for _, path := range []string{m.Archives[0].Path, m.Packages[0].Path, m.Packages[1].Path} {
 		whole, err := os.ReadFile(path)
@@ -182,41 +189,20 @@ func TestVerifyReportsEveryFlip(t *testing.T) {
 		for at := 0; at < len(whole); at += 1 + len(whole)/80 {
 			damaged := bytes.Clone(whole)
 			damaged[at] ^= 0x10
-			if err := os.WriteFile(path, damaged, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			write(t, path, damaged)
 			flips++
-			if !report(false) {
+			if !reported(false) {
 				missed++
 			}
-			if !report(true) {
+			if !reported(true) {
 				unseen++
 				t.Logf("%s: byte %d of %d: seen by its sum alone", filepath.Base(path), at, len(whole))
 			}
 		}
-		if err := os.WriteFile(path, whole, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, path, whole)
 		t.Logf("%s: %d flips", filepath.Base(path), flips)
 		if missed > 0 || unseen > 3 {
 			t.Errorf("%s: of %d flips %d were not reported, %d only because of the manifest", filepath.Base(path), flips, missed, unseen)
 		}
 	}
-}
-
-func readPackage(ctx context.Context, path string, visit func(string, io.Reader) error) error {
-	p, err := pkgread.Open(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	for entry, err := range p.Contents() {
-		if err == nil && entry.Mode.IsRegular() {
-			err = visit(entry.Path, entry.Body)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

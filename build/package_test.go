@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -261,6 +262,7 @@ func TestAccountsAreChecked(t *testing.T) {
 }
 
 // The output of verify contains no control characters from files.
+// Traces of jobs of an earlier run are removed.
 func TestVerifyHostile(t *testing.T) {
 	b := newBench(t, "alpine-arm64.tar")
 	b.must(t, build.Package, "HELPERS=alpine-arm64")
@@ -271,9 +273,19 @@ func TestVerifyHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, b.path("out", release.ManifestName), data)
+	const stale = "verify/jobs/docker-alpine-arm64-job.txt"
+	owned, err := os.ReadFile(b.path("out", release.OwnedName))
+	if err := errors.Join(err, os.MkdirAll(b.path("out", "verify", "jobs"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, b.path("out", stale), nil)
+	write(t, b.path("out", release.OwnedName), fmt.Appendf(owned, "%x  %s\n", sha256.Sum256(nil), stale))
 	t.Setenv("PATH", t.TempDir()) // no engines
-	testutil.WantError(t, b.run(t, build.Verify), "verify: 2 of 11 checks failed")
+	testutil.WantError(t, b.run(t, build.Verify), "verify: 3 of 11 checks failed")
 	if got := b.out.String(); strings.Contains(got, "\x1b") || strings.Count(got, "RepoTags is ") != 1 || !strings.Contains(got, `stray\x1b[31m`) {
 		t.Errorf("printed:\n%q", got)
+	}
+	if _, err := os.Stat(b.path("out", stale)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the trace of a job of an earlier run is left: %v", err)
 	}
 }

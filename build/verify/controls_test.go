@@ -3,18 +3,16 @@
 package verify
 
 import (
-	"archive/tar"
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"pretag/build/engine"
 	"pretag/build/release"
 	"pretag/build/testutil"
 )
@@ -30,9 +28,10 @@ type control struct {
 }
 
 // controls makes a good archive, and one for each thing that engines do not report.
-func controls() ([]control, error) {
-	layer := tarOf("etc/control", []byte("the layer of a control\n"))
-	damaged := bytes.Replace(layer, []byte("the layer"), []byte("The layer"), 1)
+func controls(t *testing.T) []control {
+	t.Helper()
+	const content = "the layer of a control\n"
+	layer, damaged := testutil.Tar(t, testutil.File("etc/control", content)), testutil.Tar(t, testutil.File("etc/control", strings.ToUpper(content)))
 	config := v1.ConfigFile{
 		OS: "linux", Architecture: runtime.GOARCH,
 		Config: v1.Config{Entrypoint: []string{"/etc/control"}, Env: []string{"CONTROL=1"}},
@@ -40,7 +39,7 @@ func controls() ([]control, error) {
 	}
 	raw, err := json.Marshal(config)
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
 	id := fmt.Sprintf("%x", sha256.Sum256(raw))
 	var made []control
@@ -57,48 +56,23 @@ func controls() ([]control, error) {
 	} {
 		manifest, err := json.Marshal([]any{map[string]any{"Config": id + ".json", "RepoTags": c.tags, "Layers": []string{"layer.tar"}}})
 		if err != nil {
-			return nil, err
+			t.Fatal(err)
 		}
-		content := tarOf("layer.tar", c.layer, id+".json", raw, "manifest.json", manifest)
-		made = append(made, control{c.name, c.bad, expected{
-			release.Archive{
-				Helper: c.name, RepoTag: controlTag, ImageID: "sha256:" + id,
-				DiffIDs: []string{config.RootFS.DiffIDs[0].String()}, Compression: "none",
-			},
-			config, inMemory(content),
-		}})
+		path := filepath.Join(t.TempDir(), "archive")
+		write(t, path, testutil.Tar(t, testutil.File("layer.tar", string(c.layer)), testutil.File(id+".json", string(raw)), testutil.File("manifest.json", string(manifest))))
+		made = append(made, control{c.name, c.bad, expected{release.Archive{
+			Path: path, Helper: c.name, RepoTag: controlTag, ImageID: "sha256:" + id,
+			DiffIDs: []string{config.RootFS.DiffIDs[0].String()}, Compression: "none",
+		}, config}})
 	}
-	return made, nil
-}
-
-// tarOf is a tar file of names, each followed by its content.
-func tarOf(members ...any) []byte {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for n := 0; n < len(members); n += 2 {
-		content := members[n+1].([]byte)
-		w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: members[n].(string), Mode: 0o755, Size: int64(len(content))})
-		w.Write(content)
-	}
-	w.Close() // a bytes.Buffer takes everything
-	return b.Bytes()
+	return made
 }
 
 // The checks can fail: in every way to load, an archive that is wrong on purpose
 // is reported, and a good one is not.
 func TestControls(t *testing.T) {
-	made, err := controls()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, _, err := engine.Find(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(found) == 0 {
-		testutil.Missing(t, "podman", "nor any other engine")
-	}
-	for _, e := range found {
+	made := controls(t)
+	for _, e := range installed(t) {
 		t.Run(string(e.Kind), func(t *testing.T) {
 			t.Parallel() // engines mostly wait
 			instance, err := e.Start(t.Context())
@@ -110,29 +84,23 @@ func TestControls(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			run := engineRun{Instance: instance, decoder: &decoder{}, result: &EngineResult{}}
+			run := engineRun{session{decoder: &decoder{}}, instance, &EngineResult{}}
 			for _, c := range made {
-				for _, w := range run.ways() {
-					t.Run(c.name+"/"+w.name, func(t *testing.T) {
-						loadErr, problems, err := run.loadAlone(t.Context(), w, c.image)
-						if err != nil {
+				for _, w := range []way{byRunner, byPipe, byLoad} {
+					t.Run(c.name+"/"+string(w), func(t *testing.T) {
+						var r Result
+						if _, err := run.loadAlone(t.Context(), w, c.image, &r); err != nil {
 							t.Fatal(err)
 						}
-						problems = append(lines(loadErr), problems...)
-						if len(problems) == 0 {
-							problems = run.storedProblems(t.Context(), c.image)
+						if r.Status == Passed {
+							run.stored(t.Context(), c.image, &r)
 						}
-						if bad := len(problems) > 0; bad != c.bad {
-							t.Errorf("problems %q, want some: %t", problems, c.bad)
+						if (r.Status == Failed) != c.bad {
+							t.Errorf("%s %q, want failed: %t", r.Status, r.Problems, c.bad)
 						}
 					})
 				}
 			}
 		})
 	}
-}
-
-// inMemory is an archive that is not a file.
-func inMemory(content []byte) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
 }

@@ -13,50 +13,28 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
 	"pretag/build/catalogue"
 	"pretag/build/internal/decompress"
+	"pretag/build/linuxpkg/pkgread"
 	"pretag/build/release"
+	"pretag/build/sbom"
 )
 
-// A ReadPackage reads the rpm or deb at path and passes each regular file in it
-// to visit, by its absolute name on the host.
-type ReadPackage func(ctx context.Context, path string, visit func(name string, content io.Reader) error) error
+// A delivery is a directory that package wrote, while it is checked.
+type delivery struct {
+	release.Manifest
+	out     string
+	sums    map[string]string // by file below out: sha256 in hex, as SHA256SUMS has it
+	former  []string          // files below out that a former build left
+	decoder *decoder
 
-// A Delivery is a directory that was built, with what its manifest says.
-type Delivery struct {
-	Dir      string            // OUT
-	Archives []release.Archive // below helper-images/
-	Packages []release.Package // below rpm/ and deb/
-	Former   []string          // files that a former build left, relative to Dir
-	Sums     map[string]string // by file, relative to Dir: sha256 in hex, as SHA256SUMS has them
-	Read     ReadPackage
-	More     []Check // made after the others
-}
-
-// A Check is one check of a delivery. Joined errors are a problem each.
-type Check struct {
-	Subject string // a file below OUT
-	Name    string
-	Do      func(context.Context) error
-}
-
-// Disk checks every file: each archive against its record; each package by
-// reading it back and comparing the archives in it byte by byte with those in
-// OUT; the sums against the files; and that no file is missing or left over.
-// An error is only ctx's.
-func Disk(ctx context.Context, d Delivery) ([]Result, error) {
-	run := diskRun{Delivery: d, decoder: &decoder{}}
-	archives, err := run.checkArchives(ctx)
-	if err != nil {
-		return nil, err
-	}
-	others, err := run.checkOthers(ctx)
-	return append(archives, others...), err
+	// What the checks of archives and packages find is kept, so that each file is read once.
+	found   map[string]string        // by file below out: sha256 in hex
+	configs map[string]v1.ConfigFile // by base name: of archives
 }
 
 // A decoder is the memory for decompression, which is as large as an archive's
@@ -67,56 +45,72 @@ type decoder struct {
 	decompress.Decoders
 }
 
-// A diskRun is a delivery while it is checked. Each file is read once.
-type diskRun struct {
-	Delivery
-	signer  string // ID of the key of a signed delivery, or ""
-	decoder *decoder
-	sums    map[string]string        // by path: sha256 of files that were read, in hex
-	configs map[string]v1.ConfigFile // by path: of archives
-}
-
-// checkArchives makes the checks of archives.
-func (d *diskRun) checkArchives(ctx context.Context) ([]Result, error) {
-	d.sums, d.configs = map[string]string{}, map[string]v1.ConfigFile{}
-	var checks []Check
-	for _, f := range d.Archives {
-		checks = append(checks, Check{path.Join(release.ArchivesDir, f.Name), "archive", func(ctx context.Context) error { return d.checkArchive(ctx, f) }})
+// readDelivery reads what the files in out say of it.
+func readDelivery(ctx context.Context, out string) (*delivery, error) {
+	d := &delivery{out: out, decoder: &decoder{}, found: map[string]string{}, configs: map[string]v1.ConfigFile{}}
+	var err error
+	if d.Manifest, err = release.ReadManifest(out); err != nil {
+		return nil, err
 	}
-	return do(ctx, checks)
-}
-
-// checkOthers makes the other checks.
-func (d *diskRun) checkOthers(ctx context.Context) ([]Result, error) {
-	var checks []Check
-	for _, p := range d.Packages {
-		checks = append(checks, Check{path.Join(p.Format, p.File), "package", func(ctx context.Context) error { return d.checkPackage(ctx, p) }})
+	if d.sums, err = release.ReadSums(out); err != nil {
+		return nil, err
 	}
-	results, err := do(ctx, slices.Concat(checks, []Check{
-		{release.ManifestName, "files", d.checkFiles},
-		{release.SumsName, "sums", d.checkSums},
-	}, d.More))
+	owned, err := release.ReadOwned(ctx, out)
 	if err != nil {
 		return nil, err
 	}
-	signed, err := rpmkeys(ctx, d.Dir, d.signer, d.Packages)
-	return append(results, signed...), err
+	d.former, err = owned.Former(ctx, slices.Collect(maps.Keys(d.sums)), release.DeliveryDirs()...)
+	return d, err
 }
 
-// do makes the checks. Its error is only ctx's.
-func do(ctx context.Context, checks []Check) ([]Result, error) {
-	results := make([]Result, 0, len(checks))
-	for _, c := range checks {
-		start := time.Now()
-		r := Result{Subject: c.Subject, Check: c.Name}
-		r.judge(lines(c.Do(ctx)))
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
+// checkArchives checks each archive: against its record, and the record next to it
+// against the manifest.
+func (d *delivery) checkArchives(ctx context.Context) (results []Result, err error) {
+	for _, f := range d.Archives {
+		name := path.Join(release.ArchivesDir, f.Name)
+		err := timed(&results, Result{Subject: name, Check: "archive"}, func(r *Result) error {
+			r.judge(append(d.archive(ctx, name, f), compareInfo(f)...))
+			return context.Cause(ctx)
+		})
+		if err != nil {
+			return results, err
 		}
-		r.Seconds = time.Since(start).Seconds()
-		results = append(results, r)
 	}
 	return results, nil
+}
+
+// checkOthers checks everything else: each package; the sums; that no file is missing
+// or left over; and the signatures, SBOMs and provenance.
+func (d *delivery) checkOthers(ctx context.Context) (results []Result, err error) {
+	check := func(subject, name string, problems func() []string) {
+		if err != nil {
+			return
+		}
+		err = timed(&results, Result{Subject: subject, Check: name}, func(r *Result) error {
+			r.judge(problems())
+			return context.Cause(ctx)
+		})
+	}
+	for _, p := range d.Packages {
+		check(path.Join(p.Format, p.File), "package", func() []string { return d.pkg(ctx, p) })
+	}
+	check(release.ManifestName, "files", d.files)
+	check(release.SumsName, "sums", func() []string { return d.compareSums(ctx) })
+	if d.Signer != "" {
+		check(release.SumsName, "signature", func() []string { return lines(d.sumsSignature(ctx)) })
+		for _, p := range d.Packages {
+			check(path.Join(p.Format, p.File), "signature", func() []string { return lines(d.signatures(ctx, p)) })
+		}
+	}
+	check(release.ProvenanceName, "provenance", func() []string { return lines(d.provenance()) })
+	for _, f := range d.Archives {
+		name := path.Join(release.SBOMDir, sbom.Name(f.Name))
+		check(name, "sbom", func() []string { return lines(d.sbom(ctx, name, f)) })
+	}
+	if err == nil {
+		err = d.rpmkeys(ctx, &results)
+	}
+	return results, err
 }
 
 // lines splits an error into its problems, one a line.
@@ -127,125 +121,115 @@ func lines(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// problems is the error of a check that found them.
-func problems(found []string) error {
-	if len(found) == 0 {
-		return nil
-	}
-	return errors.New(strings.Join(found, "\n"))
-}
-
-// checkArchive reads the archive and compares it, and the record next to it, with
-// the record in the manifest.
-func (d *diskRun) checkArchive(ctx context.Context, f release.Archive) error {
-	return errors.Join(d.readArchive(ctx, f), compareInfo(f))
-}
-
-func (d *diskRun) readArchive(ctx context.Context, f release.Archive) error {
+// archive reads an archive and compares it with its record.
+func (d *delivery) archive(ctx context.Context, name string, f release.Archive) []string {
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return err
+		return lines(err)
 	}
 	defer file.Close()
 	d.decoder.Lock()
 	defer d.decoder.Unlock()
 	contents, err := archive.ReadFrom(ctx, file, archive.ReadOptions{Decoders: &d.decoder.Decoders})
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.Path, err)
+		return lines(err)
 	}
-	d.sums[f.Path], d.configs[f.Path] = contents.SHA256, contents.Config
-	var found []string
-	for _, problem := range append(contents.Problems, lines(archive.Compare(contents, f))...) {
-		found = append(found, fmt.Sprintf("%s: %s", f.Path, problem))
-	}
-	return problems(found)
+	d.found[name], d.configs[f.Name] = contents.SHA256, contents.Config
+	return append(contents.Problems, lines(archive.Compare(contents, f))...)
 }
 
-// compareInfo compares the record next to the archive with the manifest's, key by key.
-func compareInfo(f release.Archive) error {
+// compareInfo compares the record next to the archive with the manifest's.
+func compareInfo(f release.Archive) []string {
 	content, err := os.ReadFile(f.Path + release.InfoSuffix)
 	if err != nil {
-		return err
+		return lines(err)
 	}
 	if bytes.Equal(content, f.Info()) {
 		return nil
 	}
 	name := f.Name + release.InfoSuffix
-	if _, err := release.ParseInfo(bytes.NewReader(content)); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	got, err := release.ParseInfo(bytes.NewReader(content))
+	if err != nil {
+		return lines(fmt.Errorf("%s: %w", name, err))
 	}
-	var found []string
-	got, want := fields(content), fields(f.Info())
-	for _, key := range slices.Sorted(maps.Keys(want)) {
-		if value, ok := got[key]; !ok {
-			found = append(found, fmt.Sprintf("%s: no line %s=%s, which manifest.json has", name, key, want[key]))
-		} else if value != want[key] {
-			found = append(found, fmt.Sprintf("%s: %s is %q, manifest.json has %q", name, key, value, want[key]))
+	var problems []string
+	for _, side := range []struct {
+		says        string
+		lines, than []byte
+	}{{"has", got.Info(), f.Info()}, {"lacks", f.Info(), got.Info()}} {
+		for line := range strings.Lines(string(side.lines)) {
+			if !slices.Contains(slices.Collect(strings.Lines(string(side.than))), line) {
+				problems = append(problems, fmt.Sprintf("%s %s %s", name, side.says, strings.TrimSpace(line)))
+			}
 		}
-		delete(got, key)
 	}
-	for _, key := range slices.Sorted(maps.Keys(got)) {
-		found = append(found, fmt.Sprintf("%s: has %s=%s, which manifest.json does not have", name, key, got[key]))
+	if problems == nil {
+		problems = append(problems, name+" has the right lines, but in another form than pretag writes")
 	}
-	if len(found) == 0 {
-		found = append(found, name+": has the right lines, but in another form than pretag writes")
-	}
-	return problems(found)
+	return problems
 }
 
-// fields splits a record that ParseInfo accepts into its keys and values.
-func fields(info []byte) map[string]string {
-	m := map[string]string{}
-	for line := range strings.Lines(string(info)) {
-		key, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
-		m[key] = value
-	}
-	return m
-}
-
-// checkPackage reads the package back. The archives that it should contain are
-// compared with those in OUT, as are their records.
-func (d *diskRun) checkPackage(ctx context.Context, p release.Package) error {
+// pkg reads a package back. The archives and records that it should contain are compared,
+// byte by byte, with those in out.
+func (d *delivery) pkg(ctx context.Context, p release.Package) []string {
 	info, err := os.Stat(p.Path)
 	if err != nil {
-		return err
+		return lines(err)
 	}
 	sum, err := release.SHA256File(ctx, p.Path)
 	if err != nil {
-		return err
+		return lines(err)
 	}
-	d.sums[p.Path] = sum
-	var found []string
+	d.found[path.Join(p.Format, p.File)] = sum
+	var problems []string
+	report := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if info.Size() != p.Size || sum != p.SHA256 {
-		found = append(found, fmt.Sprintf("has %d bytes, sha256 %s; manifest.json says %d, %s", info.Size(), sum, p.Size, p.SHA256))
+		report("has %d bytes, sha256 %s; manifest.json says %d, %s", info.Size(), sum, p.Size, p.SHA256)
 	}
 	missing := map[string]bool{}
 	for _, name := range p.Archives {
 		missing[name], missing[name+release.InfoSuffix] = true, true
 	}
-	err = d.Read(ctx, p.Path, func(name string, content io.Reader) error {
-		dir, base := path.Split(name)
-		if dir = path.Clean(dir); dir != catalogue.HostDir && !strings.HasSuffix(strings.TrimSuffix(base, release.InfoSuffix), catalogue.Suffix) {
-			return nil
+	err = readPackage(ctx, p.Path, func(name string, content io.Reader) {
+		dir, base := path.Dir(name), path.Base(name)
+		if dir != catalogue.HostDir && !strings.HasSuffix(strings.TrimSuffix(base, release.InfoSuffix), catalogue.Suffix) {
+			return
 		}
 		if !missing[base] {
-			found = append(found, fmt.Sprintf("contains %s, which is not in manifest.json", name))
-			return nil
+			report("contains %s, which is not in manifest.json", name)
+			return
 		}
 		delete(missing, base)
 		if dir != catalogue.HostDir {
-			found = append(found, fmt.Sprintf("%s is in %s, want %s, where GitLab Runner looks", base, dir, catalogue.HostDir))
+			report("%s is in %s, want %s, where GitLab Runner looks", base, dir, catalogue.HostDir)
 		}
-		if err := equal(content, filepath.Join(d.Dir, release.ArchivesDir, base)); err != nil {
-			found = append(found, lines(fmt.Errorf("%s: %w", name, err))...)
+		if err := equal(content, filepath.Join(d.out, release.ArchivesDir, base)); err != nil {
+			report("%s: %v", name, err)
 		}
-		return nil
 	})
-	found = append(found, lines(err)...)
+	problems = append(problems, lines(err)...)
 	for _, name := range slices.Sorted(maps.Keys(missing)) {
-		found = append(found, "does not contain "+name)
+		report("does not contain %s", name)
 	}
-	return problems(found)
+	return problems
+}
+
+// readPackage passes each regular file of an rpm or deb to visit.
+func readPackage(ctx context.Context, path string, visit func(name string, content io.Reader)) error {
+	p, err := pkgread.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for entry, err := range p.Contents() {
+		if err != nil {
+			return err
+		}
+		if entry.Mode.IsRegular() && !entry.Hard {
+			visit(entry.Path, entry.Body)
+		}
+	}
+	return nil
 }
 
 // equal compares content with the file at path, byte by byte.
@@ -280,48 +264,42 @@ func notEOF(err error) error {
 	return err
 }
 
-// delivered lists the archives, their records and the packages, sorted.
-func (d Delivery) delivered() []string {
-	return slices.Sorted(slices.Values(release.Manifest{Archives: d.Archives, Packages: d.Packages}.Outputs()))
-}
-
-// checkFiles reports files that are missing, and those that a former build left.
-// Files that pretag did not write are ignored.
-func (d *diskRun) checkFiles(context.Context) error {
-	var found []string
-	for _, name := range d.Former {
-		found = append(found, name+" was left by a former build and is not in manifest.json")
+// files reports files that are missing, and those that a former build left. Files that
+// pretag did not write are ignored.
+func (d *delivery) files() []string {
+	var problems []string
+	for _, name := range d.former {
+		problems = append(problems, name+" was left by a former build and is not in manifest.json")
 	}
-	for _, name := range d.delivered() {
-		if _, err := os.Lstat(filepath.Join(d.Dir, name)); errors.Is(err, os.ErrNotExist) {
-			found = append(found, name+" is in manifest.json and does not exist")
+	for _, name := range slices.Sorted(slices.Values(d.Outputs())) {
+		if _, err := os.Lstat(filepath.Join(d.out, name)); errors.Is(err, os.ErrNotExist) {
+			problems = append(problems, name+" is in manifest.json and does not exist")
 		}
 	}
-	return problems(found)
+	return problems
 }
 
-// checkSums compares every sum with its file, and reports files of manifest.json
+// compareSums compares every sum with its file, and reports files of manifest.json
 // without one.
-func (d *diskRun) checkSums(ctx context.Context) error {
-	var found []string
-	for _, name := range slices.Sorted(maps.Keys(d.Sums)) {
-		file := filepath.Join(d.Dir, name)
-		got, ok := d.sums[file]
+func (d *delivery) compareSums(ctx context.Context) []string {
+	var problems []string
+	for _, name := range slices.Sorted(maps.Keys(d.sums)) {
+		got, ok := d.found[name]
 		if !ok {
 			var err error
-			if got, err = release.SHA256File(ctx, file); err != nil {
-				found = append(found, lines(err)...)
+			if got, err = release.SHA256File(ctx, filepath.Join(d.out, name)); err != nil {
+				problems = append(problems, lines(err)...)
 				continue
 			}
 		}
-		if want := d.Sums[name]; got != want {
-			found = append(found, fmt.Sprintf("%s: sha256 is %s, want %s", name, got, want))
+		if want := d.sums[name]; got != want {
+			problems = append(problems, fmt.Sprintf("%s: sha256 is %s, want %s", name, got, want))
 		}
 	}
-	for _, name := range append(d.delivered(), release.ManifestName) {
-		if d.Sums[name] == "" {
-			found = append(found, name+" has no sum")
+	for _, name := range append(d.Outputs(), release.ManifestName) {
+		if d.sums[name] == "" {
+			problems = append(problems, name+" has no sum")
 		}
 	}
-	return problems(found)
+	return problems
 }

@@ -3,8 +3,9 @@ package verify
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
-	"io"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,97 +15,113 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"pretag/build/catalogue"
+	"pretag/build/provenance"
 	"pretag/build/release"
+	"pretag/build/sbom"
 	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
 )
 
-// delivery is a small one whose packages are lists of files, see readList.
-func delivery(t *testing.T) Delivery {
+// A delivered is a directory as package leaves it, with two archives and one deb.
+type delivered struct {
+	release.Manifest
+	out  string
+	deb  string
+	info string // the record of the second archive
+}
+
+func (d *delivered) path(name ...string) string {
+	return filepath.Join(append([]string{d.out}, name...)...)
+}
+
+// deliver makes a small delivery.
+func deliver(t *testing.T) *delivered {
 	t.Helper()
-	d := Delivery{Dir: t.TempDir(), Sums: map[string]string{}, Read: readList}
-	images := filepath.Join(d.Dir, "helper-images")
-	for _, dir := range []string{images, filepath.Join(d.Dir, "deb"), filepath.Join(d.Dir, "verify")} {
+	d := &delivered{out: t.TempDir()}
+	images := d.path(release.ArchivesDir)
+	d.deb = d.path(release.Deb, "helpers.deb")
+	for _, dir := range []string{images, filepath.Dir(d.deb)} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	d.Archives = archivetest.Archives(t, images, "alpine-x86_64", "alpine-arm")
-	packed := map[string][]byte{}
-	p := release.Package{Path: filepath.Join(d.Dir, "deb", "helpers.deb"), File: "helpers.deb", Format: "deb"}
+	d.info = d.Archives[1].Path + release.InfoSuffix
+	if _, err := sbom.Build(t.Context(), d.path(release.SBOMDir), d.Archives, 1); err != nil {
+		t.Fatal(err)
+	}
+	d.Version, d.Tools = testutil.Version, map[string]string{"pretag": "1"}
+	p := release.Package{File: "helpers.deb", Format: release.Deb}
 	for _, f := range d.Archives {
 		p.Archives = append(p.Archives, f.Name)
-		for _, name := range []string{f.Name, f.Name + release.InfoSuffix} {
-			content, err := os.ReadFile(filepath.Join(images, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			packed[path.Join(catalogue.HostDir, name)] = content
-		}
 	}
-	packed["/usr/share/doc/helpers/copyright"] = []byte("not an archive")
-	var body bytes.Buffer
-	for _, name := range slices.Sorted(maps.Keys(packed)) {
-		body.WriteString(name + "\x00" + string(packed[name]) + "\x00\x00\x00\x00\x00\x00\x00\x00\n")
-	}
-	write(t, p.Path, body.Bytes())
-	write(t, filepath.Join(d.Dir, "manifest.json"), []byte("{}"))
-	write(t, filepath.Join(d.Dir, "SHA256SUMS"), nil)
-	write(t, filepath.Join(d.Dir, "verify", "report.json"), nil)
 	d.Packages = []release.Package{p}
-	d.record(t)
+	d.pack(t, d.files(t))
+	d.describe(t)
 	return d
 }
 
-// record makes the delivery's records those of what is there.
-func (d *Delivery) record(t *testing.T) {
+// files returns what the deb holds.
+func (d *delivered) files(t *testing.T) map[string]string {
 	t.Helper()
-	for n, p := range d.Packages {
-		info, err := os.Stat(p.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum, err := release.SHA256File(t.Context(), p.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.Packages[n].Size, d.Packages[n].SHA256 = info.Size(), sum
-	}
-	for _, dir := range []string{"helper-images", "deb", "."} {
-		entries, err := os.ReadDir(filepath.Join(d.Dir, dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, entry := range entries {
-			if entry.IsDir() {
-				continue
-			}
-			name := path.Join(dir, entry.Name())
-			if d.Sums[name], err = release.SHA256File(t.Context(), filepath.Join(d.Dir, name)); err != nil {
+	files := map[string]string{"/usr/share/doc/helpers/copyright": "not an archive"}
+	for _, f := range d.Archives {
+		for _, name := range []string{f.Name, f.Name + release.InfoSuffix} {
+			content, err := os.ReadFile(d.path(release.ArchivesDir, name))
+			if err != nil {
 				t.Fatal(err)
 			}
+			files[path.Join(catalogue.HostDir, name)] = string(content)
 		}
 	}
-	delete(d.Sums, release.SumsName)
+	return files
 }
 
-// readList reads what delivery packed.
-func readList(_ context.Context, path string, visit func(string, io.Reader) error) error {
-	content, err := os.ReadFile(path)
+// pack writes the deb and its record.
+func (d *delivered) pack(t *testing.T, files map[string]string) {
+	t.Helper()
+	var entries []testutil.Entry
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		entries = append(entries, testutil.File("."+name, files[name]))
+	}
+	deb := testutil.Deb(t, entries...)
+	write(t, d.deb, deb)
+	d.Packages[0].Size, d.Packages[0].SHA256 = int64(len(deb)), fmt.Sprintf("%x", sha256.Sum256(deb))
+}
+
+// describe writes the files that describe what is there.
+func (d *delivered) describe(t *testing.T) {
+	t.Helper()
+	names := d.Outputs()
+	for _, f := range d.Archives {
+		names = append(names, path.Join(release.SBOMDir, sbom.Name(f.Name)))
+	}
+	sums := map[string]string{}
+	sum := func(name string) {
+		var err error
+		if sums[name], err = release.SHA256File(t.Context(), d.path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		sum(name)
+	}
+	statement, err := provenance.Build{Outputs: sums}.Statement().JSON()
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	for member := range bytes.SplitSeq(content, []byte("\x00\x00\x00\x00\x00\x00\x00\x00\n")) {
-		name, body, ok := bytes.Cut(member, []byte{0})
-		if !ok {
-			continue
-		}
-		if err := visit(string(name), bytes.NewReader(body)); err != nil {
-			return err
-		}
+	write(t, d.path(release.ProvenanceName), statement)
+	manifest, err := release.JSON(d.Manifest)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return nil
+	write(t, d.path(release.ManifestName), manifest)
+	sum(release.ProvenanceName)
+	sum(release.ManifestName)
+	write(t, d.path(release.SumsName), release.Sums(sums))
 }
 
 func write(t *testing.T, path string, content []byte) {
@@ -126,34 +143,55 @@ func replaceIn(t *testing.T, path, old, replacement string) {
 	write(t, path, bytes.Replace(content, []byte(old), []byte(replacement), 1))
 }
 
-func TestDiskTakesAGoodDelivery(t *testing.T) {
-	d := delivery(t)
-	results, err := Disk(t.Context(), d)
+func TestOnDiskTakesAGoodDelivery(t *testing.T) {
+	d := deliver(t)
+	report, err := OnDisk(t.Context(), d.out)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var got []string
+	for _, r := range report.Disk {
+		got = append(got, fmt.Sprintf("%s: %s: %s %q", r.Subject, r.Check, r.Status, r.Problems))
+	}
 	want := []string{
-		"helper-images/" + d.Archives[0].Name, "helper-images/" + d.Archives[1].Name,
-		"deb/helpers.deb", "manifest.json", "SHA256SUMS",
+		"helper-images/prebuilt-alpine-x86_64.docker.tar.zst: archive: passed []",
+		"helper-images/prebuilt-alpine-arm.docker.tar.zst: archive: passed []",
+		"deb/helpers.deb: package: passed []",
+		"manifest.json: files: passed []",
+		"SHA256SUMS: sums: passed []",
+		"provenance.json: provenance: passed []",
+		"sbom/prebuilt-alpine-x86_64.spdx.json: sbom: passed []",
+		"sbom/prebuilt-alpine-arm.spdx.json: sbom: passed []",
 	}
-	for n, r := range results {
-		if r.Subject != want[n] || r.Status != Passed {
-			t.Errorf("%s: %s %v, want %s passed", r.Subject, r.Status, r.Problems, want[n])
-		}
-	}
-	if len(results) != len(want) {
-		t.Errorf("%d results, want %d", len(results), len(want))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
-// Everything that can be wrong in a delivery, and the only check that must report it.
-func TestDiskReports(t *testing.T) {
+// Everything that can be wrong in a delivery, and the check that must report it.
+func TestOnDiskReports(t *testing.T) {
 	const name = "prebuilt-alpine-arm.docker.tar.zst"
+	const archive, pkg, files, sums = "helper-images/" + name + ": archive", "deb/helpers.deb: package", "manifest.json: files", "SHA256SUMS: sums"
+	packed := func(change func(files map[string]string)) func(*testing.T, *delivered) {
+		return func(t *testing.T, d *delivered) {
+			files := d.files(t)
+			change(files)
+			d.pack(t, files)
+			d.describe(t)
+		}
+	}
+	record := func(old, replacement string) func(*testing.T, *delivered) {
+		return func(t *testing.T, d *delivered) {
+			replaceIn(t, d.info, old, replacement)
+			d.describe(t)
+		}
+	}
+	const inDeb = catalogue.HostDir + "/" + name
 	for _, test := range []struct {
-		name, subject, says string
-		spoil               func(*testing.T, *Delivery)
+		name, check, says string
+		spoil             func(*testing.T, *delivered)
 	}{
-		{"damaged archive", "helper-images/" + name, "corrupt zstd stream", func(t *testing.T, d *Delivery) {
+		{"damaged archive", archive, "corrupt zstd stream", func(t *testing.T, d *delivered) {
 			content, err := os.ReadFile(d.Archives[1].Path)
 			if err != nil {
 				t.Fatal(err)
@@ -161,101 +199,87 @@ func TestDiskReports(t *testing.T) {
 			content[len(content)/2] ^= 0xff
 			write(t, d.Archives[1].Path, content)
 		}},
-		{"wrong tag in the record", "helper-images/" + name, "RepoTags is [" + testutil.Repository + ":arm-v19.3.0], ", func(t *testing.T, d *Delivery) {
+		{"wrong tag in the record", archive, "RepoTags is [" + testutil.Repository + ":arm-v19.3.0], ", func(t *testing.T, d *delivered) {
 			d.Archives[1].RepoTag = testutil.Repository + ":arm64-v19.3.0"
+			d.describe(t)
 		}},
-		{"record next to the archive differs", "helper-images/" + name, name + `.info: platform is "linux/arm64", manifest.json has "linux/arm/v7"`, func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "linux/arm/v7", "linux/arm64")
+		{"another record next to the archive", archive, name + ".info has platform=linux/arm64\n" + name + ".info lacks platform=linux/arm/v7", record("linux/arm/v7", "linux/arm64")},
+		{"record lacks a line", archive, name + ".info lacks compression=zstd:fastest", record("compression=zstd:fastest\n", "")},
+		{"record has one line more", archive, name + ".info has warning=x", record("compression=", "warning=x\ncompression=")},
+		{"record in another form", archive, name + ".info has the right lines, but in another form than pretag writes", record("\n", "\r\n")},
+		{"record with an unknown line", archive, name + `.info: line 1: unknown or repeated key "x"`, record("helper=", "x=1\nhelper=")},
+		{"no record next to the archive", archive, "no such file", func(t *testing.T, d *delivered) { remove(t, d.info) }},
+		{"package changed after the manifest", pkg, "manifest.json says", func(t *testing.T, d *delivered) { replaceIn(t, d.deb, "not an", "not one") }},
+		{"package with another archive", pkg, "differs from ", packed(func(files map[string]string) { files[inDeb] = "x" + files[inDeb][1:] })},
+		{"package with a longer archive", pkg, "differs from ", packed(func(files map[string]string) { files[inDeb] += "x" })},
+		{"package without an archive", pkg, "does not contain " + name, packed(func(files map[string]string) { delete(files, inDeb) })},
+		{"package without a record", pkg, "does not contain " + name + ".info", packed(func(files map[string]string) { delete(files, inDeb+".info") })},
+		{"archive in another directory", pkg, name + " is in /usr/lib, want " + catalogue.HostDir, packed(func(files map[string]string) {
+			files["/usr/lib/"+name] = files[inDeb]
+			delete(files, inDeb)
+		})},
+		{"package with one archive more", pkg, "contains /srv/prebuilt-x.docker.tar.zst, which is not in manifest.json", packed(func(files map[string]string) {
+			files["/srv/prebuilt-x.docker.tar.zst"] = "x"
+		})},
+		{"package that is none", pkg, "neither", func(t *testing.T, d *delivered) { write(t, d.deb, []byte("x")) }},
+		{"package missing", pkg, "no such file", func(t *testing.T, d *delivered) { remove(t, d.deb) }},
+		{"archive of a former build", files, "helper-images/prebuilt-alpine-s390x.docker.tar.zst was left by a former build and is not in manifest.json", func(t *testing.T, d *delivered) {
+			archivetest.Archives(t, d.path(release.ArchivesDir), "alpine-s390x")
 		}},
-		{"record lacks a line", "helper-images/" + name, name + ".info: no line compression=zstd:fastest, which manifest.json has", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "compression=zstd:fastest\n", "")
+		{"listed archive missing", files, "is in manifest.json and does not exist", func(t *testing.T, d *delivered) { remove(t, d.Archives[0].Path) }},
+		{"wrong sum", sums, "manifest.json: sha256 is ", func(t *testing.T, d *delivered) { replaceIn(t, d.path("manifest.json"), "\n", " \n") }},
+		{"no sum", sums, "deb/helpers.deb has no sum", func(t *testing.T, d *delivered) {
+			replaceIn(t, d.path("SHA256SUMS"), d.Packages[0].SHA256+"  deb/helpers.deb\n", "")
 		}},
-		{"record has one line more", "helper-images/" + name, name + ".info: has warning=x, which manifest.json does not have", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "compression=", "warning=x\ncompression=")
-		}},
-		{"record in another form", "helper-images/" + name, name + ".info: has the right lines, but in another form than pretag writes", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "\n", "\r\n")
-		}},
-		{"record with an unknown line", "helper-images/" + name, name + `.info: line 1: unknown or repeated key "x"`, func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Archives[1].Path+release.InfoSuffix, "helper=", "x=1\nhelper=")
-		}},
-		{"no record next to the archive", "helper-images/" + name, "no such file", func(t *testing.T, d *Delivery) {
-			remove(t, d.Archives[1].Path+release.InfoSuffix)
-		}},
-		{"package changed after the manifest", "deb/helpers.deb", "manifest.json says", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, "not an", "not one")
-		}},
-		{"package with another archive", "deb/helpers.deb", "differs from ", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, "\x28\xb5\x2f\xfd", "\x28\xb5\x2f\xfe")
-			d.record(t)
-		}},
-		{"package with a longer archive", "deb/helpers.deb", "differs from ", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, "\x00\x00\x00\x00\x00\x00\x00\x00\n", "x\x00\x00\x00\x00\x00\x00\x00\x00\n")
-			d.record(t)
-		}},
-		{"package without an archive", "deb/helpers.deb", "does not contain " + name, func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, catalogue.HostDir+"/"+name+"\x00", "/usr/share/other\x00")
-			d.record(t)
-		}},
-		{"archive in another directory", "deb/helpers.deb", "where GitLab Runner looks", func(t *testing.T, d *Delivery) {
-			replaceIn(t, d.Packages[0].Path, catalogue.HostDir+"/"+name+"\x00", "/usr/lib/gitlab-runner/"+name+"\x00")
-			d.record(t)
-		}},
-		{"package with more than the manifest lists", "deb/helpers.deb", "which is not in manifest.json", func(_ *testing.T, d *Delivery) {
-			d.Packages[0].Archives = d.Packages[0].Archives[:1]
-		}},
-		{"package gone", "deb/helpers.deb", "no such file", func(t *testing.T, d *Delivery) { remove(t, d.Packages[0].Path) }},
-		{"package that cannot be read", "deb/helpers.deb", "no deb", func(_ *testing.T, d *Delivery) {
-			d.Read = func(context.Context, string, func(string, io.Reader) error) error { return errors.New("no deb") }
-		}},
-		{"archive of a former build", "manifest.json", "helper-images/prebuilt-x.docker.tar.zst was left by a former build and is not in manifest.json", func(_ *testing.T, d *Delivery) {
-			d.Former = []string{"helper-images/prebuilt-x.docker.tar.zst"}
-		}},
-		{"listed archive missing", "manifest.json", "is in manifest.json and does not exist", func(t *testing.T, d *Delivery) { remove(t, d.Archives[0].Path) }},
-		{"wrong sum", "SHA256SUMS", "manifest.json: sha256 is ", func(t *testing.T, d *Delivery) {
-			write(t, filepath.Join(d.Dir, "manifest.json"), []byte("{ }"))
-		}},
-		{"no sum", "SHA256SUMS", "deb/helpers.deb has no sum", func(_ *testing.T, d *Delivery) {
-			delete(d.Sums, "deb/helpers.deb")
-		}},
-		{"sum of a missing file", "SHA256SUMS", "no such file", func(_ *testing.T, d *Delivery) { d.Sums["gone"] = "0" }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			d := delivery(t)
-			test.spoil(t, &d)
-			results, err := Disk(t.Context(), d)
+		{"sum of a missing file", sums, "no such file", func(t *testing.T, d *delivered) { replaceIn(t, d.path("SHA256SUMS"), "helpers.deb", "gone.deb") }},
+		{"SBOM of another image", "sbom/prebuilt-alpine-arm.spdx.json: sbom", "for this archive", func(t *testing.T, d *delivered) {
+			other, err := os.ReadFile(d.path("sbom", "prebuilt-alpine-x86_64.spdx.json"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, r := range results {
-				if r.Subject == test.subject {
+			write(t, d.path("sbom", "prebuilt-alpine-arm.spdx.json"), other)
+		}},
+		{"provenance of other files", "provenance.json: provenance", "deb/helper5.deb: is missing, but the provenance lists it", func(t *testing.T, d *delivered) {
+			replaceIn(t, d.path("provenance.json"), "deb/helpers.deb", "deb/helper5.deb")
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			d := deliver(t)
+			test.spoil(t, d)
+			report, err := OnDisk(t.Context(), d.out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range report.Disk {
+				if r.Subject+": "+r.Check == test.check {
 					if r.Status != Failed || !strings.Contains(strings.Join(r.Problems, "\n"), test.says) {
-						t.Errorf("%s: %s %q, want failed with %q", r.Subject, r.Status, r.Problems, test.says)
+						t.Errorf("%s: %s %q, want failed with %q", test.check, r.Status, r.Problems, test.says)
 					}
 					return
 				}
 			}
-			t.Errorf("no result for %s in %v", test.subject, results)
+			t.Errorf("no result for %s in %v", test.check, report.Disk)
 		})
 	}
 }
 
 // Only archives that are right on disk are sound.
 func TestSound(t *testing.T) {
-	d := delivery(t)
-	d.Archives[1].RepoTag = ""
-	results, err := Disk(t.Context(), d)
-	sound := Report{Archives: d.Archives, Disk: results}.Sound()
+	d := deliver(t)
+	remove(t, d.info)
+	report, err := OnDisk(t.Context(), d.out)
+	sound := report.sound()
 	if err != nil || len(sound) != 1 || sound[0].Name != d.Archives[0].Name {
 		t.Errorf("got %v, %v; want %s alone", sound, err, d.Archives[0].Name)
 	}
 }
 
-func TestDiskStops(t *testing.T) {
+func TestOnDiskStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
 	cancel(stop)
-	if _, err := Disk(ctx, delivery(t)); !errors.Is(err, stop) {
+	if _, err := OnDisk(ctx, deliver(t).out); !errors.Is(err, stop) {
 		t.Errorf("got %v, want %v", err, stop)
 	}
 }

@@ -7,10 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -84,25 +81,9 @@ func runnableAs(t *testing.T, dir, repository, version, compression string, more
 
 // The programs in the images are built once.
 var (
-	sampleProgram = sync.OnceValues(func() ([]byte, error) { return compiled("pretag/build/demo/sample") })
-	gitProgram    = sync.OnceValues(func() ([]byte, error) { return compiled("./testdata/git") })
+	sampleProgram = sync.OnceValues(func() ([]byte, error) { return testutil.Compile("pretag/build/demo/sample") })
+	gitProgram    = sync.OnceValues(func() ([]byte, error) { return testutil.Compile("./testdata/git") })
 )
-
-// compiled returns a program of this module.
-func compiled(pkg string) (body []byte, err error) {
-	dir, err := os.MkdirTemp("", "program-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program := filepath.Join(dir, "program")
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, pkg)
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
-	}
-	return os.ReadFile(program)
-}
 
 func executable(name string, body []byte) testutil.Entry {
 	return testutil.Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: body}
@@ -117,34 +98,47 @@ func hostHelper(t *testing.T) string {
 	return "ubuntu-" + arch
 }
 
-// expectAll reads the archives' configs.
-func expectAll(ctx context.Context, archives []release.Archive) ([]expected, error) {
-	var images []expected
-	for _, f := range archives {
-		contents, err := archive.Read(ctx, f.Path)
-		if err != nil {
-			return nil, err
-		}
-		images = append(images, expect(f, contents.Config))
-	}
-	return images, nil
-}
-
-// checkArchives is checkEngines for archives.
-func checkArchives(t *testing.T, engines []string, archives []release.Archive, runner *Runner, progress Progress) ([]EngineResult, error) {
+// installed returns the engines of this machine, at least one.
+func installed(t *testing.T) []engine.Engine {
 	t.Helper()
-	images, err := expectAll(t.Context(), archives)
+	found, _, err := engine.Find(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return checkEngines(t.Context(), engines, images, &decoder{}, runner, progress)
+	if len(found) == 0 {
+		testutil.Missing(t, "podman", "nor any other engine")
+	}
+	return found
 }
 
-// inEngines runs the checks in those engines, or in all if none is named, and
-// gives each result to a subtest of its own.
-func inEngines(t *testing.T, engines []string, archives []release.Archive, check func(*testing.T, EngineResult)) {
+// oneEngine names an engine of this machine, for what does not depend on the engine.
+func oneEngine(t *testing.T) []string {
 	t.Helper()
-	results, err := checkArchives(t, engines, archives, nil, func(line string) { t.Log(line) })
+	return []string{string(installed(t)[0].Kind)}
+}
+
+// newSession returns a session for the archives.
+func newSession(ctx context.Context, archives []release.Archive, runner *Runner, progress func(string)) (session, error) {
+	s := session{decoder: &decoder{}, runner: runner, progress: progress}
+	for _, f := range archives {
+		contents, err := archive.Read(ctx, f.Path)
+		if err != nil {
+			return s, err
+		}
+		s.images = append(s.images, expected{f, contents.Config})
+	}
+	return s, nil
+}
+
+// inEngines checks the archives in those engines, or in all if none is named, and passes
+// each result to a subtest of its own. With a runner it runs jobs.
+func inEngines(t *testing.T, engines []string, archives []release.Archive, runner *Runner, check func(*testing.T, EngineResult)) {
+	t.Helper()
+	s, err := newSession(t.Context(), archives, runner, func(line string) { t.Log(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := s.run(t.Context(), engines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,25 +151,18 @@ func inEngines(t *testing.T, engines []string, archives []release.Archive, check
 				name, _, _ := strings.Cut(string(r.Kind), "-")
 				testutil.Missing(t, name, r.NotChecked)
 			}
+			for _, result := range r.Results {
+				t.Logf("%s: %s: %s: %s %q", result.Subject, result.Check, result.Status, result.Says, result.Problems)
+				if result.Status == Failed {
+					t.Log(result.log)
+				}
+			}
 			check(t, r)
 		})
 	}
 }
 
-// oneEngine names an engine of this machine, for what does not depend on the engine.
-func oneEngine(t *testing.T) []string {
-	t.Helper()
-	found, _, err := engine.Find(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(found) == 0 {
-		testutil.Missing(t, "podman", "nor any other engine")
-	}
-	return []string{string(found[0].Kind)}
-}
-
-// containerdDriver is the driver of Docker's containerd store; that of its own is overlay2.
+// containerdDriver is the driver of Docker's containerd store. Its other store has overlay2.
 const containerdDriver = "overlayfs"
 
 func statuses(results []Result) map[string]Status {
@@ -202,12 +189,9 @@ func testEngines(t *testing.T, engines ...string) {
 	other := strings.Replace(host, "ubuntu", "alpine", 1)
 	archives := append(runnable(t, t.TempDir(), "zstd:fastest", host, "alpine-arm"), runnable(t, t.TempDir(), "gzip", other, "ubuntu-arm")...)
 	archives[1].Size, archives[3].Size = 1, 1
-	inEngines(t, engines, archives, func(t *testing.T, r EngineResult) {
+	inEngines(t, engines, archives, nil, func(t *testing.T, r EngineResult) {
 		if len(engines) > 0 && r.Driver != containerdDriver {
 			t.Errorf("the store is %s, want %s", r.Driver, containerdDriver)
-		}
-		for _, result := range r.Results {
-			t.Logf("%s: %s: %s: %s %v", result.Subject, result.Check, result.Status, result.Says, result.Problems)
 		}
 		want := map[string]Status{}
 		for _, helper := range []string{host, other, "alpine-arm", "ubuntu-arm"} {
@@ -248,7 +232,7 @@ func TestEnginesReport(t *testing.T) {
 	wrongID.Helper, wrongID.ImageID = "wrong-id", "sha256:"+strings.Repeat("0", 64)
 	broken := archivetest.ArchivesOf(t, t.TempDir(), testutil.Version, archive.Compression{Method: "none"}, host)[0]
 	broken.Helper, broken.Size = "runs-not", 2
-	inEngines(t, nil, []release.Archive{wrongTag, wrongID, broken}, func(t *testing.T, r EngineResult) {
+	inEngines(t, nil, []release.Archive{wrongTag, wrongID, broken}, nil, func(t *testing.T, r EngineResult) {
 		problems := map[string]string{}
 		for _, result := range r.Results {
 			problems[result.Subject+" "+result.Check] = strings.Join(result.Problems, "; ")
@@ -277,37 +261,32 @@ func TestEnginesReport(t *testing.T) {
 
 // If the last way could not load the image, the other checks are not made.
 func TestNotLoadedByTheLastWay(t *testing.T) {
-	found, _, err := engine.Find(t.Context(), nil)
+	archives := runnable(t, t.TempDir(), "gzip", "alpine-arm")
+	s, err := newSession(t.Context(), archives, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) == 0 {
-		testutil.Missing(t, "podman", "nor any other engine")
-	}
-	images, err := expectAll(t.Context(), runnable(t, t.TempDir(), "gzip", "alpine-arm"))
+	instance, err := installed(t)[0].Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	im, opened := images[0], 0
-	whole := im.open
-	im.open = func() (io.ReadCloser, error) {
-		if opened++; opened == 3 {
-			return inMemory([]byte("no archive"))()
+	defer func() {
+		if err := instance.Close(); err != nil {
+			t.Error(err)
 		}
-		return whole()
+	}()
+	run := engineRun{s, instance, &EngineResult{}}
+	broken := s.images[0]
+	broken.Path = filepath.Join(t.TempDir(), "archive")
+	write(t, broken.Path, []byte("no archive"))
+	for _, im := range []expected{s.images[0], broken} {
+		run.result.Results = nil
+		if err := run.helper(t.Context(), im, []way{byRunner}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	r, err := inEngine(t.Context(), found[0], []expected{im}, &decoder{}, nil, 1, t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.NotChecked != "" {
-		testutil.Missing(t, "podman", r.NotChecked)
-	}
-	want := map[string]Status{
-		"alpine-arm runner": Passed, "alpine-arm pipe": Passed, "alpine-arm load": Failed,
-		"alpine-arm lookup": Skipped, "alpine-arm stored": Skipped, "alpine-arm run": Skipped,
-	}
-	if diff := cmp.Diff(want, statuses(r.Results)); diff != "" {
+	want := map[string]Status{"alpine-arm runner": Failed, "alpine-arm lookup": Skipped, "alpine-arm stored": Skipped, "alpine-arm run": Skipped}
+	if diff := cmp.Diff(want, statuses(run.result.Results)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -316,17 +295,15 @@ func TestNotLoadedByTheLastWay(t *testing.T) {
 func TestEnginesStop(t *testing.T) {
 	archives := runnable(t, t.TempDir(), "none", "alpine-arm", "alpine-s390x", "alpine-x86_64")
 	archives[0].Size, archives[1].Size = 1, 2
-	found, _, err := engine.Find(t.Context(), oneEngine(t))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	s, err := newSession(ctx, archives, nil, func(string) { cancel(stop) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := expectAll(t.Context(), archives)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := inEngine(t.Context(), found[0], images, &decoder{}, nil, 1, func(string, ...any) { os.Remove(archives[1].Path) })
-	if want := string(r.Kind) + ": alpine-s390x: open "; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %s", err, want)
+	r, err := s.inEngine(ctx, installed(t)[0], 1)
+	if !errors.Is(err, stop) || !strings.HasPrefix(err.Error(), string(r.Kind)+": alpine-s390x: ") {
+		t.Errorf("got %v, want %v at alpine-s390x", err, stop)
 	}
 	cells := []string{r.Cell(archives[0]), r.Cell(archives[1]), r.Cell(archives[2])}
 	if diff := cmp.Diff([]string{"ok, not run", "FAILED: pipe", "not checked"}, cells); diff != "" {
@@ -337,14 +314,15 @@ func TestEnginesStop(t *testing.T) {
 // Equal archives in equal engines give equal reports, except for the time. Two
 // instances of the engine share these images.
 func TestEnginesRepeat(t *testing.T) {
-	archives := runnable(t, t.TempDir(), "zstd:fastest", "alpine-arm", "alpine-s390x")
+	s, err := newSession(t.Context(), runnable(t, t.TempDir(), "zstd:fastest", "alpine-arm", "alpine-s390x"), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var reports [2][]EngineResult
 	for n := range reports {
-		results, err := checkArchives(t, oneEngine(t), archives, nil, nil)
-		if err != nil {
+		if reports[n], err = s.run(t.Context(), oneEngine(t)); err != nil {
 			t.Fatal(err)
 		}
-		reports[n] = results
 	}
 	timeless := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Seconds" }, cmp.Ignore())
 	if diff := cmp.Diff(reports[0], reports[1], timeless, cmpopts.IgnoreUnexported(Result{})); diff != "" {

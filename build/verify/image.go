@@ -12,7 +12,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
-	"pretag/build/engine"
 )
 
 // empty lists what is left in the store that should be empty.
@@ -42,15 +41,15 @@ func (run engineRun) compare(ctx context.Context, im expected) []string {
 			problems = append(problems, fmt.Sprintf("image %s is tagged %q, want %q", got.ID, got.RepoTags, want))
 		}
 	}
-	got, err := run.Inspect(ctx, im.RepoTag)
-	if err != nil {
-		return append(problems, lines(err)...)
-	}
-	return append(problems, run.differences(got, im)...)
+	return append(problems, run.differences(ctx, im)...)
 }
 
 // differences compares what the engine reports of the image with the archive's config.
-func (run engineRun) differences(got engine.Image, im expected) []string {
+func (run engineRun) differences(ctx context.Context, im expected) []string {
+	got, err := run.Inspect(ctx, im.RepoTag)
+	if err != nil {
+		return lines(err)
+	}
 	var problems []string
 	differs := func(what string, got, want any) {
 		problems = append(problems, fmt.Sprintf("%s is %q, want %q", what, got, want))
@@ -89,29 +88,23 @@ func (run engineRun) differences(got engine.Image, im expected) []string {
 // lookup does what every GitLab Runner does first: it inspects repository:tag and
 // uses the image that it finds (v15.8.0, executors/docker/docker.go).
 func (run engineRun) lookup(ctx context.Context, im expected, r *Result) {
-	got, err := run.Inspect(ctx, im.RepoTag)
-	if err != nil {
-		r.judge(lines(err))
-		return
+	r.judge(run.differences(ctx, im))
+	if r.Status == Passed {
+		r.Says = "finds " + im.RepoTag
 	}
-	r.Says = "finds " + im.RepoTag
-	r.judge(run.differences(got, im))
 }
 
 // stored has the engine export the image, and computes its digests from the bytes.
 // What an engine reports of an image only repeats the image's config.
 func (run engineRun) stored(ctx context.Context, im expected, r *Result) {
-	r.judge(run.storedProblems(ctx, im))
-}
-
-func (run engineRun) storedProblems(ctx context.Context, im expected) []string {
 	var got *archive.Contents
 	err := run.Export(ctx, im.RepoTag, func(body io.Reader) (err error) {
 		got, err = archive.ReadFrom(ctx, body, archive.ReadOptions{Exported: true})
 		return err
 	})
 	if err != nil {
-		return lines(err)
+		r.judge(lines(err))
+		return
 	}
 	problems := got.Problems
 	if got.ImageID != im.ImageID {
@@ -120,7 +113,7 @@ func (run engineRun) storedProblems(ctx context.Context, im expected) []string {
 	if !slices.Equal(got.DiffIDs, im.DiffIDs) {
 		problems = append(problems, fmt.Sprintf("the stored layers are %q, want %q", got.DiffIDs, im.DiffIDs))
 	}
-	return problems
+	r.judge(problems)
 }
 
 // container runs the image through its entrypoint, as Runner does. The image must

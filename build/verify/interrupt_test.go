@@ -4,9 +4,10 @@ package verify
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -14,8 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
-	"pretag/build/engine"
 	"pretag/build/release"
 	"pretag/build/testutil"
 	"pretag/build/testutil/runnertest"
@@ -30,28 +31,23 @@ func TestMain(m *testing.M) {
 	if !ok {
 		os.Exit(m.Run())
 	}
-	if err := child(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	if err := runChild(dir); err != nil {
+		fmt.Println(err)
 		os.Exit(1)
 	}
 }
 
-func child(dir string) error {
-	var archives []release.Archive
+func runChild(dir string) error {
 	infos, err := filepath.Glob(filepath.Join(dir, "*"+release.InfoSuffix))
 	if err != nil {
 		return err
 	}
+	var archives []release.Archive
 	for _, path := range infos {
-		content, err := os.ReadFile(path)
+		f, err := release.ReadArchive(strings.TrimSuffix(path, release.InfoSuffix))
 		if err != nil {
 			return err
 		}
-		f, err := release.ParseInfo(bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		f.Path = strings.TrimSuffix(path, release.InfoSuffix)
 		archives = append(archives, f)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -60,79 +56,109 @@ func child(dir string) error {
 	if err != nil {
 		return err
 	}
-	images, err := expectAll(ctx, archives)
+	s, err := newSession(ctx, archives, runner, func(line string) { fmt.Println(line) })
 	if err != nil {
 		return err
 	}
-	_, err = checkEngines(ctx, nil, images, &decoder{}, runner, func(line string) { fmt.Println(line) })
+	_, err = s.run(ctx, nil)
 	return err
+}
+
+// startChild starts the checks of the archives of this directory in a process whose
+// temporary files are below tmp.
+func startChild(t *testing.T, dir string, archives []release.Archive) (child *exec.Cmd, output *bufio.Reader, tmp string) {
+	t.Helper()
+	for _, f := range archives {
+		write(t, f.Path+release.InfoSuffix, f.Info())
+	}
+	tmp, err := os.MkdirTemp("", "v-") // short, and open to the user that podman runs as
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(tmp) })
+	child = exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(child.Environ(), childVariable+"="+dir, "TMPDIR="+tmp)
+	stdout, err := child.StdoutPipe()
+	if err := errors.Join(err, os.Chmod(tmp, 0o755), child.Start()); err != nil {
+		t.Fatal(err)
+	}
+	return child, bufio.NewReader(stdout), tmp
+}
+
+// assertEmpty wants nothing below tmp, and no process and no mount that belongs there.
+func assertEmpty(t *testing.T, tmp string) {
+	t.Helper()
+	testutil.NothingLeft(t, tmp)
+	if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }
 
 // An interrupted run ends, and nothing of its engines is left.
 func TestInterrupt(t *testing.T) {
-	found, _, err := engine.Find(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(found) == 0 {
-		testutil.Missing(t, "podman", "nor any other engine")
-	}
+	installed(t)
 	dir := t.TempDir()
-	for _, f := range runnable(t, dir, "none", "alpine-arm", "alpine-arm64", "alpine-s390x", "alpine-x86_64", "ubuntu-arm", "ubuntu-x86_64") {
-		write(t, f.Path+release.InfoSuffix, f.Info())
-	}
+	archives := runnable(t, dir, "none", "alpine-arm", "alpine-arm64", "alpine-s390x", "alpine-x86_64", "ubuntu-arm", "ubuntu-x86_64")
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
-			// Short, and open to the user that podman runs as.
-			tmp, err := os.MkdirTemp("", "v-")
-			if err != nil {
+			child, output, tmp := startChild(t, dir, archives)
+			if line, err := output.ReadString('\n'); err != nil {
+				t.Fatalf("%q, %v", line, err)
+			}
+			if err := child.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			defer os.Remove(tmp)
-			if err := os.Chmod(tmp, 0o755); err != nil {
+			rest, err := io.ReadAll(output)
+			if err := errors.Join(err, child.Wait()); err == nil || !strings.Contains(string(rest), "signal received\n") {
+				t.Errorf("ended with %v: %s", err, rest)
+			}
+			assertEmpty(t, tmp)
+		})
+	}
+}
+
+// Of a job that is interrupted or killed nothing is left but, after a kill, a
+// directory that the next run removes.
+func TestJobInterrupted(t *testing.T) {
+	testutil.Root(t, "without a PID namespace podman's service outlives a kill -9")
+	found := installed(t)
+	dir := t.TempDir()
+	archives := runnableAs(t, dir, runnertest.Repository, runnertest.Version, "none", git(t))(hostHelper(t))
+	withRunner(t, runnertest.Hang)
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			child, output, tmp := startChild(t, dir, archives)
+			go io.Copy(io.Discard, output)
+			await(t, "a job in every engine", func() bool {
+				hanging, _ := filepath.Glob(filepath.Join(tmp, "*", "*", "job-*", "work", "hanging")) // the pattern is well formed
+				return len(hanging) == len(found)
+			})
+			if err := child.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), os.Args[0])
-			cmd.Env = append(cmd.Environ(), childVariable+"="+dir, "TMPDIR="+tmp)
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			lines := bufio.NewReader(stdout)
-			if line, err := lines.ReadString('\n'); err != nil {
-				t.Fatalf("%q, %v: %s", line, err, stderr.String())
-			}
-			if err := cmd.Process.Signal(signal); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := lines.WriteTo(bytes.NewBuffer(nil)); err != nil {
-				t.Error(err)
-			}
-			if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "signal received") {
-				t.Errorf("ended with %v: %s", err, stderr.String())
-			}
-			left, err := os.ReadDir(tmp)
-			if err != nil || len(left) != 0 {
-				t.Errorf("left: %v, %v", left, err)
-			}
-			mounts, err := os.ReadFile("/proc/self/mounts")
-			if err != nil || bytes.Contains(mounts, []byte(tmp)) {
-				t.Errorf("mounts below %s are left, %v:\n%s", tmp, err, mounts)
-			}
-			processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, path := range processes {
-				if cmdline, _ := os.ReadFile(path); bytes.Contains(cmdline, []byte(tmp)) { // an error: it ended
-					t.Errorf("process %s is left: %q", path, cmdline)
+			child.Wait() // was interrupted
+			if signal == syscall.SIGKILL {
+				await(t, "the end of all processes", func() bool { return len(testutil.ProcessesOf(t, tmp)) == 0 })
+				t.Setenv("TMPDIR", tmp)
+				instance, err := found[0].Start(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := instance.Close(); err != nil {
+					t.Error(err)
 				}
 			}
+			assertEmpty(t, tmp)
 		})
+	}
+}
+
+// await waits until the condition holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not seen: %s", what)
+		}
 	}
 }

@@ -91,155 +91,124 @@ func helperOf(f release.Archive) catalogue.Helper {
 	return h
 }
 
-// jobs is a runner next to an engine, and the state of its jobs.
-type jobs struct {
-	*Runner
-	installed job.Runner
-
-	// A job that must not find its helper image needs another one to run its
-	// script in. Such jobs wait until another image is in the store.
-	shells  []expected // images that a script can run in
-	alone   *expected  // the only image in the store
-	waiting *expected  // whose jobs without the image have not run yet
-}
-
-// install puts the runner next to the engine.
-func (r *Runner) install(instance *engine.Instance) (*jobs, error) {
-	dir, err := instance.MkdirTemp()
+// jobs runs the jobs of every image that is for this machine and has passed the other
+// checks.
+func (run engineRun) jobs(ctx context.Context) error {
+	dir, err := run.MkdirTemp()
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s: %w", run.Kind, err)
 	}
-	installed, err := job.Install(r.program, instance, dir)
-	return &jobs{Runner: r, installed: installed}, err
-}
-
-// jobsOf runs the jobs that are possible now that im is alone in the store.
-func (run engineRun) jobsOf(ctx context.Context, im expected) error {
-	run.jobs.alone = &im
-	if !im.runsHere() {
-		return nil // the check run says so
+	installed, err := job.Install(run.runner.program, run.Instance, dir)
+	if err != nil {
+		return fmt.Errorf("%s: %w", run.Kind, err)
 	}
-	if worst(about(run.result.Results, im.Helper)) == Failed {
-		return run.skip(ctx, im, "another check of the image failed")
-	}
-	if _, err := run.Run(ctx, im.RepoTag, "git", "--version"); err != nil {
-		return run.skip(ctx, im, "a job needs git, and the image does not run it: "+lines(err)[0])
-	}
-	if hasShell(im) {
-		run.jobs.shells = append(run.jobs.shells, im)
-		if err := run.job(ctx, im, jobCheck, im.RepoTag); err != nil {
-			return err
+	var images []expected
+	for _, im := range run.images {
+		switch {
+		case !im.runsHere(): // the check run says so
+		case worst(run.result.Of(im.Helper)) == Failed:
+			run.skip(im, "another check of the image failed")
+		default:
+			images = append(images, im)
 		}
 	}
-	if run.jobs.waiting != nil {
-		if err := run.jobsWithout(ctx, *run.jobs.waiting); err != nil {
-			return err
+	for _, im := range images {
+		j := helperJobs{run, installed, im, nil}
+		for _, other := range images {
+			if j.other == nil && other.Helper != im.Helper && hasShell(other) {
+				j.other = &other
+			}
 		}
+		if err := errors.Join(j.run(ctx), context.Cause(ctx)); err != nil {
+			return fmt.Errorf("%s: %s: %w", run.Kind, im.Helper, err)
+		}
+		run.say(im)
 	}
-	run.jobs.waiting = &im
 	return nil
 }
 
-// jobsLeft runs the jobs that have not run yet.
-func (run engineRun) jobsLeft(ctx context.Context) error {
-	if run.jobs.waiting == nil {
-		return nil
-	}
-	return run.jobsWithout(ctx, *run.jobs.waiting)
-}
-
-// jobsWithout runs the jobs that begin without im in the store.
-func (run engineRun) jobsWithout(ctx context.Context, im expected) error {
-	image, err := run.jobImage(ctx, im)
-	run.jobs.alone = nil
-	if err != nil {
-		return run.skip(ctx, im, lines(err)[0])
-	}
-	if err := run.job(ctx, im, jobControl, image); err != nil {
-		return err
-	}
-	if control := run.result.Results[len(run.result.Results)-1]; control.Status == Failed {
-		return nil // what the other jobs would show is void
-	}
-	if !run.jobs.version.Before(fileSince) {
-		if err := run.jobs.installed.Offer(im.Path, im.Name); err != nil {
-			return err
-		}
-		err := run.job(ctx, im, jobFileCheck, image)
-		if err := errors.Join(err, run.jobs.installed.Withdraw()); err != nil {
-			return err
-		}
-	}
-	if hasShell(im) {
-		return nil
-	}
-	// Its job with the image in the store needs the other image, too.
-	if _, err := run.Inspect(ctx, im.RepoTag); err == nil {
-		if err := run.Remove(ctx, im.RepoTag); err != nil {
-			return err
-		}
-	}
-	if err := run.add(ctx, im); err != nil {
-		return run.skip(ctx, im, lines(err)[0])
-	}
-	return run.job(ctx, im, jobCheck, image)
-}
-
 // skip records why no job of im runs.
-func (run engineRun) skip(ctx context.Context, im expected, why string) error {
+func (run engineRun) skip(im expected, why string) {
 	run.result.Results = append(run.result.Results, Result{Subject: im.Helper, Check: jobCheck, Status: Skipped, Says: why})
-	return context.Cause(ctx)
+}
+
+// helperJobs are the jobs of one image in one engine.
+type helperJobs struct {
+	engineRun
+	installed job.Runner
+	im        expected
+	other     *expected // another image that a script can run in, or nil
 }
 
 // jobRepository is the name for the job's image if it is the checked image itself,
 // which must not be found as a helper image. No runner asks for this name.
 const jobRepository = "registry.invalid/pretag/job"
 
-// jobImage returns the name of an image in the store that a script can run in. Nothing
-// in the store then has the tag of im. If there is another helper image, it takes
-// that, so that nothing of im is in the store.
-func (run engineRun) jobImage(ctx context.Context, im expected) (string, error) {
-	others := run.jobs.shells
-	if run.jobs.alone != nil && hasShell(*run.jobs.alone) {
-		others = append([]expected{*run.jobs.alone}, others...)
+// run runs the jobs. An error is fatal.
+func (j helperJobs) run(ctx context.Context) error {
+	if err := j.fill(ctx, j.im); err != nil {
+		j.skip(j.im, lines(err)[0])
+		return nil
 	}
-	for n, other := range others {
-		if other.Helper == im.Helper {
-			continue
-		}
-		if n == 0 && run.jobs.alone != nil && run.jobs.alone.Helper == other.Helper {
-			return other.RepoTag, nil
-		}
-		if err := run.Clear(ctx); err != nil {
-			return "", err
-		}
-		return other.RepoTag, run.add(ctx, other)
+	if _, err := j.Run(ctx, j.im.RepoTag, "git", "--version"); err != nil {
+		j.skip(j.im, "a job needs git, and the image does not run it: "+lines(err)[0])
+		return nil
 	}
-	if !hasShell(im) {
-		return "", errors.New("a job needs an image with a shell to run its script in, and no other image has one")
-	}
-	if run.jobs.alone == nil || run.jobs.alone.Helper != im.Helper {
-		if err := run.Clear(ctx); err != nil {
-			return "", err
+	image := j.im.RepoTag // that the script runs in
+	if !hasShell(j.im) {
+		if j.other == nil {
+			j.skip(j.im, "a job needs an image with a shell to run its script in, and no other image has one")
+			return nil
 		}
-		if err := run.add(ctx, im); err != nil {
-			return "", err
+		image = j.other.RepoTag
+		if err := j.load(ctx, byPipe, *j.other); err != nil {
+			j.skip(j.im, lines(err)[0])
+			return nil
 		}
 	}
-	if err := run.Tag(ctx, im.RepoTag, jobRepository, im.Helper); err != nil {
-		return "", err
+	if err := j.job(ctx, jobCheck, image); err != nil {
+		return err
 	}
-	return jobRepository + ":" + im.Helper, run.Remove(ctx, im.RepoTag)
-}
-
-// add loads one more image.
-func (run engineRun) add(ctx context.Context, im expected) error {
-	file, err := im.open()
+	image, err := j.withdraw(ctx)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	return run.pipe().load(ctx, file, im)
+	if err := j.job(ctx, jobControl, image); err != nil {
+		return err
+	}
+	control := j.result.Results[len(j.result.Results)-1]
+	if control.Status == Failed || j.runner.version.Before(fileSince) {
+		return nil // after a failed control the job would prove nothing
+	}
+	if err := j.installed.Offer(j.im.Path, j.im.Name); err != nil {
+		return err
+	}
+	return errors.Join(j.job(ctx, jobFileCheck, image), j.installed.Withdraw())
+}
+
+// fill loads the images into the empty store.
+func (run engineRun) fill(ctx context.Context, images ...expected) error {
+	if err := run.Clear(ctx); err != nil {
+		return err
+	}
+	for _, im := range images {
+		if err := run.load(ctx, byPipe, im); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withdraw takes the tag of the image out of the store, and returns the name of an image
+// that a script can run in. If there is another one, nothing of the image stays.
+func (j helperJobs) withdraw(ctx context.Context) (image string, err error) {
+	if j.other != nil {
+		return j.other.RepoTag, j.fill(ctx, *j.other)
+	}
+	if err := j.Tag(ctx, j.im.RepoTag, jobRepository, j.im.Helper); err != nil {
+		return "", err
+	}
+	return jobRepository + ":" + j.im.Helper, j.Remove(ctx, j.im.RepoTag)
 }
 
 // attempts is how often a job is tried that the engine has ended. On a busy machine
@@ -254,30 +223,29 @@ func ended(o job.Outcome) bool {
 	return o.State != "success" && (o.Reason == systemFailure || strings.Contains(o.Trace, "exit code 137"))
 }
 
-// job runs one job of the helper im, its script in image, and judges it.
-func (run engineRun) job(ctx context.Context, im expected, check, image string) error {
-	h := helperOf(im.Archive)
-	settings := job.Settings{Image: image, Shell: h.Shell, Concrete: !hasShell(im), NoNetwork: run.Kind == engine.PodmanRootless}
-	if h.Flavor != run.jobs.version.DefaultFlavor(h.Arch) {
+// job runs one job, its script in image, and judges it.
+func (j helperJobs) job(ctx context.Context, check, image string) error {
+	h := helperOf(j.im.Archive)
+	settings := job.Settings{Image: image, Shell: h.Shell, Concrete: !hasShell(j.im), NoNetwork: j.Kind == engine.PodmanRootless}
+	if h.Flavor != j.runner.version.DefaultFlavor(h.Arch) {
 		settings.Flavor = h.Flavor
 	}
-	r := Result{Subject: im.Helper, Check: check}
-	return timed(&run.result.Results, r, func(r *Result) error {
+	return timed(&j.result.Results, Result{Subject: j.im.Helper, Check: check}, func(r *Result) error {
 		tried := ""
 		for n := 1; ; n++ {
-			outcome, said, err := run.jobs.installed.Run(ctx, settings)
-			r.log += fmt.Sprintf("%s\n--- the coordinator and gitlab-runner ---\n%s\n--- the engine ---\n%s\n", outcome.Trace, outcome.Log, run.LastWords())
+			outcome, said, err := j.installed.Run(ctx, settings)
+			r.log += fmt.Sprintf("%s\n--- the coordinator and gitlab-runner ---\n%s\n--- the engine ---\n%s\n", outcome.Trace, outcome.Log, j.LastWords())
 			if cause := context.Cause(ctx); cause != nil {
 				return cause
 			}
-			if err := run.ClearContainers(ctx); err != nil {
+			if err := j.ClearContainers(ctx); err != nil {
 				return err
 			}
-			if check != jobControl && ended(outcome) && run.refuses(im.Archive) == "" && n < attempts {
+			if ended(outcome) && !strings.Contains(outcome.Trace, missing(j.im)) && n < attempts {
 				tried = fmt.Sprintf(" at attempt %d; before: %s", n+1, strings.Join(complaints(outcome.Trace), "; "))
 				continue
 			}
-			run.judge(ctx, im, r, outcome, said, err)
+			j.judge(ctx, r, outcome, said, err)
 			if r.Status == Passed {
 				r.Says += tried
 			}
@@ -290,25 +258,25 @@ func (run engineRun) job(ctx context.Context, im expected, check, image string) 
 // (GitLab Runner v17.9.0, common/network.go).
 const systemFailure = "runner_system_failure"
 
+// missing is what the runner reports if it does not find the helper image (GitLab Runner
+// v15.8.0 to v19.3.0, executors/docker/internal/pull/manager.go).
+func missing(im expected) string { return fmt.Sprintf("failed to pull image %q", im.RepoTag) }
+
 // judge sets what a job's outcome means for its check.
-func (run engineRun) judge(ctx context.Context, im expected, r *Result, outcome job.Outcome, said bool, err error) {
+func (j helperJobs) judge(ctx context.Context, r *Result, outcome job.Outcome, said bool, err error) {
+	why := refuses(j.Engine, j.im.Archive)
 	switch {
 	case err != nil:
 		r.judge(append(lines(err), complaints(outcome.Log)...))
 	case r.Check == jobControl:
-		run.judgeControl(im, r, outcome)
-	case r.Check == jobFileCheck && run.refuses(im.Archive) != "" && outcome.State != "success":
-		r.Status, r.Says = Refused, run.refuses(im.Archive)
+		j.judgeControl(r, outcome)
+	case r.Check == jobFileCheck && why != "" && outcome.State != "success":
+		r.Status, r.Says = Refused, why
 	default:
 		judgeJob(r, outcome, said)
 		if r.Status == Passed && r.Check == jobFileCheck {
 			// The runner has loaded the image, so the engine must have the right one.
-			got, err := run.Inspect(ctx, im.RepoTag)
-			if err != nil {
-				r.judge(lines(err))
-				return
-			}
-			r.judge(run.differences(got, im))
+			r.judge(j.differences(ctx, j.im))
 		}
 	}
 }
@@ -327,17 +295,22 @@ func judgeJob(r *Result, outcome job.Outcome, said bool) {
 	r.judge(problems)
 }
 
-// judgeControl wants a failed job. If it succeeds, the helper's other jobs prove nothing.
-func (run engineRun) judgeControl(im expected, r *Result, outcome job.Outcome) {
-	if outcome.State == "failed" {
-		r.Status = Passed
+// judgeControl wants a job that fails because the image is missing. If it succeeds, the
+// helper's other job proves nothing.
+func (j helperJobs) judgeControl(r *Result, outcome job.Outcome) {
+	switch {
+	case outcome.State == "failed" && strings.Contains(outcome.Trace, missing(j.im)):
+		r.judge(nil)
 		r.Says = strings.Join(append([]string{"without the image the job fails, as it must"}, complaints(outcome.Trace)...), "; ")
-		return
-	}
-	r.judge([]string{fmt.Sprintf("the runner reports %s without the image, want failed: the jobs of this helper prove nothing", outcome.State)})
-	for n := range run.result.Results {
-		if other := &run.result.Results[n]; other.Subject == im.Helper && other.Check == jobCheck {
-			other.Status, other.Says, other.Problems = Void, "the same job succeeds without the image, so it proves nothing", nil
+	case outcome.State == "failed":
+		problem := "without the image the job fails, but for another reason: the trace lacks " + missing(j.im)
+		r.judge(append([]string{problem}, complaints(outcome.Trace)...))
+	default:
+		r.judge([]string{fmt.Sprintf("without the image the runner reports %q, want failed: the jobs of this helper prove nothing", outcome.State)})
+		for n := range j.result.Results {
+			if other := &j.result.Results[n]; other.Subject == j.im.Helper && other.Check == jobCheck {
+				other.Status, other.Says, other.Problems = Void, "the same job succeeds without the image, so it proves nothing", nil
+			}
 		}
 	}
 }

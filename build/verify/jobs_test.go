@@ -120,21 +120,34 @@ func TestJudgeJob(t *testing.T) {
 	}
 }
 
-// A control that does not fail makes the job of the same helper void, and that of no other.
+// A control passes if the job fails because the image is missing. One that does not fail
+// makes the job of the same helper void, and that of no other.
 func TestJudgeControl(t *testing.T) {
-	for state, want := range map[string][3]Status{
-		"failed":  {Passed, Passed, Passed},
-		"success": {Void, Passed, Failed},
-		"":        {Void, Passed, Failed}, // the runner has not said that it failed
+	const repoTag = runnertest.Repository + ":x86_64-v17.9.0"
+	lacks := func(image string) string {
+		return "\x1b[31;1mERROR: Job failed (system failure): failed to pull image \"" + image + "\" with specified policies [never]: no such image (manager.go:251:0s)\x1b[0;m\n"
+	}
+	for _, row := range []struct {
+		name    string
+		outcome job.Outcome
+		want    [3]Status // of the job, of another helper's job, of the control
+		problem string
+	}{
+		{"missing image", job.Outcome{State: "failed", Trace: lacks(repoTag)}, [3]Status{Passed, Passed, Passed}, ""},
+		{"another missing image", job.Outcome{State: "failed", Trace: lacks(repoTag + "-pwsh")}, [3]Status{Passed, Passed, Failed}, "for another reason: the trace lacks failed to pull image"},
+		{"another failure", job.Outcome{State: "failed", Trace: "ERROR: Job failed: exit code 1\n"}, [3]Status{Passed, Passed, Failed}, "Job failed: exit code 1"},
+		{"success", job.Outcome{State: "success"}, [3]Status{Void, Passed, Failed}, `the runner reports "success"`},
+		{"no state", job.Outcome{}, [3]Status{Void, Passed, Failed}, `the runner reports ""`},
 	} {
-		run := engineRun{result: &EngineResult{Results: []Result{
+		results := []Result{
 			{Subject: "alpine-x86_64", Check: jobCheck, Status: Passed},
 			{Subject: "ubuntu-x86_64", Check: jobCheck, Status: Passed},
-		}}}
+		}
 		r := Result{Subject: "alpine-x86_64", Check: jobControl}
-		run.judgeControl(expected{Archive: release.Archive{Helper: "alpine-x86_64"}}, &r, job.Outcome{State: state})
-		if got := [3]Status{run.result.Results[0].Status, run.result.Results[1].Status, r.Status}; got != want {
-			t.Errorf("control %q: %v, want %v", state, got, want)
+		j := helperJobs{engineRun: engineRun{result: &EngineResult{Results: results}}, im: expected{Archive: release.Archive{Helper: "alpine-x86_64", RepoTag: repoTag}}}
+		j.judgeControl(&r, row.outcome)
+		if got := [3]Status{results[0].Status, results[1].Status, r.Status}; got != row.want || !strings.Contains(strings.Join(r.Problems, "\n"), row.problem) {
+			t.Errorf("%s: %v %q, want %v %q", row.name, got, r.Problems, row.want, row.problem)
 		}
 	}
 }

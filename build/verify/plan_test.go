@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,18 +51,10 @@ func TestPlan(t *testing.T) {
 				}
 				images = append(images, expected{Archive: f})
 			}
-			run := engineRun{Instance: &engine.Instance{Engine: test.engine}}
-			plan, proved := run.plan(images)
+			plan, proved := plan(test.engine, images)
 			var got []string
 			for _, ways := range plan {
-				var names string
-				for n, w := range ways {
-					if n > 0 {
-						names += " "
-					}
-					names += w.name
-				}
-				got = append(got, names)
+				got = append(got, strings.Trim(fmt.Sprint(ways), "[]"))
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Error(diff)

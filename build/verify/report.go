@@ -4,10 +4,8 @@ import (
 	"bytes"
 	_ "embed" // of report.html
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"html/template"
-	"io"
 	"maps"
 	"os"
 	"path"
@@ -20,6 +18,7 @@ import (
 
 	"pretag/build/engine"
 	"pretag/build/internal/atomicfile"
+	"pretag/build/internal/text"
 	"pretag/build/release"
 )
 
@@ -31,31 +30,34 @@ const (
 	Page = release.VerifyDir + "/report.html"
 )
 
-// Write writes report.json, junit.xml, report.html and the traces of jobs into
-// verify/ below out. Traces of an earlier run are removed.
+// Write writes report.json, junit.xml, report.html and the traces of jobs into the new
+// directory verify/ below out.
 func (r Report) Write(out string) error {
 	r.Totals = r.Count()
 	dir := filepath.Join(out, release.VerifyDir)
-	if err := errors.Join(os.RemoveAll(filepath.Join(dir, traces)), os.MkdirAll(dir, 0o755)); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, traces), 0o755); err != nil {
 		return err
 	}
-	for n, e := range r.Engines {
-		r.Engines[n].Results = slices.Clone(e.Results)
-		for i := range r.Engines[n].Results {
-			if err := r.Engines[n].Results[i].writeTrace(dir, e.Kind); err != nil {
+	for _, e := range r.Engines {
+		for i := range e.Results {
+			if err := e.Results[i].writeTrace(dir, e.Kind); err != nil {
 				return err
 			}
 		}
 	}
 	for _, f := range []struct {
 		name   string
-		render func(io.Writer) error
+		render func() ([]byte, error)
 	}{
-		{"report.json", r.writeJSON},
-		{"junit.xml", r.writeJUnit},
-		{"report.html", r.writeHTML},
+		{"report.json", func() ([]byte, error) { return release.JSON(r) }},
+		{"junit.xml", r.junit},
+		{"report.html", r.html},
 	} {
-		if err := atomicfile.Write(filepath.Join(dir, f.name), func(w *os.File) error { return f.render(w) }); err != nil {
+		content, err := f.render()
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		if err := atomicfile.WriteBytes(filepath.Join(dir, f.name), content); err != nil {
 			return err
 		}
 	}
@@ -68,11 +70,7 @@ func (r *Result) writeTrace(dir string, kind engine.Kind) error {
 		return nil
 	}
 	r.Trace = path.Join(traces, fmt.Sprintf("%s-%s-%s.txt", kind, r.Subject, r.Check))
-	file := filepath.Join(dir, filepath.FromSlash(r.Trace))
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return atomicfile.WriteBytes(file, []byte(printable(r.log)))
+	return atomicfile.WriteBytes(filepath.Join(dir, r.Trace), []byte(printable(r.log)))
 }
 
 // printable removes from a program's output what not every reader can show: escape
@@ -88,14 +86,6 @@ func printable(s string) string {
 		}
 		return -1
 	}, strings.ToValidUTF8(s, "?"))
-}
-
-func (r Report) writeJSON(w io.Writer) error {
-	content, err := release.JSON(r)
-	if err == nil {
-		_, err = w.Write(content)
-	}
-	return err
 }
 
 // Table returns the report for a terminal: helpers by engines, which image proves
@@ -148,11 +138,7 @@ func (r Report) Table() string {
 		}
 	}
 	fmt.Fprintf(&b, "%s\n", r.Summary())
-	var table strings.Builder
-	for line := range strings.Lines(b.String()) {
-		table.WriteString(strings.TrimRight(line, " \n") + "\n")
-	}
-	return table.String()
+	return b.String()
 }
 
 // A Problem is a failed check and where it failed.
@@ -273,12 +259,9 @@ func summarize(results []Result) string {
 
 // The JUnit form, as far as GitLab reads it (GitLab, doc/ci/testing/unit_test_reports.md).
 type junitSuites struct {
-	XMLName  xml.Name     `xml:"testsuites"`
-	Name     string       `xml:"name,attr"`
-	Tests    int          `xml:"tests,attr"`
-	Failures int          `xml:"failures,attr"`
-	Skipped  int          `xml:"skipped,attr"`
-	Suites   []junitSuite `xml:"testsuite"`
+	XMLName xml.Name     `xml:"testsuites"`
+	Name    string       `xml:"name,attr"`
+	Suites  []junitSuite `xml:"testsuite"`
 }
 
 type junitSuite struct {
@@ -304,53 +287,38 @@ type junitMessage struct {
 	Text    string `xml:",chardata"`
 }
 
-// writeJUnit writes a suite for the disk and one for each engine. Engines that
-// did not run are skipped cases.
-func (r Report) writeJUnit(w io.Writer) error {
-	all := junitSuites{Name: "pretag verify"}
-	add := func(s junitSuite) {
-		for _, c := range s.Cases {
-			s.Tests++
-			if c.Failure != nil {
-				s.Failures++
-			}
-			if c.Skipped != nil {
-				s.Skipped++
-			}
-		}
-		all.Tests += s.Tests
-		all.Failures += s.Failures
-		all.Skipped += s.Skipped
-		all.Suites = append(all.Suites, s)
-	}
-	disk := junitSuite{Name: "on disk"}
+// junit returns junit.xml: a suite for the disk and one for each engine. An engine
+// that did not run is a skipped case.
+func (r Report) junit() ([]byte, error) {
 	var seconds float64
 	for _, result := range r.Disk {
-		disk.Cases = append(disk.Cases, result.junit())
 		seconds += result.Seconds
 	}
-	disk.Time = junitTime(seconds)
-	add(disk)
+	all := junitSuites{Name: "pretag verify", Suites: []junitSuite{suite("on disk", seconds, r.Disk)}}
 	for _, e := range r.Engines {
-		s := junitSuite{Name: strings.TrimSpace(string(e.Kind) + " " + e.Version), Time: junitTime(e.Seconds)}
+		results := e.Results
 		if e.NotChecked != "" {
-			s.Cases = []junitCase{{Class: string(e.Kind), Name: "engine", Time: junitTime(0), Skipped: &junitMessage{Message: e.NotChecked}}}
+			results = append([]Result{{Subject: string(e.Kind), Check: "engine", Status: Skipped, Says: e.NotChecked}}, results...)
 		}
-		for _, c := range e.Results {
-			s.Cases = append(s.Cases, c.junit())
+		all.Suites = append(all.Suites, suite(strings.TrimSpace(string(e.Kind)+" "+e.Version), e.Seconds, results))
+	}
+	content, err := xml.MarshalIndent(all, "", "  ")
+	return slices.Concat([]byte(xml.Header), content, []byte("\n")), err
+}
+
+func suite(name string, seconds float64, results []Result) junitSuite {
+	s := junitSuite{Name: name, Tests: len(results), Time: junitTime(seconds)}
+	for _, r := range results {
+		c := r.junit()
+		if c.Failure != nil {
+			s.Failures++
 		}
-		add(s)
+		if c.Skipped != nil {
+			s.Skipped++
+		}
+		s.Cases = append(s.Cases, c)
 	}
-	if _, err := io.WriteString(w, xml.Header); err != nil {
-		return err
-	}
-	e := xml.NewEncoder(w)
-	e.Indent("", "  ")
-	if err := e.Encode(all); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, "\n")
-	return err
+	return s
 }
 
 func (r Result) junit() junitCase {
@@ -381,43 +349,29 @@ func junitTime(seconds float64) string { return fmt.Sprintf("%.3f", seconds) }
 //go:embed report.html
 var page string
 
-// writeHTML writes one page that needs no other file.
-func (r Report) writeHTML(w io.Writer) error {
+// html returns report.html, which needs no other file.
+func (r Report) html() ([]byte, error) {
 	var largest int64
 	for _, f := range r.Archives {
 		largest = max(largest, f.UnpackedSize, f.Size)
 	}
 	t, err := template.New("report.html").Funcs(template.FuncMap{
-		"size":    size,
+		"size":    text.Bytes,
 		"percent": func(n, of int64) string { return fmt.Sprintf("%.2f%%", 100*float64(n)/float64(max(of, 1))) },
 		"largest": func() int64 { return largest },
 		"seconds": func(s float64) string { return fmt.Sprintf("%.1f s", s) },
 		"class":   func(s Status) string { return strings.ReplaceAll(string(s), " ", "-") },
 		"worst":   worst,
-		"void": func(results []Result) bool {
-			return slices.ContainsFunc(results, func(r Result) bool { return r.Status == Void })
-		},
-		"checks": checks,
-		"disk":   func(f string) []Result { return about(r.Disk, release.ArchivesDir+"/"+f) },
-		"cell":   summarize,
+		"checks":  checks,
+		"disk":    func(f string) []Result { return about(r.Disk, release.ArchivesDir+"/"+f) },
+		"cell":    summarize,
 	}).Parse(page)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return t.Execute(w, r)
-}
-
-// size is n bytes for a person, in units of 1000.
-func size(n int64) string {
-	for _, u := range []struct {
-		unit string
-		size float64
-	}{{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}} {
-		if f := float64(n) / u.size; f >= 1 {
-			return fmt.Sprintf("%.1f %s", f, u.unit)
-		}
-	}
-	return fmt.Sprintf("%d B", n)
+	var b bytes.Buffer
+	err = t.Execute(&b, r)
+	return b.Bytes(), err
 }
 
 // A checkText explains a check.
@@ -430,7 +384,7 @@ func checks() []checkText {
 		{"pipe", "the same for the decompressed archive from a pipe, as the loader sends it"},
 		{"lookup", "the engine finds the image by its tag: GitLab Runner's first look, and all that versions below 17.9 need"},
 		{"stored", "the store returns the image with the right image ID and diff IDs, computed from its bytes"},
-		{"run", "the image runs without a network, through its own entrypoint, and prints a word of its own"},
+		{"run", "the image runs without a network, through its own entrypoint, and prints a word that no other image prints"},
 		{jobCheck, "GitLab Runner runs a CI job with the image, which was in the store before"},
 		{jobControl, "the same job fails while neither the image nor its archive can be found"},
 		{jobFileCheck, "the same job succeeds when GitLab Runner finds the archive in its own directory and loads it"},

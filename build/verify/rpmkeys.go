@@ -8,35 +8,27 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
 	"pretag/build/release"
 )
 
-// rpmkeysCheck is the name of the check of rpms by the program rpmkeys.
-const rpmkeysCheck = "rpmkeys"
-
-// rpmkeys has rpm's own program check the signature of each rpm of a delivery that the
-// key signer has signed, with the delivered key alone. An error is only ctx's, or that
-// of a full disk.
-func rpmkeys(ctx context.Context, out, signer string, packages []release.Package) (results []Result, err error) {
-	var rpms []release.Package
-	for _, p := range packages {
-		if p.Format == release.RPM && signer != "" {
-			rpms = append(rpms, p)
-		}
-	}
-	if len(rpms) == 0 {
-		return nil, nil
+// rpmkeys has rpm's own program check the signature of each rpm of a signed delivery,
+// with the delivered key alone.
+func (d *delivery) rpmkeys(ctx context.Context, results *[]Result) (err error) {
+	isRPM := func(p release.Package) bool { return p.Format == release.RPM }
+	if d.Signer == "" || !slices.ContainsFunc(d.Packages, isRPM) {
+		return nil
 	}
 	program, err := exec.LookPath("rpmkeys")
 	if err != nil {
-		return []Result{{Subject: release.RPM, Check: rpmkeysCheck, Status: Skipped, Says: "rpmkeys is not installed"}}, nil
+		*results = append(*results, Result{Subject: release.RPM, Check: "rpmkeys", Status: Skipped, Says: "rpmkeys is not installed"})
+		return nil
 	}
 	db, err := os.MkdirTemp("", "pretag-rpmkeys-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(db)) }()
 	run := func(args ...string) (string, error) {
@@ -47,24 +39,26 @@ func rpmkeys(ctx context.Context, out, signer string, packages []release.Package
 		return strings.TrimSpace(printable(string(text))), err
 	}
 	version, _ := run("--version")
-	imported, importErr := run("--import", filepath.Join(out, release.KeyName))
-	for _, p := range rpms {
-		start := time.Now()
-		r := Result{Subject: path.Join(p.Format, p.File), Check: rpmkeysCheck, Says: version}
-		if importErr != nil {
-			r.judge([]string{fmt.Sprintf("%s cannot read %s: %s", version, release.KeyName, imported)})
-		} else {
-			text, err := run("--checksig", "-v", p.Path)
-			r.judge(lines(signedAsRPM(text, err, signer)))
-			r.Repeat = fmt.Sprintf("rpmkeys --checksig -v %s", p.Path)
+	imported, importErr := run("--import", filepath.Join(d.out, release.KeyName))
+	for _, p := range d.Packages {
+		if !isRPM(p) {
+			continue
 		}
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
+		r := Result{Subject: path.Join(p.Format, p.File), Check: "rpmkeys", Says: version, Repeat: "rpmkeys --checksig -v " + p.Path}
+		err := timed(results, r, func(r *Result) error {
+			if importErr != nil {
+				r.judge([]string{fmt.Sprintf("%s cannot read %s: %s", version, release.KeyName, imported)})
+			} else {
+				text, err := run("--checksig", "-v", p.Path)
+				r.judge(lines(signedAsRPM(text, err, d.Signer)))
+			}
+			return context.Cause(ctx)
+		})
+		if err != nil {
+			return err
 		}
-		r.Seconds = time.Since(start).Seconds()
-		results = append(results, r)
 	}
-	return results, nil
+	return nil
 }
 
 // signedAsRPM judges what "rpmkeys --checksig -v" printed. It exits with 0 for an

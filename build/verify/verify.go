@@ -4,8 +4,12 @@
 package verify
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
+	"sync"
 
 	"pretag/build/engine"
 	"pretag/build/release"
@@ -98,9 +102,75 @@ func (j JobRunner) String() string {
 	return "run by GitLab Runner " + j.Version
 }
 
-// Sound lists the archives whose check on disk passed. Only their records describe
+// Options say what is verified and how.
+type Options struct {
+	Out      string            // the directory that package wrote
+	Reports  string            // the directory that the reports are written into
+	Engines  []string          // that must be there; nil for every one found
+	Runner   string            // a gitlab-runner program; empty for the one in PATH
+	Progress func(line string) // is called when a step ends; calls do not overlap
+}
+
+// Run checks everything in o.Out on disk and, in every engine, the archives that
+// are right on disk. It writes the reports. An error says that the checks could
+// not be made; what they found is in the report, and [Report.Err] is its verdict.
+func Run(ctx context.Context, o Options) (Report, error) {
+	// Nearly all memory is one decoder's window of 128 MiB, which costs the garbage
+	// collector no time. By default it would wait for as much garbage again.
+	defer debug.SetGCPercent(debug.SetGCPercent(20))
+	report, d, err := begin(ctx, o.Out)
+	if err != nil {
+		return report, err
+	}
+	sound := report.sound()
+	runner, why, err := FindRunner(ctx, o.Runner, sound)
+	if err != nil {
+		return report, err
+	}
+	report.Job.NotChecked = why
+	if runner != nil {
+		report.Job.Version = runner.program.Version
+	}
+	s := session{decoder: d.decoder, runner: runner, progress: o.Progress}
+	for _, f := range sound {
+		s.images = append(s.images, expected{f, d.configs[f.Name]})
+	}
+	// The other checks on disk use the processor while an engine waits for its disk.
+	var others []Result
+	var diskErr error
+	var all sync.WaitGroup
+	all.Go(func() { others, diskErr = d.checkOthers(ctx) })
+	report.Engines, err = s.run(ctx, o.Engines)
+	all.Wait()
+	report.Disk = append(report.Disk, others...)
+	return report, errors.Join(err, diskErr, report.Write(o.Reports))
+}
+
+// OnDisk is the part of Run that needs no engine. It writes no report.
+func OnDisk(ctx context.Context, out string) (Report, error) {
+	report, d, err := begin(ctx, out)
+	if err != nil {
+		return report, err
+	}
+	others, err := d.checkOthers(ctx)
+	report.Disk = append(report.Disk, others...)
+	return report, err
+}
+
+// begin reads what is in out, and checks the archives.
+func begin(ctx context.Context, out string) (Report, *delivery, error) {
+	d, err := readDelivery(ctx, out)
+	if err != nil {
+		return Report{}, nil, err
+	}
+	report := Report{Schema: reportSchema, Version: d.Version, Archives: d.Archives, Packages: d.Packages}
+	report.Disk, err = d.checkArchives(ctx)
+	return report, d, err
+}
+
+// sound lists the archives whose check on disk passed. Only their records describe
 // the images that engines should make of them.
-func (r Report) Sound() []release.Archive {
+func (r Report) sound() []release.Archive {
 	return slices.DeleteFunc(slices.Clone(r.Archives), func(f release.Archive) bool {
 		return worst(about(r.Disk, release.ArchivesDir+"/"+f.Name)) != Passed
 	})

@@ -57,8 +57,8 @@ func Look(ctx context.Context, path string) (Program, error) {
 type Host interface {
 	// Socket is the path of the engine's API.
 	Socket() string
-	// Command prepares a program that runs as the engine's user, in a process
-	// group of its own, sees the engine's files and reaches servers on loopback.
+	// Command prepares a program that runs as the engine's user, in its own process
+	// group, sees the engine's files and reaches servers on loopback.
 	Command(ctx context.Context, argv ...string) *exec.Cmd
 	// Give hands a directory and everything in it to the engine's user.
 	Give(dir string) error
