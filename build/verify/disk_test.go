@@ -210,8 +210,8 @@ func TestOnDiskReports(t *testing.T) {
 		{"record with an unknown line", archive, name + `.info: line 1: unknown or repeated key "x"`, record("helper=", "x=1\nhelper=")},
 		{"no record next to the archive", archive, "no such file", func(t *testing.T, d *delivered) { remove(t, d.info) }},
 		{"package changed after the manifest", pkg, "manifest.json says", func(t *testing.T, d *delivered) { replaceIn(t, d.deb, "not an", "not one") }},
-		{"package with another archive", pkg, "differs from ", packed(func(files map[string]string) { files[inDeb] = "x" + files[inDeb][1:] })},
-		{"package with a longer archive", pkg, "differs from ", packed(func(files map[string]string) { files[inDeb] += "x" })},
+		{"package with another archive", pkg, inDeb + ": sha256 is ", packed(func(files map[string]string) { files[inDeb] = "x" + files[inDeb][1:] })},
+		{"package with a longer archive", pkg, inDeb + ": sha256 is ", packed(func(files map[string]string) { files[inDeb] += "x" })},
 		{"package without an archive", pkg, "does not contain " + name, packed(func(files map[string]string) { delete(files, inDeb) })},
 		{"package without a record", pkg, "does not contain " + name + ".info", packed(func(files map[string]string) { delete(files, inDeb+".info") })},
 		{"archive in another directory", pkg, name + " is in /usr/lib, want " + catalogue.HostDir, packed(func(files map[string]string) {

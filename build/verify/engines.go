@@ -304,7 +304,7 @@ func (run engineRun) helper(ctx context.Context, im expected, ways []way) error 
 	}{
 		{"lookup", "image inspect " + im.RepoTag, run.lookup},
 		{"stored", "save " + im.RepoTag + " | tar -x -O | sha256sum", run.stored},
-		{"run", "run --rm --network none " + im.RepoTag + " " + shellWords(probe(im)), run.container},
+		{"run", "run --rm --network none " + im.RepoTag + " '" + strings.Join(probe(im), "' '") + "'", run.container},
 	} {
 		r := Result{Subject: im.Helper, Check: check.name, Repeat: run.command() + " " + check.repeat}
 		err := timed(&run.result.Results, r, func(r *Result) error {

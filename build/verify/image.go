@@ -157,18 +157,6 @@ func hasShell(im expected) bool {
 	return len(cmd) == 0 || path.Base(cmd[0]) != "gitlab-runner-helper"
 }
 
-// shellWords quotes arguments for a shell.
-func shellWords(args []string) string {
-	words := make([]string, len(args))
-	for i, arg := range args {
-		words[i] = arg
-		if strings.Contains(arg, " ") {
-			words[i] = "'" + arg + "'"
-		}
-	}
-	return strings.Join(words, " ")
-}
-
 // word returns a word for the image that no other image has.
 func word(im expected) string {
 	return im.Helper + "-" + strings.TrimPrefix(im.ImageID, "sha256:")[:12]

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -37,20 +38,12 @@ func Look(ctx context.Context, path string) (Program, error) {
 		}
 		return Program{}, fmt.Errorf("%s --version: %w", path, err)
 	}
-	p := Program{Path: path}
-	for line := range strings.Lines(string(out)) {
-		// GitLab Runner v15.8.0 to v19.3.0, common/version.go, Extended
-		switch key, value, _ := strings.Cut(line, ":"); key {
-		case "Version":
-			p.Version = strings.TrimSpace(value)
-		case "Git revision":
-			p.Revision = strings.TrimSpace(value)
-		}
+	// GitLab Runner v15.8.0 to v19.3.0, common/version.go, Extended
+	found := regexp.MustCompile(`(?m)^Version: +(.+)\nGit revision: *(.*)$`).FindSubmatch(out)
+	if found == nil {
+		return Program{}, fmt.Errorf("%s --version: no version and revision in %q: not a GitLab Runner", path, out)
 	}
-	if p.Version == "" {
-		return Program{}, fmt.Errorf("%s --version: no line \"Version:\" in %q: not a GitLab Runner", path, out)
-	}
-	return p, nil
+	return Program{path, string(found[1]), string(found[2])}, nil
 }
 
 // A Host is the engine that a runner uses, and how a program is run next to it.

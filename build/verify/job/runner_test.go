@@ -69,7 +69,7 @@ func TestLook(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	for script, want := range map[string]string{
-		"echo something else": `no line "Version:" in "something else\n": not a GitLab Runner`,
+		"echo something else": `no version and revision in "something else\n": not a GitLab Runner`,
 		"exit 3":              "--version: exit status 3",
 	} {
 		path := filepath.Join(t.TempDir(), "gitlab-runner")
