@@ -57,11 +57,6 @@ func TestMain(m *testing.M) {
 const (
 	allPresent    = 0
 	engineRefused = 1
-	damaged       = 65
-	noArchive     = 66
-	noUser        = 67
-	noEngine      = 69
-	noneFits      = 72
 	noSpace       = 73
 	tryAgain      = 75
 	foreignImage  = 76

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,6 +102,23 @@ func TestShippedConfiguration(t *testing.T) {
 	}
 	h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.want(exitOK, []string{"alpine-x86_64: ok"}, "verify")
+}
+
+// TestExitStatuses compares the exit statuses with the manual page.
+func TestExitStatuses(t *testing.T) {
+	page, err := packaging.Files.ReadFile("root/usr/share/man/man8/gitlab-runner-helper-images.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for status, text := range map[int]string{
+		exitOK: "Everything is present.", exitEngine: "An engine refused", exitUsage: "Wrong option", exitDataErr: "An archive or its record is damaged.",
+		exitNoInput: "No archive is installed.", exitNoUser: "No such user.", exitNoEngine: "No engine is installed.", exitUnfit: "Archives are installed, but none for",
+		exitNoSpace: "Not enough space.", exitTempFail: "Try again", exitForeign: "Another image has the tag.", exitNoPerm: "Only root may do this.", exitConfig: "The configuration is wrong.",
+	} {
+		if entry := fmt.Sprintf("\n.It %d\n%s", status, text); !strings.Contains(string(page), entry) {
+			t.Errorf("the manual page has no entry %q", entry)
+		}
+	}
 }
 
 // TestLoad loads what is missing, and asks each engine once where all is present.
