@@ -36,6 +36,7 @@ func (r *run) searchPath() string {
 func (r *run) env(user account) []string {
 	var env, names []string
 	if user.uid == r.me.uid {
+		user = r.me // HOME may not be the one of the database
 		env = append(slices.Clone(r.Environ), "DOCKER_CONTEXT=") // of equal names the last one counts
 		names = []string{"TMPDIR", "DOCKER_HOST", "CONTAINERS_STORAGE_CONF"}
 	} else {
@@ -96,7 +97,7 @@ func (r *run) do(ctx context.Context, c call) ([]byte, error) {
 	cmd.Env = append(r.env(c.user), c.env...)
 	cmd.Dir = "/" // other users may not enter the caller's directory
 	cmd.Stdin = c.stdin
-	stdout, stderr := &head{left: maxAnswer}, &tail{}
+	stdout, stderr := &head{left: maxAnswer}, &head{left: maxAnswer}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	// A new session has no controlling terminal, so nobody can push keystrokes into
 	// it (TIOCSTI), and its process group is that of all the program's processes.
@@ -124,7 +125,7 @@ func (r *run) do(ctx context.Context, c call) ([]byte, error) {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		err = &callError{words: cmp.Or(lastWords(stderr.data), lastWords(stdout.data.Bytes()), exit.Error())}
+		err = &callError{words: cmp.Or(lastWords(stderr.data.Bytes()), lastWords(stdout.data.Bytes()), exit.Error())}
 	case err != nil:
 		return nil, &callError{words: err.Error()}
 	}
@@ -146,17 +147,6 @@ func (h *head) Write(p []byte) (int, error) {
 	h.data.Write(p[:max(0, min(len(p), h.left))])
 	if h.left -= len(p); h.left < 0 {
 		h.left = -1
-	}
-	return len(p), nil
-}
-
-// tail keeps the last bytes written to it.
-type tail struct{ data []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p...)
-	if extra := len(t.data) - 64<<10; extra > 0 {
-		t.data = bytes.Clone(t.data[extra:])
 	}
 	return len(p), nil
 }

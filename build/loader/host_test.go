@@ -16,8 +16,8 @@ import (
 	"pretag/build/release"
 )
 
-// A fakeHost is a host below a directory of the test's own. Its engines are shell
-// scripts that write down how they are called.
+// A fakeHost is a host below a directory of the test. Its engines are shell scripts
+// that record their calls.
 type fakeHost struct {
 	t        *testing.T
 	dir      string

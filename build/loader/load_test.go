@@ -227,8 +227,9 @@ func testForeign(t *testing.T, e engine) {
 	e.wantID(t, "localhost/kept:1", imageID(theirs))
 }
 
-// TestContainerdStore knows an image where IDs are digests of manifests, which
-// an archive has not: by layers and by what of the config decides how it runs.
+// TestContainerdStore recognizes an image where IDs are digests of manifests, which an
+// archive does not have: by the layers and by the part of the config that decides how
+// it runs.
 func TestContainerdStore(t *testing.T) {
 	e := dockerContainerd(t)
 	h := newHost(t, e.settings...)
@@ -353,8 +354,8 @@ func TestContainerdSpace(t *testing.T) {
 	}
 }
 
-// TestDeafPauseProcess ends the process that holds the namespace where SIGTERM does
-// not: podman's has, for a moment after its start, the signal handlers of Go.
+// TestDeafPauseProcess ends a pause process that ignores SIGTERM, as podman's does for
+// a moment after its start.
 func TestDeafPauseProcess(t *testing.T) {
 	needRoot(t)
 	testutil.Tool(t, "useradd")

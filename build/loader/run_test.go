@@ -349,7 +349,7 @@ func TestVerify(t *testing.T) {
 	h.want(exitDataErr, []string{"alpine-s390x: ok\n" + a.Name + ": no record\n"}, "verify")
 }
 
-// TestNoEngine is a host without an engine, then with docker alone: USERS, which is
+// TestNoEngine runs on a host without an engine, then on one with docker alone: USERS, which is
 // about podman, does not switch that off, and --user does.
 func TestNoEngine(t *testing.T) {
 	h := newFakeHost(t)
@@ -366,8 +366,8 @@ func TestNoEngine(t *testing.T) {
 	h.want(exitNoEngine, []string{"podman is not installed"}, "load", "--engine=podman")
 }
 
-// TestExchanged notices archives that came while it was loading or pruning:
-// systemd counts a start that was asked for meanwhile as done.
+// TestExchanged notices archives that were replaced during a load or prune: systemd
+// counts a start that was requested meanwhile as done.
 func TestExchanged(t *testing.T) {
 	for _, verb := range []string{"load", "rmi"} {
 		t.Run(verb, func(t *testing.T) {
