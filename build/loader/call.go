@@ -36,7 +36,7 @@ func (r *run) searchPath() string {
 func (r *run) env(user account) []string {
 	var env, names []string
 	if user.uid == r.me.uid {
-		user = r.me // HOME may not be the one of the database
+		user = r.me                                              // HOME may not be the one of the database
 		env = append(slices.Clone(r.Environ), "DOCKER_CONTEXT=") // of equal names the last one counts
 		names = []string{"TMPDIR", "DOCKER_HOST", "CONTAINERS_STORAGE_CONF"}
 	} else {

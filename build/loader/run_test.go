@@ -609,7 +609,7 @@ func TestStatus(t *testing.T) {
 	h.engine("docker")
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.has("store", a.RepoTag, imageOf(a))
-	h.runner("19.3.0", "", docker()+strings.TrimPrefix(docker(`helper_image_flavor = "concrete"`), "concurrent = 1\n"))
+	h.runner("19.3.0", "", docker()+docker(`helper_image_flavor = "concrete"`))
 	want := []row{
 		{Engine: "docker", User: "root", Helper: "alpine-x86_64", Image: a.RepoTag, State: present, ID: imageOf(a).ID, Wanted: true},
 		{Engine: "docker", User: "root", Image: catalogue.Repository + ":concrete-x86_64-v19.3.0", State: missing, Wanted: true},
@@ -633,8 +633,7 @@ func TestAdvice(t *testing.T) {
 		h.runner("19.3.0", "", docker(`helper_image_flavor = "`+flavor+`"`))
 		h.want(exitTempFail, []string{"No archive here has " + catalogue.Repository + ":" + flavor + "-x86_64-v19.3.0: " + want}, "status")
 	}
-	const twice = "[[runners]]\n  executor = \"docker\"\n"
-	h.runner("19.3.0", "", twice+docker(`helper_image = "example.com/helper:1"`))
+	h.runner("19.3.0", "", docker()+docker(`helper_image = "example.com/helper:1"`))
 	h.want(exitTempFail, []string{
 		"\nNo package has example.com/helper:1: config.toml asks for it with helper_image.\n",
 		"\nTo load alpine-x86_64: gitlab-runner-helper-images load\n",

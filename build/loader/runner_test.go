@@ -13,9 +13,9 @@ import (
 	"pretag/build/catalogue"
 )
 
-// docker is a config.toml with one Docker runner, as GitLab Runner writes it.
+// docker is a Docker runner in config.toml, as GitLab Runner writes it.
 func docker(lines ...string) string {
-	return "concurrent = 1\n\n[[runners]]\n  name = \"a\"\n  executor = \"docker\"\n  shell = \"sh\"\n  [runners.docker]\n    " + strings.Join(lines, "\n    ") + "\n"
+	return "[[runners]]\n  name = \"a\"\n  executor = \"docker\"\n  shell = \"sh\"\n  [runners.docker]\n    " + strings.Join(lines, "\n    ") + "\n"
 }
 
 // TestWants names the images that a Runner of some version and configuration asks
@@ -28,7 +28,7 @@ func TestWants(t *testing.T) {
 	}{
 		"15.8.0":      {version: "15.8.0", revision: "12335144", want: []string{"x86_64-12335144"}},
 		"16.7.1":      {version: "16.7.1", revision: "aabbccdd", config: docker(), want: []string{"x86_64-aabbccdd"}},
-		"16.8.0":      {version: "16.8.0", revision: "c72a09b6", config: docker(), want: []string{"x86_64-v16.8.0"}},
+		"16.8.0":      {version: "16.8.0", revision: "c72a09b6", config: "concurrent = 1\n\n" + docker(), want: []string{"x86_64-v16.8.0"}},
 		"19.3.0":      {version: "19.3.0", revision: "9cbf0074", config: docker(), want: []string{"x86_64-v19.3.0"}},
 		"beta":        {version: "19.4.0~pre.3.g0123abcd", revision: "0123abcd", config: docker(), want: []string{"x86_64-v19.4.0"}},
 		"development": {version: "development version", revision: "HEAD", config: docker(), want: []string{"x86_64-latest"}},
@@ -40,7 +40,7 @@ func TestWants(t *testing.T) {
 			want: []string{"ubuntu-x86_64-v19.3.0-pwsh"},
 		},
 		"several": {
-			version: "19.3.0", config: docker() + docker(`helper_image_flavor = "ubuntu"`)[len("concurrent = 1\n"):] + docker()[len("concurrent = 1\n"):] + "[[runners]]\n  executor = \"shell\"\n",
+			version: "19.3.0", config: docker() + docker(`helper_image_flavor = "ubuntu"`) + docker() + "[[runners]]\n  executor = \"shell\"\n",
 			want: []string{"x86_64-v19.3.0", "ubuntu-x86_64-v19.3.0"},
 		},
 		"script": {
@@ -151,9 +151,7 @@ func TestRunnersEngines(t *testing.T) {
 	h.settings = append(h.settings, "USERS=root")
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.has("store", a.RepoTag, imageOf(a))
-	named := func(name, host string) string {
-		return strings.Replace(docker(host), `"a"`, `"`+name+`"`, 1)[len("concurrent = 1\n"):]
-	}
+	named := func(name, host string) string { return strings.Replace(docker(host), `"a"`, `"`+name+`"`, 1) }
 	h.runner("19.3.0", "9cbf0074", named("default", "")+named("podman", `host = "unix:///run/podman/podman.sock"`)+named("remote", `host = "tcp://192.0.2.1:2376"`)+
 		named("other", `host = "unix:///srv/docker.sock"`)+strings.Replace(named("machines", ""), `"docker"`, `"docker+machine"`, 1))
 	got := map[string]string{}
