@@ -129,7 +129,11 @@ func (w *Writer) create(ctx context.Context, path string, spec Spec, writeLayers
 		if err := w.writeRest(out, spec, &f); err != nil {
 			return err
 		}
-		f.Size, f.SHA256, err = sumOf(ctx, out)
+		if f.Size, err = out.Seek(0, io.SeekEnd); err != nil {
+			return err
+		}
+		// Headers were patched, so the sum could not be taken while writing.
+		f.SHA256, err = release.SHA256File(ctx, out.Name())
 		return err
 	})
 	if err == nil {
@@ -139,39 +143,45 @@ func (w *Writer) create(ctx context.Context, path string, spec Spec, writeLayers
 }
 
 func (w *Writer) writeLayers(ctx context.Context, out *os.File, spec Spec, f *release.Archive) error {
+	w.entries = newEntryCheck(spec.Rootfs, spec.GoArch)
+	return spec.eachLayer(func(i int, layer io.Reader) error {
+		diffID, size, err := w.layer(ctx, out, layerName(i), layer, spec.Time)
+		f.UnpackedSize += size
+		f.DiffIDs = append(f.DiffIDs, diffID.String())
+		return err
+	})
+}
+
+// eachLayer opens each layer and calls do for it. The error names the number of the
+// layer, unless there is only one.
+func (spec Spec) eachLayer(do func(i int, layer io.Reader) error) error {
 	if len(spec.Layers) > oci.MaxLayers {
 		return fmt.Errorf("%d layers, at most %d are allowed", len(spec.Layers), oci.MaxLayers)
 	}
-	w.entries = newEntryCheck(spec.Rootfs, spec.GoArch)
 	for i, open := range spec.Layers {
-		diffID, size, err := w.layer(ctx, out, layerName(i), open, w.entries, spec)
-		if err != nil {
-			return nameLayer(spec, i, err)
+		layer, err := open()
+		if err == nil {
+			err = errors.Join(do(i, layer), layer.Close())
 		}
-		f.UnpackedSize += size
-		f.DiffIDs = append(f.DiffIDs, diffID.String())
+		if err != nil && len(spec.Layers) > 1 {
+			err = fmt.Errorf("layer %d: %w", i+1, err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// nameLayer adds the number of a layer to its error, unless there is only one.
-func nameLayer(spec Spec, i int, err error) error {
-	if len(spec.Layers) == 1 {
-		return err
-	}
-	return fmt.Errorf("layer %d: %w", i+1, err)
-}
-
 // writeRest writes what the layers' diff IDs decide: config and manifest.json.
 func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
+	diffIDs, err := hashes(f.DiffIDs)
+	if err != nil {
+		return err
+	}
 	var names []string
-	var diffIDs []v1.Hash
-	for i, diffID := range f.DiffIDs {
-		hash, err := v1.NewHash(diffID)
-		if err != nil {
-			return err
-		}
-		names, diffIDs = append(names, layerName(i)), append(diffIDs, hash)
+	for i := range diffIDs {
+		names = append(names, layerName(i))
 	}
 	config, err := spec.Config(diffIDs)
 	if err != nil {
@@ -211,18 +221,15 @@ type Examination struct {
 func Examine(ctx context.Context, spec Spec) (Examination, error) {
 	entries := newEntryCheck(spec.Rootfs, spec.GoArch)
 	var found Examination
-	for i, open := range spec.Layers {
-		layer, err := open()
-		if err != nil {
-			return found, nameLayer(spec, i, err)
-		}
+	err := spec.eachLayer(func(_ int, layer io.Reader) error {
 		sum := sha256.New()
 		size, err := pass(ctx, layer, sum, entries)
-		if err = errors.Join(err, layer.Close()); err != nil {
-			return found, nameLayer(spec, i, err)
-		}
 		found.Size += size
 		found.DiffIDs = append(found.DiffIDs, hashOf(sum))
+		return err
+	})
+	if err != nil {
+		return found, err
 	}
 	var config *v1.ConfigFile
 	if spec.Config != nil {
@@ -243,6 +250,17 @@ func hashOf(sum hash.Hash) v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
 }
 
+// hashes parses the diff IDs of a record.
+func hashes(diffIDs []string) ([]v1.Hash, error) {
+	parsed := make([]v1.Hash, len(diffIDs))
+	for i, diffID := range diffIDs {
+		if err := parsed[i].UnmarshalText([]byte(diffID)); err != nil {
+			return nil, fmt.Errorf("diff ID: %w", err)
+		}
+	}
+	return parsed, nil
+}
+
 // layerName names the layer members: layer.tar, layer-2.tar, ... Any name goes
 // that manifest.json gives.
 func layerName(i int) string {
@@ -254,30 +272,26 @@ func layerName(i int) string {
 
 // layer writes one member whose size is known only at its end: its header is
 // written twice.
-func (w *Writer) layer(ctx context.Context, out *os.File, name string, open Opener, entries *entryCheck, spec Spec) (v1.Hash, int64, error) {
+func (w *Writer) layer(ctx context.Context, out *os.File, name string, layer io.Reader, mtime time.Time) (v1.Hash, int64, error) {
 	at, err := out.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return v1.Hash{}, 0, err
 	}
-	header, err := tarHeader(name, 0, spec.Time)
+	header, err := tarHeader(name, 0, mtime)
 	if err != nil {
 		return v1.Hash{}, 0, err
 	}
 	if _, err := out.Write(w.encoder.header(header)); err != nil {
 		return v1.Hash{}, 0, err
 	}
-	layer, err := open()
+	sum := sha256.New()
+	passed, memberSize, err := w.encoder.body(out, func(body io.Writer) (int64, error) {
+		return pass(ctx, layer, io.MultiWriter(sum, body), w.entries)
+	})
 	if err != nil {
 		return v1.Hash{}, 0, err
 	}
-	sum := sha256.New()
-	passed, memberSize, err := w.encoder.body(out, func(body io.Writer) (int64, error) {
-		return pass(ctx, layer, io.MultiWriter(sum, body), entries)
-	})
-	if err = errors.Join(err, layer.Close()); err != nil {
-		return v1.Hash{}, 0, err
-	}
-	if header, err = tarHeader(name, memberSize, spec.Time); err != nil {
+	if header, err = tarHeader(name, memberSize, mtime); err != nil {
 		return v1.Hash{}, 0, err
 	}
 	if _, err := out.WriteAt(w.encoder.header(header), at); err != nil {
@@ -346,36 +360,9 @@ func pass(ctx context.Context, layer io.Reader, w io.Writer, entries *entryCheck
 var errChecked = errors.New("entries checked")
 
 func copyLayer(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
-	buf := make([]byte, 256<<10)
-	for total := int64(0); ; {
-		if err := ctx.Err(); err != nil {
-			return total, context.Cause(ctx)
-		}
-		n, err := r.Read(buf)
-		if total += int64(n); total > MaxLayer {
-			return total, fmt.Errorf("more than %d bytes uncompressed", int64(MaxLayer))
-		}
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return total, err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
+	n, err := io.CopyBuffer(w, io.LimitReader(contextio.NewReader(ctx, r), MaxLayer+1), make([]byte, 256<<10))
+	if err == nil && n > MaxLayer {
+		err = fmt.Errorf("more than %d bytes uncompressed", int64(MaxLayer))
 	}
-}
-
-// sumOf returns the size in bytes and the sha256, in hex, of the finished file.
-// Headers are patched at the end, so the sum cannot be computed while writing.
-func sumOf(ctx context.Context, r io.ReadSeeker) (int64, string, error) {
-	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return 0, "", err
-	}
-	sum := sha256.New()
-	n, err := io.Copy(sum, contextio.NewReader(ctx, r))
-	return n, hex.EncodeToString(sum.Sum(nil)), err
+	return n, err
 }

@@ -124,9 +124,11 @@ func Tool(c Compression) string {
 
 // work makes the archives, Jobs at once, and returns an outcome for each input.
 func (o Options) work(ctx context.Context, inputs []input) []Outcome {
-	// The heap is a few large buffers that live as long as their worker. Collecting
-	// the small rest early keeps peak memory near the sum of those buffers.
-	defer debug.SetGCPercent(debug.SetGCPercent(2))
+	if o.Compression.Method == "zstd" {
+		// The heap is a few large buffers that live as long as their worker. Collecting
+		// the small rest early keeps peak memory near the sum of those buffers.
+		defer debug.SetGCPercent(debug.SetGCPercent(2))
+	}
 
 	queue := make(chan []int, len(inputs))
 	for _, group := range byTarball(inputs) {
@@ -379,13 +381,9 @@ func (o Options) imageID(f release.Archive, h catalogue.Helper) (string, error) 
 	if f.Input.Layout != string(tarball.Rootfs) {
 		return f.ImageID, nil
 	}
-	var diffIDs []v1.Hash
-	for _, diffID := range f.DiffIDs {
-		hash, err := v1.NewHash(diffID)
-		if err != nil {
-			return f.ImageID, fmt.Errorf("%s: diff ID: %w", f.Path, err)
-		}
-		diffIDs = append(diffIDs, hash)
+	diffIDs, err := hashes(f.DiffIDs)
+	if err != nil {
+		return f.ImageID, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	config, err := tarball.FromRootfs(h, diffIDs, o.Time)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -37,12 +38,8 @@ func ParseCompression(s string) (Compression, error) {
 		return Compression{Method: method}, nil
 	case method == "zstd" && !hasLevel:
 		return Compression{"zstd", "best"}, nil
-	case method == "zstd":
-		for _, known := range Levels() {
-			if level == known {
-				return Compression{method, level}, nil
-			}
-		}
+	case method == "zstd" && slices.Contains(Levels(), level):
+		return Compression{method, level}, nil
 	}
 	return Compression{}, fmt.Errorf("%q: want zstd[:%s], gzip or none", s, strings.Join(Levels(), "|"))
 }

@@ -105,46 +105,19 @@ func findBuildInfo(r io.Reader) (*debug.BuildInfo, error) {
 		header        = 32
 		inlineStrings = 2
 	)
-	file := bufio.NewReaderSize(r, 128<<10) // a multiple of align
+	file := bufio.NewReaderSize(r, 128<<10)
 	for {
-		window, err := file.Peek(file.Size())
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
+		head, err := file.Peek(header + 1 + len("dev"))
+		if err != nil {
+			return nil, ignoreEOF(err)
 		}
-		if len(window) < header {
-			return nil, nil
+		version := head[header+1:] // after its length
+		if bytes.HasPrefix(head, []byte(magic)) && head[15]&inlineStrings != 0 && head[header] <= maxGoVersion &&
+			(bytes.HasPrefix(version, []byte("go")) || bytes.HasPrefix(version, []byte("dev"))) {
+			_, _ = file.Discard(header) // was peeked at
+			return readBuildInfo(file)
 		}
-		at := 0
-		for at < len(window) && !bytes.HasPrefix(window[at:], []byte(magic)) {
-			next := bytes.Index(window[at:], []byte(magic))
-			if next < 0 {
-				at = len(window)
-			} else if at += next; at%align != 0 {
-				at += align - at%align
-			}
-		}
-		at = min(at, len(window))
-		if _, err := file.Discard(at); err != nil {
-			return nil, err
-		}
-		if at == len(window) {
-			continue
-		}
-		head, err := file.Peek(header + 1 + len("go1"))
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		if len(head) < header+4 || head[15]&inlineStrings == 0 || head[header] > maxGoVersion ||
-			!bytes.HasPrefix(head[header+1:], []byte("go")) && !bytes.HasPrefix(head[header+1:], []byte("dev")) {
-			if _, err := file.Discard(min(align, len(head))); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if _, err := file.Discard(header); err != nil {
-			return nil, err
-		}
-		return readBuildInfo(file)
+		_, _ = file.Discard(align)
 	}
 }
 

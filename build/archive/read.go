@@ -36,11 +36,11 @@ const (
 // Contents is what was found in a docker-archive. All digests are computed from
 // its bytes.
 type Contents struct {
-	Size         int64    // of the archive, bytes
-	SHA256       string   // of the archive, hex
-	Outer        string   // compression around the archive: zstd, none, ...
-	Inner        string   // compression around the layers: none, gzip, ...
-	RepoTags     []string // as manifest.json lists them
+	Size         int64             // of the archive, bytes
+	SHA256       string            // of the archive, hex
+	Outer        decompress.Format // around the archive
+	Inner        decompress.Format // around the layers; "" if there are none
+	RepoTags     []string          // as manifest.json lists them
 	RawConfig    []byte
 	Config       v1.ConfigFile
 	ImageID      string   // sha256:<hex> of RawConfig
@@ -54,10 +54,10 @@ type Contents struct {
 
 // Compression is how the archive is encoded, without a level.
 func (c *Contents) Compression() string {
-	if c.Outer == string(decompress.None) && c.Inner != "" {
-		return c.Inner
+	if c.Outer == decompress.None && c.Inner != "" {
+		return string(c.Inner)
 	}
-	return c.Outer
+	return string(c.Outer)
 }
 
 // ReadOptions says how to read a docker-archive. The zero value is for archives
@@ -125,7 +125,7 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions) (*Contents, *Tree,
 	if _, err := io.Copy(io.Discard, input); err != nil { // to the last byte, for the sum
 		return nil, nil, err
 	}
-	c := &Contents{Size: counted.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Outer: string(plain.Format)}
+	c := &Contents{Size: counted.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Outer: plain.Format}
 	c.judge(m, opts)
 	if !opts.Exported {
 		c.judgeForm(m, head[:n])
@@ -297,7 +297,7 @@ func (c *Contents) judge(m *members, opts ReadOptions) {
 		}
 		c.DiffIDs = append(c.DiffIDs, l.diffID)
 		c.UnpackedSize += l.size
-		c.Inner = string(l.inner)
+		c.Inner = l.inner
 	}
 	c.judgeConfig(image.Config, m.documents)
 	if opts.Exported {
@@ -347,13 +347,13 @@ var ociMembers = []string{"oci-layout", "index.json"}
 // judgeForm looks at what engines and GitLab Runner need besides consistency.
 // head is how the archive begins.
 func (c *Contents) judgeForm(m *members, head []byte) {
-	if c.Outer == string(decompress.Zstd) && head[0]&0xf0 == 0x50 {
+	if c.Outer == decompress.Zstd && head[0]&0xf0 == 0x50 {
 		c.problem("begins with a skippable zstd frame, which podman does not accept")
 	}
-	if c.Outer != string(decompress.Zstd) && c.Outer != string(decompress.None) {
+	if c.Outer != decompress.Zstd && c.Outer != decompress.None {
 		c.problem("%s around the archive: podman 4 loses data; want zstd or none", c.Outer)
 	}
-	if none := string(decompress.None); c.Outer != none && c.Inner != "" && c.Inner != none {
+	if c.Outer != decompress.None && c.Inner != "" && c.Inner != decompress.None {
 		c.problem("layers are %s inside %s", c.Inner, c.Outer)
 	}
 	for _, member := range ociMembers {
