@@ -1,8 +1,8 @@
-package build
+package build_test
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -12,155 +12,177 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
-	memory "github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/goreleaser/nfpm/v2"
+	_ "github.com/goreleaser/nfpm/v2/deb"
 	"github.com/goreleaser/nfpm/v2/files"
+	_ "github.com/goreleaser/nfpm/v2/rpm"
 
+	"pretag/build"
 	"pretag/build/catalogue"
 	"pretag/build/testutil"
 )
-
-// PLAIN_HTTP is a list of hosts, not of URLs.
-func TestPlainHTTPVariable(t *testing.T) {
-	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.3.0", "PLAIN_HTTP": "10.0.0.1:5000, registry.example.com"})
-	if want := []string{"10.0.0.1:5000", "registry.example.com"}; !slices.Equal(c.PlainHTTP, want) {
-		t.Errorf("got %q, want %q", c.PlainHTTP, want)
-	}
-	_, err := FromEnv(t.Context(), []string{"PLAIN_HTTP=http://registry.example.com"}, NeedNothing)
-	testutil.WantError(t, err, `PLAIN_HTTP="http://registry.example.com": want a registry's host, with its port if it has one`)
-}
-
-func fetchConfig(t *testing.T, variables map[string]string) Config {
-	t.Helper()
-	dir := t.TempDir()
-	variables["HELPER_IMAGES"], variables["OUT"] = filepath.Join(dir, "in"), filepath.Join(dir, "out")
-	variables["SOURCE_DATE_EPOCH"] = "1700000000"
-	var environ []string
-	for name, value := range variables {
-		environ = append(environ, name+"="+value)
-	}
-	c, err := FromEnv(t.Context(), environ, NeedVersion)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// From an old package to pre-tagged archives, with what unpack says.
-func TestUnpackThenArchives(t *testing.T) {
-	t.Parallel()
-	dir, deb := t.TempDir(), filepath.Join(t.TempDir(), "old.deb")
-	var contents files.Contents
-	for destination, data := range map[string][]byte{
-		"/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": testutil.Rootfs(t, "arm"),
-		"/usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        testutil.Rootfs(t, "unknown"),
-
-		"/usr/bin/gitlab-runner": []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 "),
-	} {
-		source := filepath.Join(dir, filepath.Base(destination))
-		if err := os.WriteFile(source, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		contents = append(contents, &files.Content{Source: source, Destination: destination})
-	}
-	makePackage(t, "deb", deb, &nfpm.Info{Name: "gitlab-runner", Version: "15.8.0", Release: "3", Overridables: nfpm.Overridables{Contents: contents}})
-
-	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "15.8.0", "RUNNER_REVISION": "12335144", "HELPERS": "alpine-arm"})
-	var out, course bytes.Buffer
-	if err := Unpack(t.Context(), c, deb, &UI{Out: &out, Err: &course}); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"prebuilt-x-y.tar: no helper of the catalogue",
-		"    RUNNER_VERSION=15.8.0 PACKAGES_ITERATION=3 HELPERS=alpine-arm go tool mage package\n",
-	} {
-		if !strings.Contains(course.String(), want) {
-			t.Errorf("got %s\nwant %q in it", course.String(), want)
-		}
-	}
-	files, err := Archives(t.Context(), c, &UI{Out: io.Discard, Err: io.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) != 1 || !strings.HasPrefix(files[0].Input.Source, "old.deb@sha256:") || files[0].RepoTag != catalogue.Repository+":arm-12335144" {
-		t.Errorf("got %+v", files)
-	}
-}
 
 // From a registry to pre-tagged archives: the image stays the same, and the
 // record says which it was. A tarball that was changed has no source.
 func TestPullThenArchives(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(memory.New(memory.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	repository := server.Listener.Addr().String() + "/helper"
-	rootfs := testutil.Rootfs(t, "pulled")
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture, config.Config = "linux", "s390x", v1.Config{Cmd: []string{"sh"}}
-	if image, err = mutate.ConfigFile(image, config); err != nil {
-		t.Fatal(err)
-	}
+	image := ociImage(t, v1.ConfigFile{OS: "linux", Architecture: "s390x", Config: v1.Config{Cmd: []string{"sh"}}}, nil)
 	tag, err := name.NewTag(repository + ":ubuntu-s390x-v19.3.0")
-	if err != nil {
+	if err := errors.Join(err, remote.Write(tag, image)); err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(tag, image); err != nil {
-		t.Fatal(err)
-	}
-	digest, err := image.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	digest, digestErr := image.Digest()
 	id, err := image.ConfigName()
+	if err := errors.Join(digestErr, err); err != nil {
+		t.Fatal(err)
+	}
+
+	b := newBench(t)
+	pairs := []string{"HELPERS=ubuntu-s390x", "IMAGE_REPOSITORY=" + repository}
+	b.must(t, build.Pull, pairs...)
+	b.must(t, archives, pairs...)
+	f := b.record(t, "ubuntu-s390x")
+	if f.Input.Source != tag.String()+"@"+digest.String() || f.Input.Digest != digest.String() || f.ImageID != id.String() {
+		t.Errorf("got %+v, want digest %s of %s, image ID %s", f, digest, tag, id)
+	}
+	testutil.WantError(
+		t, b.run(t, archives, "HELPERS=ubuntu-s390x", "RUNNER_VERSION=19.4.0"),
+		"was pulled as ubuntu-s390x-v19.3.0, want ubuntu-s390x-v19.4.0: remove it and pull again",
+	)
+	b.input(t, "ubuntu-s390x.tar", testutil.Rootfs(t, "another"))
+	b.must(t, archives, pairs...)
+	if source := b.record(t, "ubuntu-s390x").Input.Source; source != "" {
+		t.Errorf("a tarball that its record does not describe has the source %s", source)
+	}
+}
+
+func unpack(file string) build.Stage {
+	return func(ctx context.Context, c build.Config, ui *build.UI) error { return build.Unpack(ctx, c, file, ui) }
+}
+
+// From an old package to pre-tagged archives, with what unpack says.
+func TestUnpackThenArchives(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	deb := b.path("old.deb")
+	makePackage(t, "deb", deb, &nfpm.Info{Name: "gitlab-runner", Version: "15.8.0", Release: "3"}, map[string][]byte{
+		"/usr/lib/gitlab-runner/helper-images/prebuilt-alpine-arm.tar": testutil.Rootfs(t, "arm"),
+		"/usr/lib/gitlab-runner/helper-images/prebuilt-x-y.tar":        testutil.Rootfs(t, "unknown"),
+
+		"/usr/bin/gitlab-runner": []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=12335144 "),
+	})
+	pairs := []string{"RUNNER_VERSION=15.8.0", "HELPERS=alpine-arm"}
+	b.must(t, unpack(deb), pairs...)
+	contains(
+		t, b.err.String(),
+		"prebuilt-x-y.tar: no helper of the catalogue",
+		"    RUNNER_VERSION=15.8.0 PACKAGES_ITERATION=3 HELPERS=alpine-arm go tool mage package\n",
+	)
+	b.must(t, archives, pairs...)
+	if f := b.record(t, "alpine-arm"); !strings.HasPrefix(f.Input.Source, "old.deb@sha256:") || f.RepoTag != catalogue.Repository+":arm-12335144" {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// makePackage writes a package for every architecture to file.
+func makePackage(t *testing.T, format, file string, info *nfpm.Info, contents map[string][]byte) {
+	t.Helper()
+	dir := t.TempDir()
+	for destination, body := range contents {
+		source := filepath.Join(dir, destination)
+		write(t, source, body)
+		info.Contents = append(info.Contents, &files.Content{Source: source, Destination: destination})
+	}
+	packager, err := nfpm.Get(format)
 	if err != nil {
 		t.Fatal(err)
 	}
-
-	c := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.3.0", "HELPERS": "ubuntu-s390x", "IMAGE_REPOSITORY": repository})
-	quiet := &UI{Out: io.Discard, Err: io.Discard}
-	if err := Pull(t.Context(), c, quiet); err != nil {
+	info.Arch, info.Maintainer, info.MTime = "all", "GitLab Inc. <support@gitlab.com>", testutil.Created()
+	info = nfpm.WithDefaults(info)
+	if err := nfpm.PrepareForPackager(info, format); err != nil {
 		t.Fatal(err)
 	}
-	archives := func(ctx context.Context) (source, digest, id string) {
-		t.Helper()
-		files, err := Archives(ctx, c, quiet)
-		if err != nil {
-			t.Fatal(err)
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(packager.Package(info, f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownImages returns the name of the package that carries the helper images of a Runner
+// version, and the images in it (catalogue/testdata/packages.tsv).
+func ownImages(t *testing.T, version, format string) (pkg string, images []string) {
+	t.Helper()
+	v := catalogue.InstalledVersion(version, "")
+	for line := range strings.Lines(string(read(t, "catalogue/testdata/packages.tsv"))) {
+		row := strings.Split(strings.TrimSpace(line), "\t")
+		first := catalogue.InstalledVersion(strings.TrimPrefix(row[0], "v"), "")
+		last := catalogue.InstalledVersion(strings.TrimPrefix(row[1], "v"), "")
+		if row[2] != "gitlab-runner-fips" && row[3] == format && row[len(row)-1] != "-" && v.Compare(first) >= 0 && v.Compare(last) <= 0 {
+			return row[2], strings.Fields(row[len(row)-1])
 		}
-		return files[0].Input.Source, files[0].Input.Digest, files[0].ImageID
 	}
-	gotSource, gotDigest, gotID := archives(t.Context())
-	if gotSource != tag.String()+"@"+digest.String() || gotDigest != digest.String() || gotID != id.String() {
-		t.Errorf("got %s, %s, %s, want digest %s of %s, image ID %s", gotSource, gotDigest, gotID, digest, tag, id)
-	}
+	t.Fatalf("packages.tsv has no %s of %s with helper images", format, version)
+	return "", nil
+}
 
-	later := fetchConfig(t, map[string]string{"RUNNER_VERSION": "19.4.0", "HELPERS": "ubuntu-s390x"})
-	later.Inputs = c.Inputs
-	_, err = Archives(t.Context(), later, quiet)
-	testutil.WantError(t, err, "was pulled as ubuntu-s390x-v19.3.0, want ubuntu-s390x-v19.4.0: remove it and pull again")
+// Runner's own package of any version can be rebuilt with the command that
+// unpack prints, which needs no HELPERS.
+func TestRebuildRunnersOwnPackage(t *testing.T) {
+	for _, row := range []struct{ version, format, layout string }{
+		{"15.8.0", "deb", "single"},
+		{"16.3.0", "rpm", "split"},
+		{"17.7.1", "deb", "split"},
+		{"18.2.2", "rpm", "single"},
+		{"19.3.0", "deb", "split"},
+	} {
+		t.Run(row.version, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			name, images := ownImages(t, row.version, row.format)
+			contents := map[string][]byte{}
+			var want []string
+			for _, image := range images {
+				helper := strings.TrimSuffix(strings.TrimPrefix(image, "prebuilt-"), ".tar.xz")
+				want = append(want, helper)
+				contents["/usr/lib/gitlab-runner/helper-images/"+image] = testutil.Rootfs(t, helper)
+			}
+			if name == "gitlab-runner" {
+				revision, _ := catalogue.KnownRevision(row.version)
+				contents["/usr/bin/gitlab-runner"] = []byte("gitlab.com/gitlab-org/gitlab-runner/common.REVISION=" + revision + " ")
+			}
+			own := b.path("own." + row.format)
+			makePackage(t, row.format, own, &nfpm.Info{Name: name, Version: row.version, Release: "1"}, contents)
 
-	if err := os.WriteFile(filepath.Join(c.Inputs, "ubuntu-s390x.tar"), rootfs, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if gotSource, _, _ := archives(t.Context()); gotSource != "" {
-		t.Errorf("another tarball than the side file's has the source %s", gotSource)
+			b.must(t, unpack(own), "RUNNER_VERSION="+row.version)
+			contains(t, b.err.String(), "    RUNNER_VERSION="+row.version+" PACKAGES_ITERATION=1 go tool mage package\n")
+			b.must(t, build.Package, "RUNNER_VERSION="+row.version, "PACKAGE_LAYOUT="+row.layout)
+			for line := range strings.Lines(b.err.String()) {
+				// No package of Runner's carries alpine-ppc64le, and no loader is built here.
+				if strings.Contains(line, "warning") && !strings.Contains(line, "ppc64le: the helper that GitLab Runner") && !strings.Contains(line, "no loader, so") && !strings.Contains(line, "no helper image exists") {
+					t.Error(line)
+				}
+			}
+			var got []string
+			for _, f := range b.manifest(t).Archives {
+				got = append(got, f.Helper)
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("helpers (-want +got):\n%s", diff)
+			}
+			b.must(t, build.VerifyOnDisk)
+		})
 	}
 }

@@ -185,8 +185,8 @@ func incompressible(t *testing.T, size int) []byte {
 	return testutil.Rootfs(t, "x", testutil.File("usr/noise", string(body)))
 }
 
-// ociArchive returns an oci-archive of one layer.
-func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []byte {
+// ociImage returns an image of one layer.
+func ociImage(t *testing.T, c v1.ConfigFile, annotations map[string]string) v1.Image {
 	t.Helper()
 	config, err := mutate.ConfigFile(empty.Image, &c)
 	if err != nil {
@@ -196,8 +196,14 @@ func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []
 	if err != nil {
 		t.Fatal(err)
 	}
+	return mutate.Annotations(img, annotations).(v1.Image)
+}
+
+// ociArchive returns an oci-archive of one layer.
+func ociArchive(t *testing.T, c v1.ConfigFile, annotations map[string]string) []byte {
+	t.Helper()
 	var archive bytes.Buffer
-	if err := ociarchive.Write(&archive, mutate.Annotations(img, annotations).(v1.Image), "x", testutil.Created()); err != nil {
+	if err := ociarchive.Write(&archive, ociImage(t, c, annotations), "x", testutil.Created()); err != nil {
 		t.Fatal(err)
 	}
 	return archive.Bytes()

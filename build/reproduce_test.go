@@ -1,72 +1,50 @@
-//go:build acceptance
-
 package build_test
 
 import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"pretag/build"
 	"pretag/build/testutil"
 )
 
-// TestMain makes the test program run the target package, as Reproduce does with the
-// real program.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "package" {
-		if err := build.Run(context.Background(), nil, os.Environ(), build.NeedVersion, withoutLoaders); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+func TestCompareTrees(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	for path, body := range map[string]string{
+		a + "/same": "x", b + "/same": "x", a + "/other": "x", b + "/other": "y", a + "/first": "x", b + "/second": "x",
+	} {
+		write(t, path, []byte(body))
 	}
-	status := m.Run()
-	os.RemoveAll(compiledDir)
-	os.Exit(status)
+	same, differences, err := build.CompareTrees(t.Context(), a, b)
+	if diff := cmp.Diff([]string{"first", "other", "second"}, differences); err != nil || same != 1 || diff != "" {
+		t.Errorf("%d %v\n%s", same, err, diff)
+	}
 }
 
-// withoutLoaders is build.Package without loaders, whose sources are not here.
-func withoutLoaders(ctx context.Context, c build.Config, ui *build.UI) error {
-	c.LoaderArches = []string{}
-	return build.Package(ctx, c, ui)
-}
-
-func TestReproduce(t *testing.T) {
-	b := newBench(t, "alpine-x86_64.tar", "ubuntu-arm64.tar")
-	if err := os.Chmod(filepath.Dir(b.dir), 0o755); err != nil { // so that nobody can reach it
-		t.Fatal(err)
-	}
-	catalogue, err := os.ReadFile("../helper-images/catalogue.yaml")
+// A key that can be read only once is refused, because two builds read it.
+func TestReproduceRefusesPipe(t *testing.T) {
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(b.path("own.yaml"), catalogue, 0o600); err != nil {
+	defer r.Close()
+	defer w.Close()
+	fifo := filepath.Join(t.TempDir(), "key")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	vars := []string{"CATALOGUE=" + b.path("own.yaml"), "HELPERS=alpine-x86_64,ubuntu-arm64", "RUNNER_VERSION=19.3.0", "ARCHIVE_COMPRESSION=zstd:fastest", "PATH=" + os.Getenv("PATH")}
-	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
-		return build.Reproduce(ctx, c, vars, ui)
-	}, vars...)
-	if err != nil || !strings.Contains(b.out.String(), " files, each the same in both builds") {
-		t.Errorf("%v\n%s%s", err, &b.out, &b.err)
-	}
-	may := exec.Command("unshare", "--uts", "true").Run() == nil
-	if got := strings.Contains(b.err.String(), "another-host"); got != may {
-		t.Errorf("the host name differs: %t, want %t:\n%s", got, may, &b.err)
-	}
-	b.leavesNothing(t)
-}
-
-// In most containers root cannot set the host name.
-func TestReproduceWithoutCapability(t *testing.T) {
-	testutil.Root(t, "TestReproduce has no capability either")
-	command := exec.CommandContext(t.Context(), testutil.Tool(t, "setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", os.Args[0], "-test.run=^TestReproduce$")
-	if out, err := command.CombinedOutput(); err != nil {
-		t.Errorf("%v:\n%s", err, out)
+	for _, key := range []string{fifo, fmt.Sprint("/dev/fd/", r.Fd())} {
+		b := newBench(t, "alpine-x86_64.tar")
+		err := b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+			return build.Reproduce(ctx, c, nil, ui)
+		}, "HELPERS=alpine-x86_64", "GPG_KEY_PATH="+key)
+		testutil.WantError(t, err, "GPG_KEY_PATH names a pipe, and reproduce reads the key twice; want a file")
+		b.leavesNothing(t)
 	}
 }
