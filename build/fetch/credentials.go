@@ -57,16 +57,14 @@ const maxLogins = 1 << 20
 // find returns the login for the repository: the first that any of the places has.
 // What the places hold is not shown in errors.
 func (c Credentials) find(ctx context.Context, repository name.Repository) (authn.Authenticator, error) {
-	if c.JSON != "" {
-		login, err := logins(ctx, strings.NewReader(c.JSON), repository)
-		if err != nil {
-			return nil, fmt.Errorf("DOCKER_AUTH_CONFIG: %w", err)
-		}
+	login, err := logins(ctx, strings.NewReader(cmp.Or(c.JSON, "{}")), repository)
+	if err != nil {
+		return nil, fmt.Errorf("DOCKER_AUTH_CONFIG: %w", err)
+	}
+	for _, file := range c.Files {
 		if login != nil {
 			return login, nil
 		}
-	}
-	for _, file := range c.Files {
 		f, err := os.Open(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -74,16 +72,16 @@ func (c Credentials) find(ctx context.Context, repository name.Repository) (auth
 		if err != nil {
 			return nil, err
 		}
-		login, err := logins(ctx, f, repository)
+		login, err = logins(ctx, f, repository)
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		if login != nil {
-			return login, nil
-		}
 	}
-	return authn.Anonymous, nil
+	if login == nil {
+		return authn.Anonymous, nil
+	}
+	return login, nil
 }
 
 // logins looks for the login in one place; nil if it is not there.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -81,7 +82,7 @@ func Pull(ctx context.Context, opts PullOptions) ([]Tarball, error) {
 		return nil, fmt.Errorf("pull %s: %w", opts.Repository, err)
 	}
 
-	tarballs, errs := make([]*Tarball, len(opts.Helpers)), make([]error, len(opts.Helpers))
+	tarballs, errs := make([]Tarball, len(opts.Helpers)), make([]error, len(opts.Helpers))
 	var group errgroup.Group
 	group.SetLimit(opts.Jobs)
 	for i, helper := range opts.Helpers {
@@ -91,7 +92,7 @@ func Pull(ctx context.Context, opts PullOptions) ([]Tarball, error) {
 			}
 			tarball, err := p.pull(ctx, helper)
 			if err == nil {
-				tarballs[i] = &tarball
+				tarballs[i] = tarball
 			} else if ctx.Err() == nil {
 				errs[i] = fmt.Errorf("%s: pull %w", helper, err)
 			}
@@ -101,17 +102,11 @@ func Pull(ctx context.Context, opts PullOptions) ([]Tarball, error) {
 	group.Wait()
 	os.Remove(filepath.Join(opts.Dir, pullDir)) // fails if something is in it
 
-	var present []Tarball
-	for _, tarball := range tarballs {
-		if tarball != nil {
-			present = append(present, *tarball)
-		}
+	tarballs = slices.DeleteFunc(tarballs, func(t Tarball) bool { return t.Path == "" })
+	if ctx.Err() != nil && len(tarballs) < len(opts.Helpers) {
+		errs = append(errs, fmt.Errorf("pull %s: %w", opts.Repository, context.Cause(ctx)))
 	}
-	err = errors.Join(errs...)
-	if ctx.Err() != nil && len(present) < len(opts.Helpers) {
-		err = errors.Join(err, fmt.Errorf("pull %s: %w", opts.Repository, context.Cause(ctx)))
-	}
-	return present, err
+	return tarballs, errors.Join(errs...)
 }
 
 // A puller pulls from one repository.
@@ -149,34 +144,39 @@ func (p *puller) pull(ctx context.Context, h catalogue.Helper) (Tarball, error) 
 	if err != nil {
 		return Tarball{}, err
 	}
-	fail := func(err error) (Tarball, error) { return Tarball{}, fmt.Errorf("%s: %w", reference, err) }
-	image, err := oci.Choose(ctx, p, v1.Descriptor{MediaType: root.MediaType, Digest: root.Digest, Size: root.Size}, root.Manifest, h.Platform)
-	if err != nil {
-		return fail(err)
-	}
-	digest := image.Descriptor.Digest
-	if got := image.Platform(); !platform.Same(got, h.Platform) {
-		return fail(fmt.Errorf("%s: image is for %s, want %s", digest, got, h.Platform))
-	}
-
 	t := Tarball{Helper: h, Path: filepath.Join(p.opts.Dir, h.String()+".tar"), Missing: missing}
-	if t.Origin, err = release.OriginOf(ctx, t.Path); err != nil {
-		return fail(err)
-	}
-	source := reference + "@" + root.Digest.String()
-	if t.Origin.Digest == digest.String() {
-		t.Kept = true
-		if t.Origin.Source != source {
-			t.Origin.Source = source
-			err = t.Origin.Write(t.Path)
-		}
-	} else if t.Origin, err = p.fetch(ctx, h, image, t.Path, source); err != nil {
-		err = fmt.Errorf("%s: %w", digest, err)
-	}
-	if err != nil {
-		return fail(err)
+	if err := p.take(ctx, &t, root, reference+"@"+root.Digest.String()); err != nil {
+		return t, fmt.Errorf("%s: %w", reference, err)
 	}
 	return t, nil
+}
+
+// take brings the image of root that is for the helper of t into the directory, unless
+// it is there already.
+func (p *puller) take(ctx context.Context, t *Tarball, root *remote.Descriptor, source string) error {
+	image, err := oci.Choose(ctx, p, v1.Descriptor{MediaType: root.MediaType, Digest: root.Digest, Size: root.Size}, root.Manifest, t.Helper.Platform)
+	if err != nil {
+		return err
+	}
+	digest := image.Descriptor.Digest
+	if got := image.Platform(); !platform.Same(got, t.Helper.Platform) {
+		return fmt.Errorf("%s: image is for %s, want %s", digest, got, t.Helper.Platform)
+	}
+	if t.Origin, err = release.OriginOf(ctx, t.Path); err != nil {
+		return err
+	}
+	if t.Origin.Digest != digest.String() {
+		if t.Origin, err = p.fetch(ctx, t.Helper, image, t.Path, source); err != nil {
+			return fmt.Errorf("%s: %w", digest, err)
+		}
+		return nil
+	}
+	t.Kept = true
+	if t.Origin.Source == source {
+		return nil
+	}
+	t.Origin.Source = source
+	return t.Origin.Write(t.Path)
 }
 
 // resolve returns what the helper's tag names. If the registry does not have the
@@ -285,7 +285,7 @@ func (p *puller) fetch(ctx context.Context, h catalogue.Helper, image *oci.Image
 // layer makes the file at path hold a layer. A layer that is there already is not
 // fetched again.
 func (p *puller) layer(ctx context.Context, d v1.Descriptor, path string, progress func(int64)) error {
-	if verified(ctx, path, d) {
+	if sum, err := release.SHA256File(ctx, path); err == nil && sum == d.Digest.Hex {
 		progress(d.Size)
 		return nil
 	}
@@ -297,18 +297,6 @@ func (p *puller) layer(ctx context.Context, d v1.Descriptor, path string, progre
 		defer func() { err = errors.Join(err, f.Close()) }()
 		return p.blob(ctx, d, &meter{Writer: f, report: progress})
 	})
-}
-
-// verified reports whether the file at path is the blob that d describes.
-func verified(ctx context.Context, path string, d v1.Descriptor) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	hash := sha256.New()
-	n, err := io.Copy(hash, contextio.NewReader(ctx, f))
-	return err == nil && n == d.Size && hex.EncodeToString(hash.Sum(nil)) == d.Digest.Hex
 }
 
 // archive writes the image, whose layers are in the layout dir, as the oci-archive

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"pretag/build/catalogue"
+	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/decompress"
 	"pretag/build/internal/stricttar"
 	"pretag/build/linuxpkg/pkgread"
@@ -221,15 +222,11 @@ func (u *unpacker) publish() error {
 		if err := t.Origin.Write(t.Path); err != nil {
 			return err
 		}
-		if err := os.Rename(filepath.Join(u.temp, filepath.Base(t.Path)), t.Path); err != nil {
+		if err := atomicfile.Rename(filepath.Join(u.temp, filepath.Base(t.Path)), t.Path); err != nil {
 			return err
 		}
 	}
-	dir, err := os.Open(u.opts.Dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }
 
 // revisionFlag is how GitLab Runner's build sets its revision (v15.8.0,
