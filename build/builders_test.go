@@ -28,12 +28,12 @@ func TestBuilders(t *testing.T) {
 	dir := t.TempDir()
 	base := filepath.Join(dir, "base.tar")
 	write(t, base, baseImage(t, ref))
-	store := func(t *testing.T, name, program string) func(args ...string) string {
+	run := func(t *testing.T, program string) func(args ...string) string {
+		t.Helper()
 		path := testutil.Tool(t, program)
 		// vfs works on every file system. The store is removed with the test's
 		// directory, which chroot isolation leaves free of mounts.
-		t.Helper()
-		global := []string{"--root", filepath.Join(dir, name, "root"), "--runroot", filepath.Join(dir, name, "run"), "--storage-driver", "vfs"}
+		global := []string{"--root", filepath.Join(dir, program, "root"), "--runroot", filepath.Join(dir, program, "run"), "--storage-driver", "vfs"}
 		return func(args ...string) string {
 			t.Helper()
 			command := exec.CommandContext(t.Context(), path, append(global, args...)...)
@@ -49,26 +49,25 @@ func TestBuilders(t *testing.T) {
 	}
 	saved := map[string]func(t *testing.T, to string){
 		"podman, docker-archive": func(t *testing.T, to string) {
-			podman := store(t, "podman", "podman")
+			podman := run(t, "podman")
 			podman("load", "-i", base)
 			podman("save", "--format", "docker-archive", "-o", to, ref)
 		},
 		"podman, oci-archive": func(t *testing.T, to string) {
-			podman := store(t, "podman-oci", "podman")
+			podman := run(t, "podman")
 			podman("load", "-i", base)
 			podman("save", "--format", "oci-archive", "-o", to, ref)
 		},
 		"buildah, empty layer": func(t *testing.T, to string) {
-			buildah := store(t, "buildah", "buildah")
+			buildah := run(t, "buildah")
 			buildah("from", "--name", "work", "docker-archive:"+base)
 			buildah("commit", "work", "oci-archive:"+to+":x")
 		},
 		"buildah, Dockerfile": func(t *testing.T, to string) {
-			buildah := store(t, "buildah-bud", "buildah")
+			buildah := run(t, "buildah")
 			buildah("pull", "docker-archive:"+base)
 			context := filepath.Join(dir, "context")
-			file := "FROM " + ref + "\nWORKDIR /etc\nCOPY Dockerfile /etc/x\nENV A=b\n"
-			write(t, filepath.Join(context, "Dockerfile"), []byte(file))
+			write(t, filepath.Join(context, "Dockerfile"), []byte("FROM "+ref+"\nWORKDIR /etc\nCOPY Dockerfile /etc/x\nENV A=b\n"))
 			buildah("build", "--layers", "--pull=never", "-t", "localhost/helper:built", context)
 			buildah("push", "localhost/helper:built", "docker-archive:"+to+":localhost/helper:built")
 		},
@@ -92,11 +91,12 @@ func TestBuilders(t *testing.T) {
 			b.input(t, "alpine-x86_64.tar", read(t, input))
 			b.must(t, build.Package, "HELPERS=alpine-x86_64")
 			f := b.record(t, "alpine-x86_64")
-			podman := store(t, "load-"+fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:8], "podman")
+			podman := run(t, "podman")
 			podman("load", "-i", f.Path)
 			if got := podman("image", "inspect", "--format", "{{.Id}}", f.RepoTag); "sha256:"+got != f.ImageID {
 				t.Errorf("podman has image %s, want %s", got, f.ImageID)
 			}
+			podman("rmi", f.RepoTag)
 			t.Logf("%s: %d layers, diff IDs %.27s", f.Input.Layout, len(f.DiffIDs), f.DiffIDs)
 		})
 	}
