@@ -5,7 +5,6 @@ package fetch
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -58,18 +57,9 @@ http: {addr: "127.0.0.1:0"}
 	return ""
 }
 
-func run(tb testing.TB, program string, args ...string) []byte {
-	tb.Helper()
-	output, err := exec.Command(program, args...).Output()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		tb.Fatalf("%s %q: %v\n%s", program, args, err, exit.Stderr)
-	}
-	return output
-}
-
 // A real registry, and what skopeo says of the registry and of the archive.
 func TestPullRealRegistry(t *testing.T) {
-	skopeo := testutil.Tool(t, "skopeo")
+	testutil.Tool(t, "skopeo")
 	testutil.Root(t, "skopeo gives what it unpacks to root")
 	host := startRegistry(t, "")
 	opts := pullOptions(t, host, t.TempDir())
@@ -89,7 +79,7 @@ func TestPullRealRegistry(t *testing.T) {
 		}
 		look := func(args ...string) (v view) {
 			t.Helper()
-			if err := json.Unmarshal(run(t, skopeo, args...), &v); err != nil {
+			if err := json.Unmarshal(testutil.Filter(t, nil, "skopeo", args...), &v); err != nil {
 				t.Fatal(err)
 			}
 			return v
@@ -101,7 +91,7 @@ func TestPullRealRegistry(t *testing.T) {
 		if diff := cmp.Diff(there, here); diff != "" || here.Digest != image.digest {
 			t.Errorf("%s: digest %s, want %s; registry against archive: %s", image.helper, here.Digest, image.digest, diff)
 		}
-		run(t, skopeo, "copy", "--quiet", "oci-archive:"+got[i].Path, "dir:"+t.TempDir())
+		testutil.Filter(t, nil, "skopeo", "copy", "--quiet", "oci-archive:"+got[i].Path, "dir:"+t.TempDir())
 	}
 }
 

@@ -27,7 +27,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"pretag/build/catalogue"
 	"pretag/build/testutil"
 )
 
@@ -38,7 +37,7 @@ func pullOptions(tb testing.TB, host, dir string, names ...string) PullOptions {
 	}
 }
 
-// A pulled image and what its tag names.
+// pushed is an image and what its tag names.
 type pushed struct {
 	helper string
 	what   interface {
@@ -151,20 +150,9 @@ func TestPull(t *testing.T) {
 		if same, err := tarball.Origin.Describes(t.Context(), tarball.Path); !same {
 			t.Errorf("%s: the record is of other bytes: %v", image.helper, err)
 		}
-		index, err := extracted(t, tarball.Path).ImageIndex()
-		if err != nil {
-			t.Fatal(err)
-		}
-		manifest, err := index.IndexManifest()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(manifest.Manifests) != 1 || manifest.Manifests[0].Digest.String() != image.digest {
-			t.Fatalf("%s: %+v, want %s alone", image.helper, manifest.Manifests, image.digest)
-		}
-		archived, err := index.Image(manifest.Manifests[0].Digest)
-		if err != nil {
-			t.Fatal(err)
+		archived := only(t, tarball.Path)
+		if got := digest(t, archived); got != image.digest {
+			t.Errorf("%s: the archive has image %s, want %s", image.helper, got, image.digest)
 		}
 		for _, layer := range layers(t, archived) {
 			if len(layer.URLs) > 0 {
@@ -266,6 +254,9 @@ func only(tb testing.TB, path string) v1.Image {
 	manifest, err := index.IndexManifest()
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if len(manifest.Manifests) != 1 {
+		tb.Fatalf("%s: %d images, want one", path, len(manifest.Manifests))
 	}
 	image, err := index.Image(manifest.Manifests[0].Digest)
 	if err != nil {
@@ -434,24 +425,26 @@ func TestPullKeepsLayers(t *testing.T) {
 func TestPullTags(t *testing.T) {
 	s := newServer(t)
 	s.push(t, "ubuntu-x86_64-v17.8.0", small(t, "linux/amd64", 1))
-	s.push(t, "x86_64-"+known(t, "17.8.0"), small(t, "linux/amd64", 2))
-	c := testutil.Catalogue(t)
+	s.push(t, "x86_64-e4f782b3", small(t, "linux/amd64", 2))
+	pull := func(helper, of string) ([]Tarball, error) {
+		h, _ := testutil.Catalogue(t).Lookup(helper)
+		opts := pullOptions(t, s.host(), t.TempDir())
+		opts.Helpers, opts.Version = append(opts.Helpers, h), version(t, of)
+		return Pull(t.Context(), opts)
+	}
 	for _, row := range []struct{ helper, version, tag, missing, want string }{
 		{"ubuntu-x86_64", "17.8.0", "ubuntu-x86_64-v17.8.0", "", ""}, // a mirror may have it after all
 		{
-			"alpine-x86_64", "17.8.0", "x86_64-" + known(t, "17.8.0"),
+			"alpine-x86_64", "17.8.0", "x86_64-e4f782b3",
 			"the registry has no tag x86_64-v17.8.0: GitLab Runner 17.8.0 pushed only tags with the git revision", "",
 		},
 		{
 			"alpine-s390x", "17.8.0", "", "",
-			"alpine-s390x: pull HOST/helper:s390x-v17.8.0: 404 Not Found...(GitLab Runner 17.8.0 pushed only tags with the git revision); HOST/helper:s390x-" + known(t, "17.8.0") + ": 404 Not Found",
+			"alpine-s390x: pull HOST/helper:s390x-v17.8.0: 404 Not Found...(GitLab Runner 17.8.0 pushed only tags with the git revision); HOST/helper:s390x-e4f782b3: 404 Not Found",
 		},
 		{"ubuntu-s390x", "19.3.0", "", "", "ubuntu-s390x: pull HOST/helper:ubuntu-s390x-v19.3.0: 404 Not Found"},
 	} {
-		h, _ := c.Lookup(row.helper)
-		opts := pullOptions(t, s.host(), t.TempDir())
-		opts.Helpers, opts.Version = append(opts.Helpers, h), version(t, row.version)
-		got, err := Pull(t.Context(), opts)
+		got, err := pull(row.helper, row.version)
 		if row.want != "" {
 			wantError(t, err, strings.ReplaceAll(row.want, "HOST", s.host()))
 			continue
@@ -472,10 +465,7 @@ func TestPullTags(t *testing.T) {
 		}
 		return false
 	})
-	h, _ := c.Lookup("alpine-x86_64")
-	opts := pullOptions(t, s.host(), t.TempDir())
-	opts.Helpers, opts.Version = append(opts.Helpers, h), version(t, "17.8.0")
-	_, err := Pull(t.Context(), opts)
+	_, err := pull("alpine-x86_64", "17.8.0")
 	wantError(t, err, "x86_64-v17.8.0: 403 Forbidden (log in with ")
 }
 
@@ -590,14 +580,4 @@ func TestPullCancelled(t *testing.T) {
 	if left := names(t, opts.Dir); len(got)+len(left) > 0 {
 		t.Errorf("got %v, left behind: %q", got, left)
 	}
-}
-
-// known returns the git revision of a released version.
-func known(tb testing.TB, version string) string {
-	tb.Helper()
-	revision, ok := catalogue.KnownRevision(version)
-	if !ok {
-		tb.Fatalf("no revision of %s", version)
-	}
-	return revision
 }

@@ -3,7 +3,6 @@
 package fetch
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -29,17 +28,6 @@ func program(tb testing.TB) []byte {
 		tb.Fatalf("%v\n%s", err, output)
 	}
 	return read(tb, filepath.Join(dir, "runner"))
-}
-
-func xz(tb testing.TB, plain []byte) []byte {
-	tb.Helper()
-	command := exec.Command(testutil.Tool(tb, "xz"), "-c")
-	command.Stdin = bytes.NewReader(plain)
-	packed, err := command.Output()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return packed
 }
 
 // rpmbuild makes an rpm of the files, with the payload in rpm's own words. A
@@ -105,7 +93,7 @@ func TestUnpackRealPackages(t *testing.T) {
 	files := old(t)
 	files["/usr/bin/gitlab-runner"] = program(t)
 	delete(files, helperImages+"prebuilt-alpine-x86_64.tar")
-	files[helperImages+"prebuilt-alpine-x86_64.tar.xz"] = xz(t, testutil.Rootfs(t, "alpine-x86_64"))
+	files[helperImages+"prebuilt-alpine-x86_64.tar.xz"] = testutil.Filter(t, testutil.Rootfs(t, "alpine-x86_64"), "xz", "-c")
 	for _, payload := range []string{
 		"w9.gzdio", "w9.bzdio", "w2.xzdio", "w2.lzdio", "w3.zstdio", "w.ufdio",
 		"gzip", "xz", "zstd", "none",
