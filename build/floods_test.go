@@ -8,22 +8,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
-	"io"
-	"math"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/ulikunitz/xz/lzma"
 
 	"pretag/build/testutil"
 )
@@ -40,6 +32,7 @@ type flood struct {
 
 // Whatever the input, each target stays below a bound of memory, names the file or the
 // helper, and leaves nothing incomplete. The log has what each took, sorted by the time.
+// The tests of decompress, oci, sbom, pkgread and fetch have more such inputs.
 func TestHostileInputs(t *testing.T) {
 	p := compile(t)
 	p.pairs = append(p.pairs, "HELPERS=alpine-x86_64", "FORMATS=deb", "ARCHIVE_COMPRESSION=none", "LOADERS="+standIns(t))
@@ -50,24 +43,16 @@ func TestHostileInputs(t *testing.T) {
 		memory int64 // kB
 	}
 	var all []took
-	for _, row := range slices.Concat(bombs(), crowds(), ociFloods(), databaseFloods(), packageFloods(), registryFloods()) {
+	for _, row := range slices.Concat(bombs(), crowds(), ociFloods(), databaseFloods(), packageFloods()) {
 		t.Run(cmp.Or(row.target, "package")+"/"+row.name, func(t *testing.T) {
-			input, target, pairs := row.input(t), cmp.Or(row.target, "package"), []string{}
-			named := "alpine-x86_64"
-			switch target {
-			case "package":
-				p.input(t, named, input)
-			case "pull": // the input is the registry's address
-				pairs = append(pairs, "IMAGE_REPOSITORY="+string(input)+"/helper", "HELPER_IMAGES="+t.TempDir())
-			default:
+			target, named := cmp.Or(row.target, "package"), "alpine-x86_64"
+			c, text := p.command(t, target)
+			if row.file == "" {
+				p.input(t, named, row.input(t))
+			} else {
 				named = row.file
-				if err := os.WriteFile(filepath.Join(p.dir, named), input, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			c, text := p.command(t, target, pairs...)
-			if row.file != "" {
-				c.Args = append(c.Args, filepath.Join(p.dir, row.file))
+				write(t, p.folder(named), row.input(t))
+				c.Args = append(c.Args, p.folder(named))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
@@ -322,142 +307,31 @@ func ociFloods() []flood {
 	}
 }
 
-// databaseFloods are package databases and licenses.
+// databaseFloods are package databases that are larger than those of the tests of sbom.
 func databaseFloods() []flood {
+	const (
+		apk    = "lib/apk/db/installed"
+		status = "var/lib/dpkg/status"
+		one    = "Package: p\nVersion: 1\n"
+		dep5   = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
+	)
 	image := func(files ...testutil.Entry) func(*testing.T) []byte {
 		return func(t *testing.T) []byte { return testutil.Rootfs(t, "x", files...) }
 	}
-	const (
-		apk       = "lib/apk/db/installed"
-		status    = "var/lib/dpkg/status"
-		sqlite    = "var/lib/rpm/rpmdb.sqlite"
-		copyright = "usr/share/doc/p/copyright"
-		dep5      = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
-		one       = "Package: p\nVersion: 1\n"
-	)
 	lines := func(n int, format string) string { return strings.Join(numbered(n, format), "") }
-	shared := testutil.File(status, lines(5_000, "Package: p\nVersion: %d\n\n"))
-	overlapping := rpmHeader("a\x00", rpmTag{1000, 6, 0, 1}, rpmTag{1001, 6, 0, 1})
 	return []flood{
-		{name: "one copyright file for 5,000 packages", input: image(shared, testutil.File(copyright, dep5+"\n"+strings.Repeat("Files: x\nLicense: ISC\n\n", 50_000))), good: true},
-		{name: "one list of files for 5,000 packages", input: image(shared, testutil.File("var/lib/dpkg/info/p.list", strings.Repeat("/usr/bin/x\n", 100_000))), good: true},
+		{name: "one copyright file for 5,000 packages", input: image(testutil.File(status, lines(5_000, "Package: p\nVersion: %d\n\n")), testutil.File("usr/share/doc/p/copyright", dep5+"\n"+strings.Repeat("Files: x\nLicense: ISC\n\n", 50_000))), good: true},
 		{name: "a field of 4 million lines", input: image(testutil.File(status, one+"Description: x\n"+strings.Repeat(" y\n", 4_000_000))), good: true},
 		{name: "5 million blank lines", input: image(testutil.File(status, one+strings.Repeat("\n", 5_000_000))), good: true},
 		{name: "2 million diversions", input: image(testutil.File(status, one), testutil.File("var/lib/dpkg/diversions", strings.Repeat("/a\n/b\n:\n", 2_000_000))), want: "more than 10000 diversions"},
-		{name: "40,000 ORs", input: image(testutil.File(apk, "P:a\nV:1\nL:MIT"+strings.Repeat(" OR MIT", 40_000)+"\n")), good: true},
-		{name: "40,000 ors of Debian", input: image(testutil.File(status, one), testutil.File(copyright, dep5+"License: ISC"+strings.Repeat(" or ISC", 40_000)+"\n")), good: true},
-		{name: "5 million parentheses", input: image(testutil.File(apk, "P:a\nV:1\nL:"+strings.Repeat("(", 5_000_000)+"MIT\n")), good: true},
-		{name: "400,000 stanzas of apk", input: image(testutil.File(apk, lines(400_000, "P:%d\nV:1\n\n"))), want: "more than 50000 packages"},
 		{name: "a stanza of 10 million files", input: image(testutil.File(apk, "P:a\nV:1\nF:usr\n"+strings.Repeat("R:x\n", 10_000_000))), want: "too many steps"},
 		{name: "an SBOM of 80 MB", input: image(testutil.File(apk, lines(4000, "P:%d\nV:1\nU:http://"+strings.Repeat("x", 20_000)+"\n\n"))), want: "SBOM of more than 67108864 bytes"},
-		{name: "SQLite: a row of 120 million columns", input: func(t *testing.T) []byte {
-			return image(testutil.File(sqlite, string(sqliteOf(append(varint(120_000_004), make([]byte, 120_000_000)...)))))(t)
-		}, want: "row of more than 8 columns"},
-		{name: "SQLite: a tree of 100 levels", input: image(testutil.File(sqlite, string(sqliteChain(100)))), want: "tree of more than 20 levels"},
-		{name: "SQLite: tags that share their values", input: image(testutil.File(sqlite, string(sqliteOf(row(overlapping))))), want: "header 1: tag 1001 at offset 0 overlaps the tag before it"},
-		{name: "SQLite: damaged", input: image(testutil.File(sqlite, "SQLite format 3\x00\x10\x00"+strings.Repeat("\x00", 8192))), want: "/" + sqlite + ": page 1 has kind 0, want a page of a table"},
-		{name: "ndb", input: image(testutil.File("var/lib/rpm/Packages.db", "RpmP")), want: "the SBOM may be incomplete: /var/lib/rpm/Packages.db is a package database of rpm (ndb), which is not read", good: true},
-		{name: "chisel", input: image(testutil.File("var/lib/chisel/manifest.wall", "x")), want: "the SBOM may be incomplete: /var/lib/chisel/manifest.wall is a package database of chisel", good: true},
+		{name: "SQLite: damaged", input: image(testutil.File("var/lib/rpm/rpmdb.sqlite", "SQLite format 3\x00\x10\x00"+strings.Repeat("\x00", 8192))), want: "/var/lib/rpm/rpmdb.sqlite: page 1 has kind 0, want a page of a table"},
 	}
 }
 
-// An rpmTag is an entry in the index of an rpm header: tag, type, offset and count.
-type rpmTag [4]uint32
-
-// rpmHeader returns a header of an rpm without its magic number.
-func rpmHeader(store string, tags ...rpmTag) []byte {
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(tags)))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(store)))
-	for _, tag := range tags {
-		for _, word := range tag {
-			b = binary.BigEndian.AppendUint32(b, word)
-		}
-	}
-	return append(b, store...)
-}
-
-// varint encodes a number as SQLite does (sqlite.org/fileformat2.html, 1.6).
-func varint(n int) []byte {
-	b := []byte{byte(n & 0x7f)}
-	for n >>= 7; n > 0; n >>= 7 {
-		b = append([]byte{byte(n&0x7f) | 0x80}, b...)
-	}
-	return b
-}
-
-// row returns the payload of a row of rpm's table Packages: NULL and the header.
-func row(header []byte) []byte {
-	kinds := append([]byte{0}, varint(len(header)*2+12)...)
-	return slices.Concat(varint(len(kinds)+1), kinds, header)
-}
-
-const pageSize = 32 << 10
-
-// sqliteSchema returns the first page of a database with the table Packages on page 2.
-func sqliteSchema(pages int) []byte {
-	page := make([]byte, pageSize)
-	copy(page, "SQLite format 3\x00")
-	binary.BigEndian.PutUint16(page[16:], pageSize)
-	binary.BigEndian.PutUint32(page[28:], uint32(pages))
-	payload := "\x06\x17\x1d\x1d\x01\x0dtablePackagesPackages\x02"
-	leaf(page, 100, append([]byte{byte(len(payload)), 1}, payload...))
-	return page
-}
-
-// leaf makes a page of a table with one row.
-func leaf(page []byte, header int, cell []byte) {
-	page[header], page[header+4] = 13, 1
-	at := len(page) - len(cell)
-	copy(page[at:], cell)
-	binary.BigEndian.PutUint16(page[header+8:], uint16(at))
-}
-
-// sqliteOf returns a database whose table Packages has one row with that payload.
-func sqliteOf(payload []byte) []byte {
-	local := len(payload)
-	if most, least := pageSize-35, (pageSize-12)*32/255-23; local > most {
-		if local = least + (local-least)%(pageSize-4); local > most {
-			local = least
-		}
-	}
-	cell := append(append(varint(len(payload)), 1), payload[:local]...)
-	chunks := slices.Collect(slices.Chunk(payload[local:], pageSize-4))
-	if len(chunks) > 0 {
-		cell = binary.BigEndian.AppendUint32(cell, 3)
-	}
-	db := sqliteSchema(2 + len(chunks))
-	page := make([]byte, pageSize)
-	leaf(page, 0, cell)
-	db = append(db, page...)
-	for i, chunk := range chunks {
-		page := make([]byte, pageSize)
-		if copy(page[4:], chunk); i+1 < len(chunks) {
-			binary.BigEndian.PutUint32(page, uint32(4+i))
-		}
-		db = append(db, page...)
-	}
-	return db
-}
-
-// sqliteChain returns a database whose table is that many pages, each the only child of
-// the one before it.
-func sqliteChain(n int) []byte {
-	db := sqliteSchema(1 + n)
-	for i := range n {
-		page := make([]byte, pageSize)
-		page[0] = 5
-		binary.BigEndian.PutUint32(page[8:], uint32(3+i))
-		db = append(db, page...)
-	}
-	return db
-}
-
-// packageFloods are rpms and debs.
+// packageFloods are debs.
 func packageFloods() []flood {
-	magic := "\x8e\xad\xe8\x01\x00\x00\x00\x00"
-	rpm := func(header []byte, payload []byte) []byte {
-		return slices.Concat([]byte("\xed\xab\xee\xdb\x03"), make([]byte, 91), []byte(magic), make([]byte, 8), []byte(magic), header, payload)
-	}
 	deb := func(t *testing.T, control, data string, body []byte) []byte {
 		b := []byte("!<arch>\n")
 		for _, member := range []struct {
@@ -470,106 +344,16 @@ func packageFloods() []flood {
 		return b
 	}
 	const control = "Package: a\nVersion: 1\nArchitecture: all\n"
-	zeros := func(t *testing.T, n int64) []byte { // an lzma stream of n zero bytes
-		var b bytes.Buffer
-		w, err := lzma.NewWriter(&b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.CopyN(w, zeroReader{}, n); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	var all []flood
-	for _, target := range []string{"inspect", "unpack"} {
-		all = append(all,
-			flood{name: "rpm: tags that share their values", target: target, file: "x.rpm", input: fixed(rpm(rpmHeader(strings.Repeat("\x00", 1<<18), rpmTag{1118, 8, 0, 1 << 18}, rpmTag{1117, 8, 0, 1 << 18}), nil)), want: "tag 1117 at offset 0 overlaps the tag before it"},
-			flood{name: "rpm: a header of 4 GiB", target: target, file: "x.rpm", input: fixed(rpm(append(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 1), math.MaxUint32), make([]byte, 1000)...), nil)), want: "bytes are read"},
-			flood{name: "rpm: 8 million empty names", target: target, file: "x.rpm", input: fixed(rpm(rpmHeader(strings.Repeat("\x00", 1<<23), rpmTag{1117, 8, 0, 1 << 20}), nil)), want: "values, at most"},
-		)
-	}
-	return append(all,
-		flood{name: "deb: a control file of 4 million lines", target: "inspect", file: "x.deb", input: func(t *testing.T) []byte {
+	return []flood{
+		{name: "deb: a control file of 4 million lines", target: "inspect", file: "x.deb", input: func(t *testing.T) []byte {
 			return deb(t, control+"Description: x\n"+strings.Repeat(" y\n", 4_000_000), "data.tar", testutil.Tar(t, testutil.File("a", "")))
 		}, want: "layout       deb", good: true},
-		flood{name: "deb: an lzma bomb", target: "inspect", file: "x.deb", input: func(t *testing.T) []byte {
-			return deb(t, control, "data.tar.lzma", zeros(t, 640<<20))
-		}, want: "the lzma stream grows to more than 250 times its size"},
-		flood{name: "deb: a zstd bomb in a tarball", target: "unpack", file: "x.deb", input: func(t *testing.T) []byte {
+		{name: "deb: a zstd bomb in a tarball", target: "unpack", file: "x.deb", input: func(t *testing.T) []byte {
 			var b bytes.Buffer
 			if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "prebuilt-alpine-x86_64.tar", Size: 8<<30 - 1, Mode: 0o644}); err != nil {
 				t.Fatal(err)
 			}
 			return deb(t, control, "data.tar.zst", append(testutil.Compress(t, "zstd", b.Bytes()), bytes.Repeat(testutil.Compress(t, "zstd", make([]byte, 16<<20)), 640)...))
 		}, want: "times its size"},
-	)
-}
-
-type zeroReader struct{}
-
-func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-// registryFloods are answers of registries. Their input is the registry's address.
-func registryFloods() []flood {
-	serve := func(answer func(t *testing.T) http.HandlerFunc) func(*testing.T) []byte {
-		return func(t *testing.T) []byte {
-			s := httptest.NewServer(answer(t))
-			t.Cleanup(s.Close)
-			return []byte(s.Listener.Addr().String())
-		}
-	}
-	const manifest = "application/vnd.oci.image.manifest.v1+json"
-	document := func(mediaType, body string, blobs map[string][]byte) func(t *testing.T) http.HandlerFunc {
-		return func(*testing.T) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) {
-				_, digest, isBlob := strings.Cut(r.URL.Path, "sha256:")
-				switch {
-				case r.URL.Path == "/v2/":
-				case isBlob && blobs[digest] != nil:
-					w.Header().Set("Content-Type", mediaType)
-					w.Write(blobs[digest])
-				case strings.Contains(r.URL.Path, "/manifests/"):
-					w.Header().Set("Content-Type", mediaType)
-					io.WriteString(w, body)
-				default:
-					http.NotFound(w, r)
-				}
-			}
-		}
-	}
-	config := `{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["sha256:` + strings.Repeat("0", 64) + `"]}}`
-	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(config)))
-	petabyte := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%d},`+
-		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%064d","size":1000000000000000}]}`, manifest, sum, len(config), 0)
-	var requests atomic.Int64
-	return []flood{
-		{name: "a layer of 10^15 bytes", target: "pull", input: serve(document(manifest, petabyte, map[string][]byte{sum: []byte(config)})), want: "layers of 1000000000000000 bytes or more, at most 8589934591 are allowed"},
-		{name: "an endless manifest", target: "pull", input: serve(func(*testing.T) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Content-Type", manifest)
-				if r.URL.Path != "/v2/" {
-					io.Copy(w, zeroReader{})
-				}
-			}
-		}), want: "an answer of more than 4194304 bytes"},
-		{name: "endless redirects", target: "pull", input: serve(func(t *testing.T) http.HandlerFunc {
-			t.Cleanup(func() {
-				if n := requests.Load(); n > 1000 {
-					t.Errorf("%d requests", n)
-				}
-			})
-			return func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path != "/v2/" {
-					http.Redirect(w, r, fmt.Sprintf("/%d", requests.Add(1)), http.StatusFound)
-				}
-			}
-		}), want: "more than 10 redirects"},
-		{name: "an index of 600 images that are not there", target: "pull", input: serve(document("application/vnd.oci.image.index.v1+json",
-			`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+
-				strings.Join(numbered(600, `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%064x","size":600}`), ",")+"]}", nil)), want: ""},
 	}
 }
