@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	helperimages "pretag/helper-images"
+
 	"pretag/build"
 	"pretag/build/testutil"
 )
@@ -41,15 +43,9 @@ func TestReproduce(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(b.dir), 0o755); err != nil { // so that nobody can reach it
 		t.Fatal(err)
 	}
-	catalogue, err := os.ReadFile("../helper-images/catalogue.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(b.path("own.yaml"), catalogue, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, b.path("own.yaml"), helperimages.Catalogue)
 	vars := []string{"CATALOGUE=" + b.path("own.yaml"), "HELPERS=alpine-x86_64,ubuntu-arm64", "RUNNER_VERSION=19.3.0", "ARCHIVE_COMPRESSION=zstd:fastest", "PATH=" + os.Getenv("PATH")}
-	err = b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
+	err := b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		return build.Reproduce(ctx, c, vars, ui)
 	}, vars...)
 	if err != nil || !strings.Contains(b.out.String(), " files, each the same in both builds") {
