@@ -50,7 +50,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	return h
 }
 
-// newPodmanHost returns a host with podman, of which root's is served.
+// newPodmanHost returns a host with podman, which is served for root.
 func newPodmanHost(t *testing.T) *fakeHost {
 	t.Helper()
 	h := newFakeHost(t)

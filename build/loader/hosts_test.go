@@ -63,7 +63,7 @@ func TestDriverOfDatabase(t *testing.T) {
 			e.write(t, conf, fmt.Sprintf("[storage]\ndriver = %q\n", drivers[1]), "644")
 
 			h := newHost(t, e.settings...)
-			f := h.install("19.3.0", hostHelper())[0]
+			f := h.install("19.3.0")
 			h.want(tryAgain, []string{"missing"}, "status")
 			h.want(allPresent, []string{"loaded"}, "load")
 			e.wantID(t, f.RepoTag, imageID(f))
@@ -91,12 +91,12 @@ func testSystemSettings(t *testing.T, e engine) {
 	}
 	small := "mount -t tmpfs -o size=64k,mode=1777 tmpfs /var/tmp"
 	h := newHost(t, e.settings...)
-	h.install("18.1.0", hostHelper())
+	h.install("18.1.0")
 	wantOutput(t, h.inNamespace(small, "load"), noSpace, "/var/tmp has 0 MiB free")
 	etc := filepath.Join(tempDir(t), "containers")
 	conf := fmt.Sprintf("%s; cp -r /etc/containers %s; printf '[engine]\\nimage_copy_tmp_dir = \"%s\"\\n' >%[2]s/containers.conf; mount --bind %[2]s /etc/containers", small, etc, large)
 	wantOutput(t, h.inNamespace(conf, "load"), allPresent, "loaded")
-	h.install("18.2.0", hostHelper())
+	h.install("18.2.0")
 	h.settings = append(h.settings, "TMPDIR="+large)
 	wantOutput(t, h.inNamespace(small, "load"), allPresent, "loaded")
 	if left, err := os.ReadDir(large); err != nil || len(left) > 0 {
@@ -107,7 +107,7 @@ func testSystemSettings(t *testing.T, e engine) {
 // testFullRun leaves the user's podman as it was where /run is full (I).
 func testFullRun(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
-	h.install("19.3.0", hostHelper())
+	h.install("19.3.0")
 	full := "mount -t tmpfs -o size=16k tmpfs /run; head -c 100000 /dev/zero >/run/fill 2>/dev/null || true"
 	for range 2 {
 		out, code := output(t, h.inNamespace(full, "load"))
@@ -120,13 +120,13 @@ func testFullRun(t *testing.T, e engine) {
 	}
 }
 
-// testSubIDsByNumber serves gitlab-runner, whom the defaults include, where
-// /etc/subuid and /etc/subgid name the user by number, and says why where they do not
-// name the user (B). In the loader's mount namespace the user is called gitlab-runner.
+// testSubIDsByNumber serves gitlab-runner, a default user, if /etc/subuid and
+// /etc/subgid name the user by number, and says why not if they do not name the user
+// (B). In the loader's mount namespace the test's user is called gitlab-runner.
 func testSubIDsByNumber(t *testing.T, e engine) {
 	u := lookupUser(t, e.user)
 	h := newHost(t, append(podman(t).settings, "USERS=")...) // root's store is the test's, too
-	f := h.install("18.3.0", hostHelper())[0]
+	f := h.install("18.3.0")
 	rename := func(owner string) string {
 		return fmt.Sprintf(`cd %s
 sed '/^gitlab-runner:/d; s/^%[2]s:/gitlab-runner:/' /etc/passwd >passwd
@@ -146,7 +146,7 @@ func testContext(t *testing.T, e engine) {
 	other := podman(t)
 	other.serve(t)
 	h := newHost(t, "ENGINE=docker")
-	f := h.install("18.4.0", hostHelper())[0]
+	f := h.install("18.4.0")
 	named := "unix://" + other.socket
 	h.runner("18.4.0", "01234567", "[[runners]]\n  name = \"default\"\n  executor = \"docker\"\n[[runners]]\n  name = \"named\"\n  executor = \"docker\"\n  [runners.docker]\n    host = \""+named+"\"\n")
 	h.env = append(h.env, "HOME="+t.TempDir())
@@ -178,7 +178,7 @@ func testContext(t *testing.T, e engine) {
 func testSnap(t *testing.T, e engine) {
 	testutil.Tool(t, "chroot")
 	h := newHost(t, "USERS=root", "DOCKER_HOST=unix://"+e.socket)
-	f := h.install("18.5.0", hostHelper())[0]
+	f := h.install("18.5.0")
 	h.env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
 	root := tempDir(t)
 	script := fmt.Sprintf(`mount -t tmpfs tmpfs %[1]s
@@ -204,7 +204,7 @@ set -- chroot %[1]s "$@"`, root, testutil.Tool(t, "docker"), testutil.Tool(t, "p
 func TestFullState(t *testing.T) {
 	e := podman(t)
 	h := newHost(t, e.settings...)
-	h.install("19.3.0", hostHelper())
+	h.install("19.3.0")
 	state := filepath.Join(filepath.Dir(h.archives), "state")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestFullState(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = os.WriteFile(filepath.Join(state, "fill"), make([]byte, 1<<20), 0o600) // until it is full
-	next := h.install("19.4.0", hostHelper())[0]
+	next := h.install("19.4.0")
 	h.want(noSpace, []string{"write state", "no space left on device"}, "load")
 	if after, err := os.ReadFile(filepath.Join(state, "images")); err != nil || string(after) != string(before) {
 		t.Errorf("the state is %q, %v, want %q", after, err, before)
@@ -237,7 +237,7 @@ func TestMountProgram(t *testing.T) {
 	e.write(t, evil, "#!/bin/sh\n{ id -u; id -G; if : 3<>/dev/tty; then echo terminal; else echo none; fi; } >>"+seen+" 2>/dev/null\nprintf '\\033]0;evil\\007\\033[2J' >&2\nexit 1\n", "755")
 	e.write(t, filepath.Join(e.home, ".config/containers/storage.conf"), fmt.Sprintf("[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nmount_program = %q\n", evil), "644")
 	h := newHost(t, e.settings...)
-	h.install("19.3.0", hostHelper())
+	h.install("19.3.0")
 	load := h.command("load")
 	terminal := exec.Command("script", "-qec", strings.Join(load.Args, " "), "/dev/null")
 	terminal.Env = load.Env
@@ -263,7 +263,7 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := newHost(t, append(e.settings, "TMPDIR="+temp)...)
-			f := h.write("19.3.0", hostHelper(), zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 4<<20))))
+			f := h.write("19.3.0", zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 4<<20))))
 			for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 				load := h.command("load")
 				if err := load.Start(); err != nil {
@@ -305,7 +305,7 @@ func TestKilled(t *testing.T) {
 				t.Errorf("left: %v, %v", left, err)
 			}
 			if u := lookupUser(t, e.user); u.Uid != "0" {
-				if left, err := filepath.Glob("/run/gitlab-runner-helper-images.*/" + u.Uid); err != nil || len(left) > 0 {
+				if left, err := filepath.Glob("/run/gitlab-runner-helper-images." + u.Uid + ".*"); err != nil || len(left) > 0 {
 					t.Errorf("left: %v, %v", left, err)
 				}
 				noProcesses(t, e.user)
@@ -332,7 +332,7 @@ func TestSession(t *testing.T) {
 	})
 	e.environ = []string{"XDG_RUNTIME_DIR=" + runtime}
 	h := newHost(t, e.settings...)
-	f := h.install("19.3.0", hostHelper())[0]
+	f := h.install("19.3.0")
 	h.want(tryAgain, []string{"missing"}, "status") // the directory is root's
 	if err := os.Chown(runtime, uid, uid); err != nil {
 		t.Fatal(err)
@@ -346,7 +346,7 @@ func TestSession(t *testing.T) {
 func TestManyImages(t *testing.T) {
 	e := podman(t)
 	h := newHost(t, e.settings...)
-	h.install("19.3.0", hostHelper())
+	h.install("19.3.0")
 	h.want(allPresent, []string{"loaded"}, "load")
 	var graph string
 	for _, setting := range e.settings {

@@ -43,33 +43,29 @@ func hostHelper() string {
 	return "alpine-" + runtime.GOARCH
 }
 
-// install puts archives of a Runner version into the host, as its packages do:
-// those of another version give way. Each version has images of its own.
-func (h *host) install(version string, helpers ...string) []release.Archive {
+// install puts the archive of a Runner version into the host, as its package does: it
+// replaces that of another version. Each version has its own image.
+func (h *host) install(version string) release.Archive {
 	h.tb.Helper()
-	var files []release.Archive
-	for _, helper := range helpers {
-		files = append(files, h.write(version, helper, zstd, testutil.Rootfs(h.tb, helper+" "+version)))
-	}
-	return files
+	return h.write(version, zstd, testutil.Rootfs(h.tb, hostHelper()+" "+version))
 }
 
 // write puts one archive of a root filesystem, with its record, into the host.
-func (h *host) write(version, helper string, compression archive.Compression, rootfs []byte) release.Archive {
+func (h *host) write(version string, compression archive.Compression, rootfs []byte) release.Archive {
 	h.tb.Helper()
-	return h.writeConfig(version, helper, compression, rootfs, func(config []byte) []byte { return config })
+	return h.writeConfig(version, compression, rootfs, func(config []byte) []byte { return config })
 }
 
 // writeConfig is write with a change to the image's config.
-func (h *host) writeConfig(version, helper string, compression archive.Compression, rootfs []byte, change func([]byte) []byte) release.Archive {
+func (h *host) writeConfig(version string, compression archive.Compression, rootfs []byte, change func([]byte) []byte) release.Archive {
 	h.tb.Helper()
 	v, err := catalogue.ParseVersion(version, "12335144")
 	if err != nil {
 		h.tb.Fatal(err)
 	}
-	row, ok := testutil.Catalogue(h.tb).Lookup(helper)
+	row, ok := testutil.Catalogue(h.tb).Lookup(hostHelper())
 	if !ok {
-		h.tb.Fatalf("no helper %s", helper)
+		h.tb.Fatalf("no helper %s", hostHelper())
 	}
 	w := archive.Writer{Compression: compression}
 	f, err := w.Write(h.tb.Context(), filepath.Join(h.archives, row.File()), archive.Spec{
@@ -86,7 +82,7 @@ func (h *host) writeConfig(version, helper string, compression archive.Compressi
 	if err != nil {
 		h.tb.Fatal(err)
 	}
-	f.Helper, f.Name, f.Version, f.Revision = helper, row.File(), v.String(), v.Revision()
+	f.Helper, f.Name, f.Version, f.Revision = hostHelper(), row.File(), v.String(), v.Revision()
 	if err := os.WriteFile(f.Path+release.InfoSuffix, f.Info(), 0o644); err != nil {
 		h.tb.Fatal(err)
 	}
@@ -147,7 +143,7 @@ func TestEngines(t *testing.T) {
 func dockerAfterItsSocket(t *testing.T) engine {
 	e, start := docker(t)
 	h := newHost(t, e.settings...)
-	h.install("15.8.0", hostHelper())
+	h.install("15.8.0")
 	h.want(tryAgain, []string{"docker/root: not up: Cannot connect"}, "load")
 	start(t)
 	h.want(allPresent, []string{"loaded"}, "load")
@@ -157,7 +153,7 @@ func dockerAfterItsSocket(t *testing.T) engine {
 // testLoad goes through the life of a host: installation, boot, prune, upgrade, removal.
 func testLoad(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
-	first := h.install("19.3.0", hostHelper())[0]
+	first := h.install("19.3.0")
 	line := e.String() + ": " + hostHelper()
 
 	t.Log("before:\n" + h.want(tryAgain, []string{"missing"}, "status"))
@@ -172,7 +168,7 @@ func testLoad(t *testing.T, e engine) {
 	e.must(t, "rmi", first.RepoTag) // as packages of Runner 19.2 do
 	h.want(allPresent, []string{line + ": loaded"}, "load")
 
-	second := h.install("19.4.0", hostHelper())[0]
+	second := h.install("19.4.0")
 	h.want(allPresent, []string{line + ": loaded"}, "load")
 	for _, f := range []release.Archive{first, second} {
 		e.wantID(t, f.RepoTag, imageID(f))
@@ -199,7 +195,7 @@ func testRebuild(t *testing.T, e engine) {
 	h.runner("18.0.0", "01234567", "")
 	var texts []string
 	for _, content := range []string{"one", "two", "one"} {
-		f := h.write("18.0.0", hostHelper(), zstd, testutil.Rootfs(t, content))
+		f := h.write("18.0.0", zstd, testutil.Rootfs(t, content))
 		if content == "two" {
 			h.want(tryAgain, []string{"superseded"}, "status")
 		}
@@ -212,9 +208,9 @@ func testRebuild(t *testing.T, e engine) {
 // testForeign leaves an image alone that another program has put under the tag.
 func testForeign(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
-	ours := h.install("18.1.0", hostHelper())[0]
+	ours := h.install("18.1.0")
 	other := newHost(t, e.settings...)
-	theirs := other.write("18.1.0", hostHelper(), archive.Compression{Method: "none"}, testutil.Rootfs(t, "foreign"))
+	theirs := other.write("18.1.0", archive.Compression{Method: "none"}, testutil.Rootfs(t, "foreign"))
 	other.want(allPresent, []string{"loaded"}, "load")
 
 	h.want(foreignImage, []string{"foreign"}, "status")
@@ -233,13 +229,13 @@ func testForeign(t *testing.T, e engine) {
 func TestContainerdStore(t *testing.T) {
 	e := dockerContainerd(t)
 	h := newHost(t, e.settings...)
-	f := h.install("19.3.0", hostHelper())[0]
+	f := h.install("19.3.0")
 	h.want(allPresent, []string{"loaded"}, "load")
 	h.want(allPresent, []string{"present"}, "load")
 	if got := e.id(t, f.RepoTag); got == imageID(f) {
 		t.Fatal("the engine's ID is the config's digest: this is not containerd's store")
 	}
-	h.install("19.4.0", hostHelper())
+	h.install("19.4.0")
 	h.want(allPresent, []string{"loaded"}, "load")
 	h.want(allPresent, []string{f.RepoTag, "removed"}, "prune")
 	e.wantID(t, f.RepoTag, "")
@@ -251,7 +247,7 @@ func TestContainerdStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			other := newHost(t, e.settings...)
 			rootfs := testutil.Rootfs(t, hostHelper()+" 19.4.0")
-			f := other.writeConfig("19.4.0", hostHelper(), zstd, rootfs, func(config []byte) []byte {
+			f := other.writeConfig("19.4.0", zstd, rootfs, func(config []byte) []byte {
 				changed := bytes.Replace(config, []byte(change[0]), []byte(change[1]), 1)
 				if bytes.Equal(changed, config) {
 					t.Fatalf("no %s in %s", change[0], config)
@@ -271,7 +267,7 @@ func TestContainerdStore(t *testing.T) {
 // testTogether runs two loaders at once: one loads, the other finds it done.
 func testTogether(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
-	h.install("18.2.0", hostHelper())
+	h.install("18.2.0")
 	var all sync.WaitGroup
 	outs := make([]string, 2)
 	codes := make([]int, len(outs))
@@ -300,7 +296,7 @@ func TestSpace(t *testing.T) {
 	mountTmpfs(t, disk, "24m")
 	e := podmanIn(t, disk)
 	h := newHost(t, e.settings...)
-	f := h.write("19.3.0", hostHelper(), zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
+	f := h.write("19.3.0", zstd, testutil.Tar(t, testutil.File("big", strings.Repeat("0123456789abcdef", 2<<20))))
 	h.want(noSpace, []string{"no space", "MiB free, want"}, "load")
 
 	f.UnpackedSize = 1 // a record that is wrong: podman itself runs out of space
@@ -347,7 +343,7 @@ func TestContainerdSpace(t *testing.T) {
 			go daemon.Serve(listener)
 			t.Cleanup(func() { daemon.Close() })
 			h := newHost(t, "ENGINE=docker", "DOCKER_HOST=unix://"+socket)
-			h.install("19.3.0", hostHelper())
+			h.install("19.3.0")
 			const full = "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/containerd; mount -t tmpfs -o size=64k tmpfs /var/lib/containerd"
 			wantOutput(t, h.inNamespace(full, "load", "--dry-run"), want.code, want.text)
 		})
@@ -361,7 +357,7 @@ func TestDeafPauseProcess(t *testing.T) {
 	testutil.Tool(t, "useradd")
 	name := newUser(t)
 	h := newHost(t, "ENGINE=podman", "USERS="+name)
-	h.install("19.3.0", hostHelper())
+	h.install("19.3.0")
 	bin := t.TempDir()
 	podman := `#!/bin/sh
 [ "$1" != --version ] || { echo podman version 4.3.1; exit; }
@@ -414,7 +410,7 @@ func TestRootless(t *testing.T) {
 func testNoSession(t *testing.T, e engine) {
 	u := lookupUser(t, e.user)
 	h := newHost(t, e.settings...)
-	f := h.install("19.3.0", hostHelper())[0]
+	f := h.install("19.3.0")
 	load := h.command("load")
 	load.Dir = t.TempDir() // which the user may not enter
 	if err := os.Chmod(load.Dir, 0o700); err != nil {
@@ -426,7 +422,7 @@ func testNoSession(t *testing.T, e engine) {
 	if _, err := os.Stat("/run/user/" + u.Uid); !os.IsNotExist(err) {
 		t.Errorf("runtime directory of the user: %v, want none", err)
 	}
-	if left, err := filepath.Glob("/run/gitlab-runner-helper-images.*/" + u.Uid); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob("/run/gitlab-runner-helper-images." + u.Uid + ".*"); err != nil || len(left) > 0 {
 		t.Errorf("directories are left: %v %v", left, err)
 	}
 	// podman 5 has a db.sql next to its directory, or in it.
@@ -438,7 +434,7 @@ func testNoSession(t *testing.T, e engine) {
 	e.wantID(t, f.RepoTag, imageID(f))
 	h.want(allPresent, []string{"present"}, "load") // next to a podman that has a session
 	e.must(t, "create", "--name=user", "--network=none", f.RepoTag, "true")
-	h.install("19.4.0", hostHelper())
+	h.install("19.4.0")
 	h.want(allPresent, []string{"loaded"}, "load")
 	h.want(allPresent, []string{"kept"}, "prune") // a container of the session uses it
 }
@@ -446,7 +442,7 @@ func testNoSession(t *testing.T, e engine) {
 // testOwnStore has the user run the loader, without root.
 func testOwnStore(t *testing.T, e engine) {
 	h := newHost(t, "ENGINE=podman", "USERS=root") // which is root's to set
-	f := h.install("18.0.0", hostHelper())[0]
+	f := h.install("18.0.0")
 	asUser := func(code int, text string, args ...string) {
 		t.Helper()
 		wantOutput(t, e.program(h.command(args...).Args...), code, text)
@@ -462,7 +458,7 @@ func testOwnStore(t *testing.T, e engine) {
 func testRunnerLookups(t *testing.T, e engine) {
 	h := newHost(t, e.settings...)
 	// Docker 20.10 does not take zstd from Runner.
-	f := h.write("18.3.0", hostHelper(), archive.Compression{Method: "gzip"}, testutil.Rootfs(t, "helper"))
+	f := h.write("18.3.0", archive.Compression{Method: "gzip"}, testutil.Rootfs(t, "helper"))
 	e.serve(t)
 	runner := runnertest.NewEngine(e.socket)
 	wantID := func(want string) {

@@ -144,8 +144,6 @@ type run struct {
 	uid                            int
 
 	result            int      // the exit status so far
-	work              string   // directory of this run, "" if there is none yet
-	workLock          *os.File // which says that work is in use
 	locked            *os.File // which keeps other loaders out
 	images, temporary *journal // the state: images that were loaded, and directories in use
 
@@ -169,7 +167,6 @@ func (r *run) main(ctx context.Context) int {
 	}
 	if err == nil {
 		err = r.command(ctx)
-		err = errors.Join(err, r.cleanUp())
 		if cause := context.Cause(ctx); cause != nil {
 			err, r.result = cause, 0
 		}

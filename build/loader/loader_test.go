@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -286,16 +285,8 @@ func newUser(tb testing.TB) string {
 	if out, err := exec.Command("useradd", "-m", "-d", home, name).CombinedOutput(); err != nil {
 		tb.Fatalf("useradd: %v: %s", err, out)
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	session := sessionOf(home)
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	if err := errors.Join(os.Mkdir(session, 0o700), os.Chown(session, uid, gid)); err != nil {
-		tb.Fatal(err)
-	}
+	u := lookupUser(tb, name)
+	wantOutput(tb, exec.Command("install", "-d", "-m", "700", "-o", name, sessionOf(home)), 0)
 	tb.Cleanup(func() {
 		// What the user's own podman has left running holds its namespace open.
 		for pids := processes(tb, u.Uid); len(pids) > 0; pids = processes(tb, u.Uid) {
@@ -421,7 +412,7 @@ func background(tb testing.TB, cmd *exec.Cmd, socket string) {
 
 func needRoot(tb testing.TB) {
 	tb.Helper()
-	testutil.Root(tb, "stores, users and daemons of the test's own need it")
+	testutil.Root(tb, "the test makes its own stores, users and daemons")
 }
 
 // hasDocker distinguishes Docker's command from podman-docker's of the same name.

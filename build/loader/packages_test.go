@@ -60,7 +60,7 @@ func newRelease(tb testing.TB, files fs.FS, layout, version string) delivery {
 func newReleaseOf(tb testing.TB, files fs.FS, layout, version string, rootfs []byte) delivery {
 	tb.Helper()
 	h := newHost(tb)
-	r := delivery{layout: layout, file: h.write(version, hostHelper(), archive.Compression{Method: "gzip"}, rootfs)}
+	r := delivery{layout: layout, file: h.write(version, archive.Compression{Method: "gzip"}, rootfs)}
 	v, err := catalogue.ParseVersion(version, "12335144")
 	if err != nil {
 		tb.Fatal(err)
@@ -202,13 +202,12 @@ func (r root) install(format string, rel delivery, names ...string) {
 		paths[i] = r.path(paths[i])
 	}
 	out := r.run("rpm", append([]string{"--root", r.dir, "-U", "--replacepkgs", "--nodeps", "--nosignature"}, paths...)...)
-	if strings.Contains(out, "scriptlet failed") { // rpm goes on after it
+	if strings.Contains(out, "scriptlet failed") { // rpm continues after it
 		r.Errorf("rpm said:\n%s", out)
 	}
 }
 
-// change is install where one layout takes the other's place: dpkg alone does not
-// get all the way.
+// change is install from one layout to the other, which dpkg alone cannot complete.
 func (r root) change(format string, rel delivery) {
 	r.Helper()
 	if format == release.RPM {

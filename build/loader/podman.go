@@ -37,11 +37,7 @@ func (r *run) enter(ctx context.Context, t *target) error {
 	if t.user, err = r.withGroups(ctx, t.user); err != nil || t.engine == "docker" {
 		return err
 	}
-	if err := r.makeWork(ctx); err != nil {
-		return err
-	}
-	t.dir = filepath.Join(r.work, t.user.number())
-	if err := os.Mkdir(t.dir, 0o700); err != nil {
+	if err := r.makeDir(ctx, t); err != nil {
 		return err
 	}
 	runtime := filepath.Join("/run/user", t.user.number())
@@ -80,19 +76,16 @@ func (r *run) leave(ctx context.Context, t *target) error {
 			_, _ = r.as(ctx, t.user, "kill", "-KILL", strconv.FormatUint(number, 10)) // it may be gone
 		}
 	}
-	dir := t.dir
+	err := errors.Join(os.RemoveAll(t.dir), t.lock.Close()) // RemoveAll follows no links
 	t.dir = ""
-	return os.RemoveAll(dir) // which follows no links
+	return err
 }
 
-// makeWork makes the directory of this run, in one that only root can write to, after
-// it has removed those of runs that were killed. A run holds a lock on its directory.
-func (r *run) makeWork(ctx context.Context) error {
-	if r.work != "" {
-		return nil
-	}
-	parent := r.path("/run")
-	old, err := filepath.Glob(filepath.Join(parent, workPrefix+"*"))
+// makeDir makes the directory of a target in /run, where only root can, after it has
+// removed those of runs that were killed. A run holds a lock on its directory.
+func (r *run) makeDir(ctx context.Context, t *target) error {
+	prefix := r.path("/run/" + workPrefix)
+	old, err := filepath.Glob(prefix + "*")
 	if err != nil {
 		return err
 	}
@@ -102,15 +95,15 @@ func (r *run) makeWork(ctx context.Context) error {
 		}
 	}
 	for {
-		dir, err := os.MkdirTemp(parent, workPrefix)
+		dir, err := os.MkdirTemp(filepath.Dir(prefix), workPrefix+t.user.number()+".")
 		if err != nil {
 			return err
 		}
 		f, err := lockFile(dir, syscall.O_DIRECTORY)
 		switch {
 		case f != nil:
-			r.work, r.workLock = dir, f
-			return os.Chmod(dir, 0o711) // users enter their own directory in it
+			t.dir, t.lock = dir, f
+			return nil
 		case err != nil && !errors.Is(err, os.ErrNotExist):
 			return errors.Join(err, os.Remove(dir))
 		}
@@ -118,33 +111,17 @@ func (r *run) makeWork(ctx context.Context) error {
 	}
 }
 
-// removeStale removes the directory of a run that has ended.
+// removeStale removes the directory of a target that a killed run has left.
 func (r *run) removeStale(ctx context.Context, dir string) error {
 	f, err := lockFile(dir, syscall.O_DIRECTORY)
 	if f == nil {
 		return err
 	}
-	defer f.Close()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
+	uid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), workPrefix), ".")
+	if a, ok := r.lookup(ctx, uid); ok {
+		return r.leave(ctx, &target{user: a, dir: dir, lock: f})
 	}
-	for _, entry := range entries {
-		if a, ok := r.lookup(ctx, entry.Name()); ok {
-			if err := r.leave(ctx, &target{user: a, dir: filepath.Join(dir, entry.Name())}); err != nil {
-				return err
-			}
-		}
-	}
-	return os.RemoveAll(dir)
-}
-
-// cleanUp removes what this run made.
-func (r *run) cleanUp() error {
-	if r.work == "" {
-		return nil
-	}
-	return errors.Join(os.RemoveAll(r.work), r.workLock.Close())
+	return errors.Join(os.RemoveAll(dir), f.Close())
 }
 
 // writeConf writes the settings that keep libpod's records private, and returns the

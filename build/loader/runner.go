@@ -180,7 +180,7 @@ func isOn(flag string, flags map[string]bool, environment []string) bool {
 var execStart = regexp.MustCompile(`(?m)^ExecStart *= *[-@:+!|]*(.*)$`)
 
 // discoverConfigs returns the paths of config.toml that the services of GitLab
-// Runner name by --config, besides the default one.
+// Runner name by --config, and the default one.
 func (r *run) discoverConfigs() []string {
 	const fallback = "/etc/gitlab-runner/config.toml"
 	var configs []string

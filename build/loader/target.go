@@ -28,6 +28,7 @@ type target struct {
 	host   string   // what docker is asked by --host
 	env    []string // for the engine, in addition to the user's
 	dir    string   // what enter made, "" for none
+	lock   *os.File // which says that dir is in use
 }
 
 // String returns the name of the target in the output.
