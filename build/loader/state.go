@@ -102,8 +102,9 @@ func (j *journal) entries(t *target) []entry {
 	return entries
 }
 
-// lock keeps other loaders out until this process ends, and reads the state. Only the owner of the
-// state can open the lock file: with read permission others could hold the lock.
+// lock keeps other loaders out until this process ends, and reads the state. Only the
+// owner of the state can open the lock file: with read permission others could hold
+// the lock.
 func (r *run) lock(ctx context.Context) error {
 	if err := os.MkdirAll(r.state, 0o700); err != nil {
 		return failure{statusOf(err, exitNoPerm), err}
