@@ -48,16 +48,6 @@ func TestFromEnvDefaults(t *testing.T) {
 	}
 }
 
-func TestFromEnvSets(t *testing.T) {
-	for set, want := range map[string]int{"default": 12, "release": 32, "all": 43, "default,concrete-*": 18} {
-		c, err := config(t, "HELPERS="+set)
-		testutil.WantError(t, err, "")
-		if len(c.Helpers) != want {
-			t.Errorf("HELPERS=%s: got %d helpers, want %d", set, len(c.Helpers), want)
-		}
-	}
-}
-
 // Values that come from other programs' variables.
 func TestFromEnvFallbacks(t *testing.T) {
 	const ours = "pretag <pretag@example.org>"

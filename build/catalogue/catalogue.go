@@ -155,9 +155,6 @@ func (c *Catalogue) Existing(v Version) []Helper { return c.filter(Helper.Exists
 // Default returns the helpers that the package of GitLab Runner v carries.
 func (c *Catalogue) Default(v Version) []Helper { return c.filter(Helper.Packaged, v) }
 
-// Released returns the helpers that the release of GitLab Runner v uploads.
-func (c *Catalogue) Released(v Version) []Helper { return c.filter(Helper.Released, v) }
-
 // DefaultHelper returns the helper that GitLab Runner v asks for on a host of
 // this architecture if nothing is configured. goarch is in Go's words.
 func (c *Catalogue) DefaultHelper(v Version, goarch string) (Helper, bool) {

@@ -223,7 +223,14 @@ func TestExisting(t *testing.T) {
 }
 
 func TestReleased(t *testing.T) {
-	compareSets(t, shipped(t).Released, func(version string) []string { return built(t, "S3 upload", version) })
+	release := func(v catalogue.Version) []catalogue.Helper {
+		helpers, err := shipped(t).Select([]string{"release"}, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return helpers
+	}
+	compareSets(t, release, func(version string) []string { return built(t, "S3 upload", version) })
 }
 
 // The default set is what Runner's own package carries: gitlab-runner, and

@@ -256,22 +256,29 @@ func (s span) String() string {
 }
 
 // parseSpan parses the two ends, either of which may be "".
-func parseSpan(since, before string) (s span, err error) {
-	for _, end := range []struct {
-		key, text string
-		to        **triple
-	}{{"since", since, &s.since}, {"before", before, &s.before}} {
-		if end.text == "" {
-			continue
-		}
-		t, err := parseTriple(end.text)
-		if err != nil {
-			return span{}, fmt.Errorf("%s %q: %w", end.key, end.text, err)
-		}
-		*end.to = &t
+func parseSpan(since, before string) (span, error) {
+	first, err := parseEnd("since", since)
+	if err != nil {
+		return span{}, err
 	}
+	end, err := parseEnd("before", before)
+	if err != nil {
+		return span{}, err
+	}
+	s := span{first, end}
 	if _, ok := s.and(span{}); !ok {
 		return span{}, fmt.Errorf("%s: holds no version", s)
 	}
 	return s, nil
+}
+
+func parseEnd(key, version string) (*triple, error) {
+	if version == "" {
+		return nil, nil
+	}
+	t, err := parseTriple(version)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", key, version, err)
+	}
+	return &t, nil
 }
