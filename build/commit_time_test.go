@@ -13,7 +13,7 @@ import (
 	"pretag/build/testutil"
 )
 
-// A git that fails is reported as that, and not as a missing SOURCE_DATE_EPOCH.
+// If git fails, the error says so, and does not say that SOURCE_DATE_EPOCH is missing.
 func TestCommitTime(t *testing.T) {
 	git := testutil.Tool(t, "git")
 	fake := func(script string) func(*testing.T) {

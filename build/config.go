@@ -53,7 +53,7 @@ type Config struct {
 // A Need says what a target cannot do without.
 type Need int
 
-// The needs. Values that are set are validated whatever the need.
+// The needs. Values that are set are always validated.
 const (
 	NeedNothing         Need = iota // that has no default
 	NeedVersion                     // the Runner version to build for, and its time

@@ -28,9 +28,9 @@ import (
 
 // A program is pretag as a process, with the directories in (inputs), out and tmp.
 type program struct {
-	path, dir string
-	pairs     []string // NAME=value, next to those of the directories
-	wrap      []string // what it is started through
+	binary, dir string
+	pairs       []string // NAME=value, besides those of the directories
+	wrap        []string // the command that starts it
 }
 
 // compiledDir holds the program that mage runs, pretag, and loaders for x86 hosts,
@@ -57,8 +57,8 @@ func compile(t *testing.T) *program {
 	if err := compiled(); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{path: filepath.Join(compiledDir, "pretag"), dir: t.TempDir()}
-	if err := errors.Join(os.Mkdir(p.folder("out"), 0o755), os.Mkdir(p.folder("tmp"), 0o755)); err != nil {
+	p := &program{binary: filepath.Join(compiledDir, "pretag"), dir: t.TempDir()}
+	if err := errors.Join(os.Mkdir(p.path("out"), 0o755), os.Mkdir(p.path("tmp"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	p.pairs = []string{
@@ -71,21 +71,23 @@ func compile(t *testing.T) *program {
 	return p
 }
 
-func (p *program) folder(name string) string { return filepath.Join(p.dir, name) }
+func (p *program) path(elem ...string) string {
+	return filepath.Join(append([]string{p.dir}, elem...)...)
+}
 
 func (p *program) input(t *testing.T, helper string, body []byte) {
 	t.Helper()
-	write(t, p.folder("in/"+helper+".tar"), body)
+	write(t, p.path("in", helper+".tar"), body)
 }
 
 // command returns the command for a target. Its environment has no HOME.
 func (p *program) command(t *testing.T, target string, pairs ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
-	argv := append(append([]string{}, p.wrap...), p.path, target)
+	argv := append(append([]string{}, p.wrap...), p.binary, target)
 	c := exec.Command(argv[0], argv[1:]...)
 	c.Dir = p.dir
 	c.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.folder("tmp"), "HELPER_IMAGES=" + p.folder("in"), "OUT=" + p.folder("out"),
+		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.path("tmp"), "HELPER_IMAGES=" + p.path("in"), "OUT=" + p.path("out"),
 	}, append(p.pairs, pairs...)...)
 	var text bytes.Buffer
 	c.Stdout, c.Stderr = &text, &text
@@ -108,15 +110,15 @@ func (p *program) must(t *testing.T, target string, pairs ...string) map[string]
 		t.Fatalf("%s: status %d: %s", target, status, text)
 	}
 	p.clean(t)
-	return tree(t, p.folder("out"))
+	return tree(t, p.path("out"))
 }
 
 // clean reports unfinished files.
 func (p *program) clean(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"out", "tmp", "in"} {
-		err := filepath.WalkDir(p.folder(name), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && (strings.Contains(d.Name(), ".pretag-tmp") || name == "tmp" && path != p.folder("tmp")) {
+		err := filepath.WalkDir(p.path(name), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && (strings.Contains(d.Name(), ".pretag-tmp") || name == "tmp" && path != p.path("tmp")) {
 				t.Errorf("left behind: %s", path)
 			}
 			return err
@@ -131,7 +133,7 @@ func (p *program) clean(t *testing.T) {
 // leaves OUT as it was.
 func (p *program) fails(t *testing.T, target string, want []string, pairs ...string) {
 	t.Helper()
-	before := tree(t, p.folder("out"))
+	before := tree(t, p.path("out"))
 	status, text := p.run(t, target, pairs...)
 	if status != 1 {
 		t.Errorf("%s: status %d, want 1", target, status)
@@ -144,7 +146,7 @@ func (p *program) fails(t *testing.T, target string, want []string, pairs ...str
 // unchanged reports each of the files of OUT that is missing or differs.
 func (p *program) unchanged(t *testing.T, what string, before map[string]string) {
 	t.Helper()
-	after := tree(t, p.folder("out"))
+	after := tree(t, p.path("out"))
 	for name := range before {
 		if after[name] != before[name] {
 			t.Errorf("%s: %s is not what it was", what, name)
@@ -163,9 +165,9 @@ func (p *program) mount(t *testing.T, name, options string) func(options string)
 			t.Fatalf("%s %q: %v: %s", program, args, err, text)
 		}
 	}
-	do(mount, "-t", "tmpfs", "-o", options, "tmpfs", p.folder(name))
-	t.Cleanup(func() { do(umount, p.folder(name)) })
-	return func(options string) { do(mount, "-o", "remount,"+options, p.folder(name)) }
+	do(mount, "-t", "tmpfs", "-o", options, "tmpfs", p.path(name))
+	t.Cleanup(func() { do(umount, p.path(name)) })
+	return func(options string) { do(mount, "-o", "remount,"+options, p.path(name)) }
 }
 
 func TestDiskFull(t *testing.T) {
@@ -183,7 +185,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	p.input(t, "alpine-latest-x86_64", small)
 	p.must(t, "archives")
-	full, err := os.Create(p.folder("out/full"))
+	full, err := os.Create(p.path("out", "full"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +198,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, text := p.run(t, "package"); strings.Count(text, "no space left on device") != 1 {
-		t.Errorf("a full disk is not told once:\n%s", text)
+		t.Errorf("the full disk is not reported once:\n%s", text)
 	}
 	os.Remove(full.Name())
 	p.clean(t)
@@ -216,21 +218,21 @@ func TestFileSizeLimit(t *testing.T) {
 	p.fails(t, "package", []string{"alpine-latest-x86_64: ", "file too large"})
 }
 
-func TestTemporaryFolder(t *testing.T) {
+func TestTemporaryDirectory(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
 	remount := p.mount(t, "tmp", "size=4k")
 	p.must(t, "package", "SOURCE_DATE_EPOCH=1")
 	remount("size=4k,ro")
 	p.must(t, "archives", "SOURCE_DATE_EPOCH=2")
-	p.fails(t, "package", []string{p.folder("tmp"), "read-only file system"}, "SOURCE_DATE_EPOCH=2")
+	p.fails(t, "package", []string{p.path("tmp"), "read-only file system"}, "SOURCE_DATE_EPOCH=2")
 }
 
-func TestFolders(t *testing.T) {
+func TestDirectories(t *testing.T) {
 	p := compile(t)
 	p.must(t, "archives")
-	p.fails(t, "archives", []string{p.folder("none") + " does not exist: no tarball for 1 of 1 helpers"}, "HELPER_IMAGES="+p.folder("none"), "HELPERS=ubuntu-arm")
-	p.fails(t, "archives", []string{"not a directory"}, "OUT="+filepath.Join(p.path, "out"))
+	p.fails(t, "archives", []string{p.path("none") + " does not exist: no tarball for 1 of 1 helpers"}, "HELPER_IMAGES="+p.path("none"), "HELPERS=ubuntu-arm")
+	p.fails(t, "archives", []string{"not a directory"}, "OUT="+filepath.Join(p.binary, "out"))
 	remount := p.mount(t, "out", "size=2m")
 	p.must(t, "archives")
 	remount("size=2m,ro")
@@ -248,7 +250,7 @@ func TestKeepsWhatWasGood(t *testing.T) {
 		p.input(t, "alpine-latest-x86_64", bad)
 		p.fails(t, "package", []string{"alpine-latest-x86_64: "})
 	}
-	remove(t, p.folder("in/alpine-latest-x86_64.tar"))
+	remove(t, p.path("in", "alpine-latest-x86_64.tar"))
 	p.must(t, "package") // of what was good
 }
 
@@ -264,7 +266,7 @@ func TestInputChanges(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(time.Millisecond):
-				if err := os.Chtimes(filepath.Join(p.folder("in"), "alpine-latest-x86_64.tar"), time.Time{}, time.Unix(n, 0)); err != nil {
+				if err := os.Chtimes(p.path("in", "alpine-latest-x86_64.tar"), time.Time{}, time.Unix(n, 0)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -280,7 +282,7 @@ func TestInputChanges(t *testing.T) {
 func (p *program) started(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if found, _ := filepath.Glob(filepath.Join(p.folder("out"), "helper-images", ".*.pretag-tmp")); len(found) > 0 {
+		if found, _ := filepath.Glob(p.path("out", "helper-images", ".*.pretag-tmp")); len(found) > 0 {
 			return
 		}
 	}
@@ -293,7 +295,7 @@ func TestSignals(t *testing.T) {
 	p.input(t, "alpine-latest-x86_64", incompressible(t, 64<<20))
 	for signal, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
 		for _, target := range []string{"archives", "package"} {
-			before := tree(t, p.folder("out"))
+			before := tree(t, p.path("out"))
 			c, text := p.command(t, target, "ARCHIVE_COMPRESSION=zstd:best")
 			if err := c.Start(); err != nil {
 				t.Fatal(err)
@@ -327,7 +329,7 @@ func TestTwoBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, target := range []string{"archives", "package", "clean"} {
-		if status, says := p.run(t, target); status != 1 || !strings.Contains(says, "lock "+p.folder("out")+": another pretag is using it") {
+		if status, says := p.run(t, target); status != 1 || !strings.Contains(says, "lock "+p.path("out")+": another pretag is using it") {
 			t.Errorf("%s: status %d: %s", target, status, says)
 		}
 	}
@@ -351,11 +353,11 @@ func TestKilledWhilePublishing(t *testing.T) {
 			continue
 		}
 		q := *p
-		q.wrap = []string{strace, "-f", "-qq", "-P", filepath.Join(p.folder("out"), at), "-e", "trace=renameat", "-e", "inject=renameat:signal=SIGKILL", "-o", "/dev/null"}
+		q.wrap = []string{strace, "-f", "-qq", "-P", p.path("out", at), "-e", "trace=renameat", "-e", "inject=renameat:signal=SIGKILL", "-o", "/dev/null"}
 		if status, text := q.run(t, "package", next); status != -1 {
 			t.Fatalf("%s: status %d, want a kill: %s", at, status, text)
 		}
-		killed := tree(t, p.folder("out"))
+		killed := tree(t, p.path("out"))
 		isNew, isOld := 0, 0
 		for name, body := range after {
 			switch {
@@ -370,7 +372,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 		}
 		if isNew > 0 && isOld > 0 {
 			mixtures++
-			if sums, err := release.ReadSums(p.folder("out")); err != nil || fit(sums, killed) {
+			if sums, err := release.ReadSums(p.path("out")); err != nil || fit(sums, killed) {
 				t.Errorf("at %s: %d new and %d old files, and SHA256SUMS fits them; %v", at, isNew, isOld, err)
 			}
 		}
@@ -418,7 +420,7 @@ func TestKilledAnywhere(t *testing.T) {
 				if err := c.Wait(); err != nil {
 					killed++
 				}
-				for name, body := range tree(t, p.folder("out")) {
+				for name, body := range tree(t, p.path("out")) {
 					if name == release.OwnedName { // lists old and new files while they are replaced
 						continue
 					}
@@ -427,7 +429,7 @@ func TestKilledAnywhere(t *testing.T) {
 					}
 				}
 				for name := range want[0] {
-					if _, err := os.Stat(filepath.Join(p.folder("out"), name)); err != nil {
+					if _, err := os.Stat(p.path("out", name)); err != nil {
 						t.Errorf("kill %d: %v", n, err)
 					}
 				}
@@ -450,15 +452,15 @@ func TestSurroundings(t *testing.T) {
 	again := func(what string, wrap []string, pairs ...string) {
 		t.Helper()
 		for _, name := range []string{"out", "tmp"} {
-			if err := errors.Join(os.RemoveAll(p.folder(name)), os.Mkdir(p.folder(name), 0o755), os.Chmod(p.folder(name), 0o777)); err != nil {
+			if err := errors.Join(os.RemoveAll(p.path(name)), os.Mkdir(p.path(name), 0o755), os.Chmod(p.path(name), 0o777)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		q := *p
 		q.wrap = wrap
 		same(t, what, want, q.must(t, "package", pairs...))
-		err := filepath.WalkDir(p.folder("out"), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || path == p.folder("out") {
+		err := filepath.WalkDir(p.path("out"), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || path == p.path("out") {
 				return err
 			}
 			info, err := d.Info()
@@ -478,19 +480,19 @@ func TestSurroundings(t *testing.T) {
 	for _, year := range []int{1970, 2100} {
 		mtime := time.Date(year, 1, 1, 0, 0, 1, 0, time.UTC)
 		for _, name := range []string{"in/alpine-latest-x86_64.tar", "in/concrete-x86_64.tar", "in"} {
-			if err := os.Chtimes(p.folder(name), mtime, mtime); err != nil {
+			if err := os.Chtimes(p.path(name), mtime, mtime); err != nil {
 				t.Fatal(err)
 			}
 		}
 		again(fmt.Sprintf("inputs of %d", year), nil)
 	}
 	if os.Geteuid() == 0 {
-		for dir := p.folder("out"); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		for dir := p.path("out"); dir != os.TempDir(); dir = filepath.Dir(dir) {
 			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := os.Chmod(filepath.Dir(p.path), 0o755); err != nil {
+		if err := os.Chmod(filepath.Dir(p.binary), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		again("a user without a name", []string{testutil.Tool(t, "setpriv"), "--reuid=12345", "--regid=12345", "--clear-groups"})
@@ -508,7 +510,7 @@ func TestLowLimits(t *testing.T) {
 	p := compile(t)
 	p.must(t, "package")
 	for _, limit := range []string{"--nofile=6", "--nofile=9", "--data=100000000", "--as=700000000"} {
-		before := tree(t, p.folder("out"))
+		before := tree(t, p.path("out"))
 		p.wrap = []string{testutil.Tool(t, "prlimit"), limit}
 		status, text := p.run(t, "archives", "SOURCE_DATE_EPOCH=1", "ARCHIVE_COMPRESSION=zstd:best")
 		t.Logf("%s: status %d: %.150s", limit, status, text)
@@ -550,7 +552,7 @@ func TestSecrets(t *testing.T) {
 			}
 		}
 		ended := make(chan bool)
-		go func() { _ = c.Wait(); close(ended) }() // the state tells
+		go func() { _ = c.Wait(); close(ended) }() // ProcessState has the result
 		arguments := ""
 		for running := true; running; {
 			select {
@@ -573,10 +575,10 @@ func TestSecrets(t *testing.T) {
 				t.Errorf("%s: a secret in the arguments of a process", what)
 			}
 			if strings.Contains(text.String(), needle) {
-				t.Errorf("%s: a secret is said: %s", what, text)
+				t.Errorf("%s: a secret is printed: %s", what, text)
 			}
-			for _, folder := range []string{"out", "tmp", "in"} {
-				for name, body := range tree(t, p.folder(folder)) {
+			for _, dir := range []string{"out", "tmp", "in"} {
+				for name, body := range tree(t, p.path(dir)) {
 					if strings.Contains(body, needle) {
 						t.Errorf("%s: a secret in %s", what, name)
 					}

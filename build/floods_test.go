@@ -51,8 +51,8 @@ func TestHostileInputs(t *testing.T) {
 				p.input(t, named, row.input(t))
 			} else {
 				named = row.file
-				write(t, p.folder(named), row.input(t))
-				c.Args = append(c.Args, p.folder(named))
+				write(t, p.path(named), row.input(t))
+				c.Args = append(c.Args, p.path(named))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
@@ -72,16 +72,16 @@ func TestHostileInputs(t *testing.T) {
 				t.Errorf("%d kB of memory, at most %d", used, bound)
 			}
 			p.clean(t)
-			for name := range tree(t, p.folder("out")) {
+			for name := range tree(t, p.path("out")) {
 				// An archive is complete without the SBOM that could not be made.
 				if !row.good && name != ".pretag" && !strings.HasPrefix(name, "helper-images/") {
 					t.Errorf("left behind: %s", name)
 				}
 			}
-			if err := os.RemoveAll(p.folder("out")); err != nil {
+			if err := os.RemoveAll(p.path("out")); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Mkdir(p.folder("out"), 0o755); err != nil {
+			if err := os.Mkdir(p.path("out"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		})

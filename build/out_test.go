@@ -143,7 +143,7 @@ func TestFormerFilesAreNamed(t *testing.T) {
 	b.must(t, build.VerifyOnDisk)
 }
 
-// A home directory as OUT costs the user nothing.
+// clean removes nothing from a directory that pretag did not write into.
 func TestCleanHome(t *testing.T) {
 	b := newShared(t)
 	before := tree(t, b.path("out"))

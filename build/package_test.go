@@ -87,7 +87,7 @@ func TestPackageSameBytes(t *testing.T) {
 
 // Archives of three machines, merged, give the packages of one machine, without the
 // tarballs.
-func TestPackageMergedFolders(t *testing.T) {
+func TestPackageMergedDirectories(t *testing.T) {
 	t.Parallel()
 	inputs := []string{"alpine-x86_64.tar", "alpine-arm64.tar", "ubuntu-x86_64.tar"}
 	const all = "HELPERS=alpine-x86_64,alpine-arm64,ubuntu-x86_64"
@@ -195,7 +195,7 @@ func TestManifest(t *testing.T) {
 }
 
 // Two processes do not write to one directory at once.
-func TestFoldersAreLocked(t *testing.T) {
+func TestDirectoriesAreLocked(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel() // so that a stage that gets its lock does no more
 	for name, row := range map[string]struct {

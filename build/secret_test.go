@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,7 +22,7 @@ func TestReproducePassphrasePipe(t *testing.T) {
 	key := newGPG(t).key("piped", "ed25519", passphrase, "never")
 	for name, prepare := range map[string]func(t *testing.T, p *program, c *exec.Cmd) (path string, write func() error){
 		"named pipe": func(t *testing.T, p *program, _ *exec.Cmd) (string, func() error) {
-			fifo := filepath.Join(p.dir, "fifo")
+			fifo := p.path("fifo")
 			if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +43,7 @@ func TestReproducePassphrasePipe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := compile(t)
-			trace := filepath.Join(p.dir, "trace")
+			trace := p.path("trace")
 			p.wrap = []string{testutil.Tool(t, "strace"), "-f", "-qq", "-y", "-v", "-s", "65536", "--seccomp-bpf", "-e", "trace=execve,write,writev,pwrite64,sendto,sendmsg", "-o", trace}
 			c, text := p.command(t, "reproduce", "HELPERS=alpine-latest-x86_64", "GPG_KEY_PATH="+key)
 			path, write := prepare(t, p, c)
@@ -84,7 +83,7 @@ func TestReproducePassphrasePipe(t *testing.T) {
 			if err := os.Remove(trace); err != nil {
 				t.Fatal(err)
 			}
-			os.Remove(filepath.Join(p.dir, "fifo")) // tree would read it
+			os.Remove(p.path("fifo")) // tree would read it
 			for file, body := range tree(t, p.dir) {
 				if strings.Contains(body, passphrase) {
 					t.Errorf("%s holds the passphrase", file)

@@ -349,9 +349,8 @@ func (r *reader) readTime(s string) error {
 // gitTime is how long git may take: its files may be on a network that hangs.
 const gitTime = 10 * time.Second
 
-// commitTime returns the time of the HEAD commit in seconds since 1970. Its error
-// tells a missing repository, where SOURCE_DATE_EPOCH must be set, from a git that
-// failed.
+// commitTime returns the time of the HEAD commit in seconds since 1970. Its error says
+// whether SOURCE_DATE_EPOCH must be set, because there is no repository, or git failed.
 func commitTime(ctx context.Context, limit time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()

@@ -89,7 +89,7 @@ func (h Helper) IsDefault(v Version) bool {
 }
 
 // StandIn returns the name of the helper of which h is a copy in GitLab Runner v,
-// and whose tarball serves for h therefore; "" if there is none.
+// so that its tarball can be used for h; "" if there is none.
 func (h Helper) StandIn(v Version) string {
 	if flavor := pick(h.standIns, v); flavor != "" {
 		return name(flavor, h.Arch, h.Shell)

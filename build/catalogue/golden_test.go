@@ -76,7 +76,7 @@ func versions(tb testing.TB) []string {
 
 // tablesEnd is the newest version that the tables of testdata were made for. A
 // row that holds there is taken to hold for later versions too, as in the
-// catalogue, so that a release that changes nothing costs no line in them.
+// catalogue, so that a release that changes nothing needs no new line.
 const tablesEnd = "v19.3.0"
 
 // in returns the versions from first to last of a row, which it includes.

@@ -266,7 +266,8 @@ func TestFindRevision(t *testing.T) {
 	}
 }
 
-// What is shown to be copied is a command, whatever the package calls itself.
+// The command that unpack shows is safe to copy into a shell, even if the package's name or
+// version is hostile.
 func TestSettings(t *testing.T) {
 	c := testutil.Catalogue(t)
 	var tarballs []Tarball
