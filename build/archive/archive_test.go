@@ -28,11 +28,11 @@ func opener(b []byte) archive.Opener {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 }
 
-func spec(t *testing.T, layers ...[]byte) archive.Spec {
-	t.Helper()
-	h, ok := testutil.Catalogue(t).Lookup("alpine-x86_64")
+func spec(tb testing.TB, layers ...[]byte) archive.Spec {
+	tb.Helper()
+	h, ok := testutil.Catalogue(tb).Lookup("alpine-x86_64")
 	if !ok {
-		t.Fatal("no alpine-x86_64")
+		tb.Fatal("no alpine-x86_64")
 	}
 	s := archive.Spec{
 		RepoTag: testutil.Repository + ":x86_64-v19.3.0",
@@ -51,12 +51,16 @@ func spec(t *testing.T, layers ...[]byte) archive.Spec {
 
 func write(t *testing.T, compression string, s archive.Spec) (release.Archive, error) {
 	t.Helper()
+	return writer(t, compression).Write(t.Context(), filepath.Join(t.TempDir(), "a.docker.tar.zst"), s)
+}
+
+func writer(tb testing.TB, compression string) *archive.Writer {
+	tb.Helper()
 	c, err := archive.ParseCompression(compression)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	w := archive.Writer{Compression: c}
-	return w.Write(context.Background(), filepath.Join(t.TempDir(), "a.docker.tar.zst"), s)
+	return &archive.Writer{Compression: c}
 }
 
 // Round trips are judged by go-containerregistry's reader as well as our own.
@@ -93,11 +97,7 @@ func writeReadsBack(t *testing.T, compressions []string, plainBytes func(*testin
 	third := testutil.Tar(t, testutil.Dir("etc"), testutil.File("etc/.wh.second", ""))
 	for _, compression := range compressions {
 		t.Run(compression, func(t *testing.T) {
-			c, err := archive.ParseCompression(compression)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := archive.Writer{Compression: c}
+			w := writer(t, compression)
 			var sums []string
 			for _, layers := range [][][]byte{{first}, {first, second, third}, {first}} {
 				f, err := w.Write(t.Context(), filepath.Join(t.TempDir(), "a"), spec(t, layers...))

@@ -1,50 +1,35 @@
 package archive_test
 
 import (
-	"archive/tar"
 	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
-
 	"pretag/build/archive"
+	"pretag/build/testutil"
 	"pretag/build/testutil/archivetest"
 )
 
 // An archive is known by its form alone, and nothing else has this form.
 func TestOwn(t *testing.T) {
 	dir := t.TempDir()
-	own := archivetest.Archives(t, dir, "alpine-x86_64")[0].Path
-	packed, err := os.ReadFile(own)
+	own := archivetest.Archives(t, dir, "alpine-x86_64")[0]
+	packed, err := os.ReadFile(own.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoder, err := zstd.NewReader(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer decoder.Close()
-	plain, err := decoder.DecodeAll(packed, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encoder, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer encoder.Close()
+	plain := plainBytes(t, own)
 	for name, row := range map[string]struct {
 		content []byte
 		want    bool
 	}{
 		"zstd":              {packed, true},
 		"uncompressed":      {plain, true},
-		"recompressed":      {encoder.EncodeAll(plain, nil), false},
+		"recompressed":      {testutil.Compress(t, "zstd", plain), false},
 		"uncompressed, cut": {plain[:len(plain)/1024*512], false},
-		"only a layer":      {tarOf(t, "layer.tar"), false},
-		"other members":     {tarOf(t, "layer.tar", "config.json", "manifest.json"), false},
+		"only a layer":      {testutil.Tar(t, testutil.File("layer.tar", "")), false},
+		"other members":     {testutil.Tar(t, testutil.File("layer.tar", ""), testutil.File("config.json", ""), testutil.File("manifest.json", "")), false},
 		"text":              {bytes.Repeat([]byte("text "), 1000), false},
 		"empty":             {nil, false},
 	} {
@@ -58,19 +43,4 @@ func TestOwn(t *testing.T) {
 			}
 		})
 	}
-}
-
-func tarOf(t *testing.T, names ...string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, name := range names {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Format: tar.FormatUSTAR}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }

@@ -2,20 +2,16 @@ package archive_test
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"pretag/build/archive"
 	"pretag/build/testutil"
@@ -27,25 +23,14 @@ func TestWalk(t *testing.T) {
 		testutil.Tar(t, testutil.File("etc/.wh.a", ""), testutil.File("etc/b", "two")),
 	}
 	want := []string{"0 etc/ ", "0 etc/a one", "1 etc/.wh.a ", "1 etc/b two"}
-	for _, compression := range []archive.Compression{{Method: "zstd", Level: "fastest"}, {Method: "gzip"}, {Method: "none"}} {
-		t.Run(compression.String(), func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "a")
-			w := archive.Writer{Compression: compression}
-			spec := archive.Spec{
-				RepoTag: tag,
-				Config: func(diffIDs []v1.Hash) ([]byte, error) {
-					return json.Marshal(v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{DiffIDs: diffIDs}})
-				},
-				Time: time.Unix(0, 0),
-			}
-			for _, layer := range layers {
-				spec.Layers = append(spec.Layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
-			}
-			if _, err := w.Write(t.Context(), path, spec); err != nil {
+	for _, compression := range []string{"zstd:fastest", "gzip", "none"} {
+		t.Run(compression, func(t *testing.T) {
+			f, err := write(t, compression, spec(t, layers...))
+			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
-			_, err := archive.Walk(t.Context(), path, nil, func(layer int, h *tar.Header, body io.Reader) error {
+			_, err = archive.Walk(t.Context(), f.Path, nil, func(layer int, h *tar.Header, body io.Reader) error {
 				b, err := io.ReadAll(body)
 				got = append(got, fmt.Sprintf("%d %s %s", layer, h.Name, b))
 				return err
@@ -55,13 +40,13 @@ func TestWalk(t *testing.T) {
 			}
 
 			stop := errors.New("enough")
-			_, err = archive.Walk(t.Context(), path, nil, func(int, *tar.Header, io.Reader) error { return stop })
+			_, err = archive.Walk(t.Context(), f.Path, nil, func(int, *tar.Header, io.Reader) error { return stop })
 			if !errors.Is(err, stop) {
 				t.Errorf("got %v, want the visitor's error", err)
 			}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(stop)
-			if _, err := archive.Walk(ctx, path, nil, nil); !errors.Is(err, stop) {
+			if _, err := archive.Walk(ctx, f.Path, nil, nil); !errors.Is(err, stop) {
 				t.Errorf("got %v, want the context's cause", err)
 			}
 		})
@@ -88,7 +73,7 @@ func TestWalkRefuses(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		_, err := archive.Walk(t.Context(), path, nil, func(int, *tar.Header, io.Reader) error { return nil })
+		_, err := archive.Walk(t.Context(), path, nil, nil)
 		testutil.WantError(t, err, want)
 	}
 }

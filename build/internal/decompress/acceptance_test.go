@@ -36,7 +36,11 @@ func TestStopsBombsByPrograms(t *testing.T) {
 	})
 }
 
-func TestRefusesHistoryOfXZ(t *testing.T) {
+// 7-Zip's -mx8 asks for up to 256 MiB of history.
+func TestHistoryOfXZ(t *testing.T) {
+	if got, err := plain(testutil.Filter(t, []byte("x"), "xz", "--lzma2=preset=0,dict=256MiB", "-c")); err != nil || string(got) != "x" {
+		t.Errorf("got %q, %v", got, err)
+	}
 	_, err := plain(testutil.Filter(t, []byte("x"), "xz", "--lzma2=dict=1536MiB", "-c"))
 	testutil.WantError(t, err, "history")
 }

@@ -5,7 +5,6 @@ package decompress_test
 import (
 	"bytes"
 	"io"
-	"os/exec"
 	"testing"
 
 	"github.com/ulikunitz/xz"
@@ -18,12 +17,12 @@ import (
 // that there are.
 func BenchmarkDecode(b *testing.B) {
 	plain := testutil.Large(b, 64<<20)
-	xzipped := pipe(b, plain, "xz", "-6", "-T1")
+	xzipped := testutil.Filter(b, plain, "xz", "-6", "-T1")
 	for name, compressed := range map[string][]byte{
 		"xz":    xzipped,
-		"gzip":  pipe(b, plain, "gzip"),
-		"zstd":  pipe(b, plain, "zstd"),
-		"bzip2": pipe(b, plain, "bzip2"),
+		"gzip":  testutil.Filter(b, plain, "gzip"),
+		"zstd":  testutil.Filter(b, plain, "zstd"),
+		"bzip2": testutil.Filter(b, plain, "bzip2"),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(plain)))
@@ -47,21 +46,9 @@ func BenchmarkDecode(b *testing.B) {
 	b.Run("xz by the xz program", func(b *testing.B) {
 		b.SetBytes(int64(len(plain)))
 		for b.Loop() {
-			pipe(b, xzipped, "xz", "-dc")
+			testutil.Filter(b, xzipped, "xz", "-dc")
 		}
 	})
-}
-
-// pipe runs a program on input.
-func pipe(tb testing.TB, input []byte, program string, args ...string) []byte {
-	tb.Helper()
-	command := exec.Command(testutil.Tool(tb, program), args...)
-	command.Stdin = bytes.NewReader(input)
-	out, err := command.Output()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return out
 }
 
 func drain(b *testing.B, r io.Reader, err error) {

@@ -104,6 +104,11 @@ func TestChoose(t *testing.T) {
 	damaged.Digest.Hex = other.Digest.Hex
 	unreadable := s.image(amd64(), "unreadable", func(m *v1.Manifest) { m.Config = s.add(configType, []byte("[]")) })
 	nested := s.add(indexType, index(on(other, arm64()), on(plain, amd64())))
+	configless := s.image(amd64(), "configless", func(m *v1.Manifest) { m.Config.Digest = absent.Digest })
+	docker := s.image(amd64(), "docker", func(m *v1.Manifest) {
+		m.MediaType, m.Config.MediaType = types.DockerManifestSchema2, types.DockerConfigJSON
+	})
+	docker.MediaType = types.DockerManifestSchema2
 	untyped := plain
 	untyped.MediaType = ""
 
@@ -128,6 +133,8 @@ func TestChoose(t *testing.T) {
 		"artifact by its descriptor":      {index(on(typed, amd64()), on(plain, amd64())), plain},
 		"other platforms absent":          {index(on(absent, arm64()), on(plain, amd64())), plain},
 		"an absent entry, no platform":    {index(absent, plain), plain},
+		"an absent config":                {index(configless, plain), plain},
+		"Docker's media types":            {index(docker), docker},
 		"a digest of sha512":              {index(sha512, on(plain, amd64())), plain},
 		"a damaged entry":                 {index(damaged, on(plain, amd64())), plain},
 		"a config that is not an object":  {index(unreadable, on(plain, amd64())), plain},
@@ -176,6 +183,8 @@ func TestChooseRefuses(t *testing.T) {
 		body := strings.TrimSuffix(string(s.documents[plain.Digest.Hex]), "}") + "," + fields + "}"
 		return index(s.add(manifestType, []byte(body)))
 	}
+	changed := s.image(amd64(), "changed")
+	s.documents[changed.Digest.Hex] = []byte(strings.Replace(string(s.documents[changed.Digest.Hex]), "2", "3", 1))
 	relabeled := s.add(indexType, s.documents[plain.Digest.Hex])
 	for name, row := range map[string]struct {
 		body []byte
@@ -190,6 +199,8 @@ func TestChooseRefuses(t *testing.T) {
 		"only an artifact":   {index(on(s.image(amd64(), "x", func(m *v1.Manifest) { m.Config.MediaType = "application/vnd.x" }), amd64())), `(an artifact: its config is of type "application/vnd.x")`},
 		"too large":          {damaged(func(d *v1.Descriptor) { d.Size = 4<<20 + 1 }), "4194305 bytes, at most 4194304"},
 		"negative size":      {damaged(func(d *v1.Descriptor) { d.Size = -1 }), "-1 bytes"},
+		"changed":            {index(changed), "digest is sha256:"},
+		"sha512":             {damaged(func(d *v1.Descriptor) { d.Digest = v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("b", 128)} }), "want sha256:<64 hex digits>"},
 		"larger than said":   {damaged(func(d *v1.Descriptor) { d.Size-- }), "bytes of its descriptor"},
 		"smaller than said":  {damaged(func(d *v1.Descriptor) { d.Size++ }), "its descriptor says"},
 		"too deep":           {index(deep), "more than 4 indexes in each other"},
