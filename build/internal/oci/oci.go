@@ -388,8 +388,8 @@ func (w *walk) image(d v1.Descriptor, body []byte) (*Image, error) {
 	if !m.Config.MediaType.IsConfig() {
 		return nil, rejection{fmt.Errorf("an artifact: its config is of type %s", quote(string(m.Config.MediaType))), true}
 	}
-	if len(m.Layers) == 0 || len(m.Layers) > MaxLayers {
-		return nil, reject("%d layers, want 1 to %d", len(m.Layers), MaxLayers)
+	if err := checkLayers(len(m.Layers)); err != nil {
+		return nil, rejection{error: err}
 	}
 	for n, layer := range m.Layers {
 		if err := checkLayer(layer); err != nil {

@@ -44,14 +44,14 @@ func ParseConfig(raw []byte, layers int) (*v1.ConfigFile, error) {
 	if got := len(config.RootFS.DiffIDs); got != layers {
 		return nil, fmt.Errorf("%d layers, the config has %d diff IDs", layers, got)
 	}
-	if err := CheckLayers(layers); err != nil {
+	if err := checkLayers(layers); err != nil {
 		return nil, err
 	}
 	return config, nil
 }
 
-// CheckLayers reports a number of layers that no image may have.
-func CheckLayers(n int) error {
+// checkLayers reports a number of layers that no image may have.
+func checkLayers(n int) error {
 	if n == 0 || n > MaxLayers {
 		return fmt.Errorf("%d layers, want 1 to %d", n, MaxLayers)
 	}
@@ -72,5 +72,5 @@ func ParseDockerManifest(raw []byte) (image tarball.Descriptor, err error) {
 		}
 		return image, fmt.Errorf("%d images, want 1: %.1000q", len(images), tags)
 	}
-	return images[0], CheckLayers(len(images[0].Layers))
+	return images[0], checkLayers(len(images[0].Layers))
 }

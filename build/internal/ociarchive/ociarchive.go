@@ -46,17 +46,18 @@ func Write(w io.Writer, img v1.Image, ref string, mtime time.Time) error {
 	}
 
 	out := writer{tar.NewWriter(w), mtime, map[v1.Hash]bool{}}
-	if err := out.bytes("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
-		return err
-	}
-	if err := out.bytes("index.json", index); err != nil {
-		return err
-	}
-	if err := out.bytes(blob(descriptor.Digest), manifest); err != nil {
-		return err
-	}
-	if err := out.bytes(blob(id), config); err != nil {
-		return err
+	for _, document := range []struct {
+		name string
+		body []byte
+	}{
+		{"oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)},
+		{"index.json", index},
+		{blob(descriptor.Digest), manifest},
+		{blob(id), config},
+	} {
+		if err := out.stream(document.name, int64(len(document.body)), bytes.NewReader(document.body)); err != nil {
+			return err
+		}
 	}
 	for _, layer := range layers {
 		if err := out.layer(layer); err != nil {
@@ -72,10 +73,6 @@ type writer struct {
 	tw    *tar.Writer
 	mtime time.Time
 	seen  map[v1.Hash]bool // an image may have the same layer twice
-}
-
-func (w writer) bytes(name string, body []byte) error {
-	return w.stream(name, int64(len(body)), bytes.NewReader(body))
 }
 
 func (w writer) stream(name string, size int64, body io.Reader) error {
