@@ -150,7 +150,7 @@ for n in $(seq 500); do : > %{buildroot}/usr/share/small/a-rather-long-name-of-f
 				t.Errorf("%+v", p)
 			}
 			if len(d.OtherLicenses) != 2 || d.OtherLicenses[0].LicenseIdentifier != "LicenseRef-Callaway-BSD" {
-				t.Errorf("licences that SPDX does not list: %v", d.OtherLicenses)
+				t.Errorf("licenses that SPDX does not list: %v", d.OtherLicenses)
 			}
 			if unpackaged := d.Summary().Unpackaged; unpackaged != nil {
 				t.Errorf("rpm does not list %q", unpackaged)

@@ -13,8 +13,8 @@ import (
 
 const dep5 = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
 
-// Debian's names of licences (copyright-format 1.0) in SPDX's words.
-func TestDebianLicences(t *testing.T) {
+// Debian's names of licenses (copyright-format 1.0) in SPDX's words.
+func TestDebianLicenses(t *testing.T) {
 	expressions := []struct{ field, want string }{
 		{"Expat", "MIT"},
 		{"MIT", "LicenseRef-MIT"}, // of which Debian says that there are many
@@ -45,9 +45,9 @@ func TestDebianLicences(t *testing.T) {
 		t.Fatalf("%q", got)
 	}
 	for i, e := range expressions {
-		_, licence, _ := strings.Cut(got[i], " ")
-		if licence != e.want && !(strings.HasSuffix(e.want, "-") && strings.HasPrefix(licence, e.want) && len(licence) == len(e.want)+8) {
-			t.Errorf("%s: got %s, want %s", e.field, licence, e.want)
+		_, license, _ := strings.Cut(got[i], " ")
+		if license != e.want && !(strings.HasSuffix(e.want, "-") && strings.HasPrefix(license, e.want) && len(license) == len(e.want)+8) {
+			t.Errorf("%s: got %s, want %s", e.field, license, e.want)
 		}
 	}
 	names := map[string]bool{}

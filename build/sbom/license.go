@@ -24,7 +24,7 @@ const (
 // what the SPDX list has no name for.
 type licenses struct {
 	known map[string]string // expressions by the words of a database
-	size  int               // of all words so far
+	size  int               // of all words so far, bytes
 	refs  map[string]string // words by LicenseRef
 }
 
@@ -126,7 +126,7 @@ func (l *licenses) debian(field string) string {
 }
 
 func (l *licenses) debianExpression(field string) string {
-	// the loosest first: a comma, then or, then and
+	// the loosest binding first: a comma, then or, then and
 	for _, op := range []string{", or ", ", and ", " or ", " and "} {
 		if parts := strings.Split(field, op); len(parts) > 1 {
 			for i, part := range parts {

@@ -169,8 +169,8 @@ func (p *pages) table(number, usable, depth int64, row func([][]byte) error) err
 	return nil
 }
 
-// cell reads one row, with what overflow pages have of it (1.6, 1.7). It returns how
-// many bytes of the cell it took.
+// cell reads one row, including the part on overflow pages (1.6, 1.7). It returns the
+// length of the cell in bytes.
 func (p *pages) cell(cell []byte, usable int64, row func([][]byte) error) (taken int64, err error) {
 	size, n := varint(cell)
 	_, m := varint(cell[n:]) // the row's number
@@ -204,7 +204,7 @@ func (p *pages) cell(cell []byte, usable int64, row func([][]byte) error) (taken
 	return taken + local, row(columns)
 }
 
-// record takes a row apart (2.1).
+// record splits a row into its columns (2.1).
 func record(payload []byte) ([][]byte, error) {
 	const maxColumns = 8 // rpm's tables have up to 3, the schema has 5
 	size, n := varint(payload)
@@ -234,7 +234,7 @@ func record(payload []byte) ([][]byte, error) {
 	return columns, nil
 }
 
-// varint reads a number of one to nine bytes, and returns how many they are (1.6).
+// varint reads a number of one to nine bytes and returns its length (1.6).
 func varint(b []byte) (value int64, n int) {
 	for n < len(b) {
 		c := b[n]

@@ -78,7 +78,7 @@ func Parse(data []byte) (*Document, error) {
 	return &d, nil
 }
 
-// purl returns the package's name for other tools; "" for image and operating system.
+// purl returns the package URL; "" for the image and its operating system.
 func purl(p *spdx.Package) string {
 	if len(p.PackageExternalReferences) == 0 || p.PackageExternalReferences[0] == nil {
 		return ""
@@ -174,7 +174,7 @@ type builder struct {
 	licenses *licenses
 	seen     map[string]bool          // SPDX identifiers of packages
 	owners   map[*archive.File]string // packages that list a program
-	size     int                      // at least as many bytes does the document have
+	size     int                      // of the document, bytes: a lower bound
 }
 
 func newBuilder(i *image, f release.Archive) *builder {
@@ -279,7 +279,7 @@ func (b *builder) describe() {
 	}
 }
 
-// addPackage adds a package with what is the same for all.
+// addPackage adds a package, with the fields that are the same for all.
 func (b *builder) addPackage(p *spdx.Package) {
 	p.PackageDownloadLocation, p.PackageLicenseConcluded, p.PackageCopyrightText = noAssertion, noAssertion, noAssertion
 	p.PackageLicenseDeclared = cmp.Or(p.PackageLicenseDeclared, noAssertion)
@@ -329,8 +329,7 @@ func (b *builder) add(s software) string {
 	return id
 }
 
-// purl returns a package's name for other tools (purl-spec, types apk, deb, rpm and
-// golang). The namespace is the ID of the distribution, but "redhat" for rhel.
+// purl returns the package URL (purl-spec, types apk, deb, rpm and golang). The namespace is the ID of the distribution, but "redhat" for rhel.
 func (b *builder) purl(s software) string {
 	if s.kind == packageurl.TypeGolang {
 		namespace, name := path.Split(s.name)

@@ -77,7 +77,7 @@ func document(t testing.TB, f release.Archive) *sbom.Document {
 	return d
 }
 
-// rows are the packages of a kind: purl and licence.
+// rows are the packages of a kind: purl and license.
 func rows(d *sbom.Document, kind string) []string {
 	var all []string
 	for _, p := range d.Packages {

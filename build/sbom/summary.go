@@ -73,7 +73,7 @@ func (s Summary) String() string {
 	return strings.Join(append(parts, s.Warnings...), ", ")
 }
 
-// kind returns that of the package's purl, "" for the image and its system.
+// kind returns the type in the package's purl; "" for the image and its operating system.
 func kind(p *spdx.Package) string {
 	kind, _, _ := strings.Cut(strings.TrimPrefix(purl(p), "pkg:"), "/")
 	return kind

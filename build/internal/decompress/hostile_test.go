@@ -115,7 +115,7 @@ func stopsBombs(t *testing.T, streams map[decompress.Format][]byte) {
 		}
 		r.Close()
 	}
-	// What is small may grow as it likes.
+	// A small stream may grow by any factor.
 	for format, stream := range streams {
 		if got, err := plain(bytes.Repeat(stream, 8)); err != nil || len(got) != 128<<20 {
 			t.Errorf("%s: %d bytes, %v", format, len(got), err)
