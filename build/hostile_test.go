@@ -56,10 +56,7 @@ func examine(t *testing.T, path string, decoders *decompress.Decoders) ([]v1.Has
 		return nil, err
 	}
 	defer img.Close()
-	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
-	for _, layer := range img.Layers {
-		spec.Layers = append(spec.Layers, archive.Opener(layer))
-	}
+	spec := archive.Spec{Layers: img.Layers, Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch()}
 	examined, err := archive.Examine(context.Background(), spec)
 	if err == nil && img.Config != nil {
 		_, err = tarball.Keep(img.Config, h, examined.DiffIDs)

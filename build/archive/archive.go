@@ -24,7 +24,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"pretag/build/internal/atomicfile"
 	"pretag/build/internal/contextio"
@@ -32,6 +32,7 @@ import (
 	"pretag/build/internal/platform"
 	"pretag/build/internal/stricttar"
 	"pretag/build/release"
+	"pretag/build/tarball"
 )
 
 // MaxLayer is the largest layer, in bytes uncompressed, that is written or read:
@@ -42,13 +43,10 @@ const MaxLayer = 1<<33 - 1
 // (moby/moby v28.5.2, image/tarexport/tarexport.go).
 const manifestName = "manifest.json"
 
-// An Opener gives a layer's uncompressed stream. It may be called once for each Write.
-type Opener func() (io.ReadCloser, error)
-
 // A Spec says what an archive holds.
 type Spec struct {
 	RepoTag string
-	Layers  []Opener // bottom up
+	Layers  []tarball.Layer // bottom up
 	// Config returns the image's config once the layers' diff IDs are known. For
 	// Examine it may be nil.
 	Config func(diffIDs []v1.Hash) ([]byte, error)
@@ -60,8 +58,8 @@ type Spec struct {
 	// the programs of the entrypoint must be in the image. Otherwise those that
 	// are missing are warnings.
 	Strict bool
-	// Runner is the version of GitLab Runner that the image must come from, as far
-	// as the helper program says so.
+	// Runner is the version of GitLab Runner that the helper program must be built
+	// from, as far as that is recorded in it.
 	Runner Runner
 	// Time is in the archive's own tar headers.
 	Time time.Time
@@ -75,13 +73,13 @@ type Writer struct {
 
 	last    string      // path of the archive written last
 	layers  int64       // how many bytes at its start hold the layers
-	entries *entryCheck // of its layers
+	entries *entryCheck // what is known of its layers
 }
 
 // Write makes the archive of spec at path and returns what is known of it:
 // path, size, sha256, RepoTag, image ID, diff IDs, platform, unpacked size,
-// compression and time. Until the archive is whole and synced, what was at path
-// stays; when Write fails, nothing is left of it.
+// compression and time. An older file at path stays until the archive is complete and
+// synced. A Write that fails leaves nothing behind.
 func (w *Writer) Write(ctx context.Context, path string, spec Spec) (release.Archive, error) {
 	return w.create(ctx, path, spec, func(out *os.File, f *release.Archive) error {
 		return w.writeLayers(ctx, out, spec, f)
@@ -108,8 +106,8 @@ func (w *Writer) Retag(ctx context.Context, path string, from release.Archive, s
 	})
 }
 
-// create writes layers by writeLayers, which notes diff IDs and unpacked size,
-// and what follows them.
+// create writes an archive: the layers with writeLayers, which records their diff
+// IDs and unpacked size, then the config and manifest.json.
 func (w *Writer) create(ctx context.Context, path string, spec Spec, writeLayers func(*os.File, *release.Archive) error) (release.Archive, error) {
 	if w.encoder == nil {
 		var err error
@@ -173,7 +171,7 @@ func (spec Spec) eachLayer(do func(i int, layer io.Reader) error) error {
 	return nil
 }
 
-// writeRest writes what the layers' diff IDs decide: config and manifest.json.
+// writeRest writes the config and manifest.json, which need the layers' diff IDs.
 func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 	diffIDs, err := hashes(f.DiffIDs)
 	if err != nil {
@@ -198,7 +196,7 @@ func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 	f.Warning = strings.Join(examined.Warnings, "; ")
 	digest := fmt.Sprintf("%x", sha256.Sum256(config))
 	f.ImageID, f.Platform = "sha256:"+digest, platform.Of(parsed).String()
-	manifest, err := json.Marshal(tarball.Manifest{{
+	manifest, err := json.Marshal(ggcr.Manifest{{
 		Config:   digest + ".json",
 		RepoTags: []string{spec.RepoTag},
 		Layers:   names,
@@ -213,8 +211,8 @@ func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 type Examination struct {
 	DiffIDs  []v1.Hash
 	Size     int64    // of the layers, bytes uncompressed
-	Runner   Runner   // that the helper program says it is from
-	Warnings []string // what is odd but accepted by engines
+	Runner   Runner   // that the helper program was built from
+	Warnings []string // what is unusual but accepted by engines
 }
 
 // Examine reads and checks the layers of a spec as Write does, and writes nothing.
@@ -261,8 +259,8 @@ func hashes(diffIDs []string) ([]v1.Hash, error) {
 	return parsed, nil
 }
 
-// layerName names the layer members: layer.tar, layer-2.tar, ... Any name goes
-// that manifest.json gives.
+// layerName names the layer members: layer.tar, layer-2.tar, ... Engines look the
+// names up in manifest.json, so any would do.
 func layerName(i int) string {
 	if i == 0 {
 		return "layer.tar"

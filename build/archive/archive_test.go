@@ -24,7 +24,7 @@ import (
 	"pretag/build/testutil"
 )
 
-func opener(b []byte) archive.Opener {
+func opener(b []byte) tarball.Layer {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 }
 
@@ -63,7 +63,7 @@ func writer(tb testing.TB, compression string) *archive.Writer {
 	return &archive.Writer{Compression: c}
 }
 
-// Round trips are judged by go-containerregistry's reader as well as our own.
+// Round trips are checked with go-containerregistry's reader as well as our own.
 func TestWriteReadsBack(t *testing.T) {
 	writeReadsBack(t, []string{"zstd:fastest", "zstd:best", "gzip", "none"}, plainBytes)
 }
@@ -182,7 +182,7 @@ func TestMembers(t *testing.T) {
 	}
 }
 
-// An older good file stays when the new one fails, whatever fails, and nothing else is left.
+// Whatever fails, the older file stays and nothing else is left.
 func TestFailureLeavesNothing(t *testing.T) {
 	broken := errors.New("broken")
 	whole := testutil.Rootfs(t, "one")
@@ -206,7 +206,7 @@ func TestFailureLeavesNothing(t *testing.T) {
 			}
 			assertOnly(t, dir, "a", "old")
 			if _, err := w.Write(context.Background(), path, spec(t, whole)); err != nil {
-				t.Errorf("the writer is of no use after a failure: %v", err)
+				t.Errorf("the writer does not work after a failure: %v", err)
 			}
 		})
 	}
@@ -222,7 +222,7 @@ func TestFailureLeavesNothing(t *testing.T) {
 	})
 }
 
-func faulty(b []byte, readErr, closeErr error) archive.Opener {
+func faulty(b []byte, readErr, closeErr error) tarball.Layer {
 	return func() (io.ReadCloser, error) {
 		return &faultyReader{bytes.NewReader(b), readErr, closeErr}, nil
 	}

@@ -248,6 +248,7 @@ func (w *worker) read(ctx context.Context, in input, path string) (f release.Arc
 		}
 	}
 	spec := w.spec(in.helper, img.Config)
+	spec.Layers = img.Layers
 	spec.Rootfs = img.Layout == tarball.Rootfs
 	record := release.Input{Name: filepath.Base(in.path), Layout: string(img.Layout), Digest: img.Digest}
 	config := spec.Config
@@ -261,9 +262,6 @@ func (w *worker) read(ctx context.Context, in input, path string) (f release.Arc
 			return nil, err
 		}
 		return config(diffIDs)
-	}
-	for _, layer := range img.Layers {
-		spec.Layers = append(spec.Layers, Opener(layer))
 	}
 	if f, err = w.writer.Write(ctx, path, spec); err != nil {
 		return f, fmt.Errorf("%s: %w", in.path, err)

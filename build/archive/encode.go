@@ -44,7 +44,7 @@ func ParseCompression(s string) (Compression, error) {
 	return Compression{}, fmt.Errorf("%q: want zstd[:%s], gzip or none", s, strings.Join(Levels(), "|"))
 }
 
-// String is the form that ParseCompression reads.
+// String returns the form that ParseCompression reads.
 func (c Compression) String() string {
 	if c.Level == "" {
 		return c.Method
@@ -52,8 +52,8 @@ func (c Compression) String() string {
 	return c.Method + ":" + c.Level
 }
 
-// Program is the program that encodes, with its version; "" where none does or
-// it is not installed.
+// Program returns the program that encodes, with its version, or "" if there is none
+// or it is not installed.
 func (c Compression) Program() string {
 	if c.Level != "ultra" {
 		return ""
@@ -67,10 +67,11 @@ func (c Compression) Program() string {
 
 // An encoder writes the parts of an archive.
 type encoder interface {
-	// header frames a tar header block; equally long whatever the block says.
+	// header encodes a tar header block. The length does not depend on what is in the
+	// block, so that another one can be written over it.
 	header(block []byte) []byte
-	// body encodes a member that fill writes, padded to whole blocks, and
-	// returns what fill does and the size that belongs into the tar header.
+	// body encodes a member that fill writes, padded to whole blocks. It returns what
+	// fill returns and the size for the tar header.
 	body(out io.Writer, fill func(io.Writer) (int64, error)) (filled, size int64, err error)
 	// tail writes the rest of the tar file.
 	tail(out io.Writer, rest []byte) error
@@ -194,8 +195,8 @@ func frameBy(z *zstd.Encoder) zstdFrame {
 	}
 }
 
-// frameByProgram leaves the encoding to the zstd program, for releases that pay
-// CPU for bytes. --long=27 is window; one thread, as the bytes depend on their number.
+// frameByProgram encodes with the zstd program, for releases where size matters more
+// than CPU time. --long=27 is window. One thread, because the bytes depend on the number.
 func frameByProgram(program string) zstdFrame {
 	return func(out io.Writer, fill func(io.Writer) error) error {
 		command := exec.Command(program, "-19", "--long=27", "--single-thread", "--check", "--stdout", "--quiet", "-")

@@ -166,7 +166,7 @@ func FuzzExamine(f *testing.F) {
 	f.Add(testutil.Tar(f, link("l", "../x", tar.TypeSymlink)))
 	f.Fuzz(func(t *testing.T, layer []byte) {
 		if examine(layer) == nil && len(layer)%512 != 0 {
-			t.Errorf("%d bytes are no whole blocks", len(layer))
+			t.Errorf("accepted %d bytes, which is not a whole number of blocks", len(layer))
 		}
 	})
 }

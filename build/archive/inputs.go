@@ -70,7 +70,7 @@ func (o Options) inputs(ctx context.Context) (f found, err error) {
 }
 
 // listFiles returns the files in a directory by name. Symbolic links are
-// followed; one that leads nowhere is listed as a link.
+// followed; a broken one is listed as a link.
 func listFiles(dir string) (map[string]fs.FileInfo, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -111,7 +111,7 @@ func (o Options) input(ctx context.Context, h catalogue.Helper, files map[string
 	switch mode := info.Mode(); {
 	case mode&fs.ModeSymlink != 0:
 		_, err := os.Stat(path)
-		return input{}, "", fmt.Errorf("symbolic link that leads to no file: %w", err)
+		return input{}, "", fmt.Errorf("broken symbolic link: %w", err)
 	case mode.IsDir():
 		return input{}, "", fmt.Errorf("%s: is a directory, want a regular file", path)
 	case !mode.IsRegular():

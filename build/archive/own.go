@@ -13,8 +13,8 @@ import (
 )
 
 // Own reports whether the file at path has the form that only a Writer gives an
-// archive, so that an archive is known as pretag's if its record was lost. It reads the
-// first bytes of a zstd archive and the tar headers of another.
+// archive. That recognizes pretag's archives even if their records were lost. It reads
+// the first bytes of a zstd archive, and the tar headers of others.
 func Own(path string) (bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -66,7 +66,7 @@ func isFirstHeader(block []byte) bool {
 	return err == nil && bytes.Equal(block, want)
 }
 
-// notEnd is err, unless that says that a file is shorter than an archive or not a tar file.
+// notEnd drops an error that says that a file is too short, or not a tar file.
 func notEnd(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
 		return nil

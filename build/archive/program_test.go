@@ -15,6 +15,7 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/release"
+	"pretag/build/tarball"
 	"pretag/build/testutil"
 )
 
@@ -160,7 +161,7 @@ func TestRunnerVersion(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, offset := range []int{64, 4096, 128<<10 - 16, 128 << 10, 300_000 / 16 * 16} {
-				s := archive.Spec{GoArch: "amd64", Runner: row.want, Layers: []archive.Opener{opener(testutil.Tar(t, goProgram(helper, offset, row.info)))}}
+				s := archive.Spec{GoArch: "amd64", Runner: row.want, Layers: []tarball.Layer{opener(testutil.Tar(t, goProgram(helper, offset, row.info)))}}
 				found, err := archive.Examine(t.Context(), s)
 				if row.err == "" && err != nil || row.err != "" && (err == nil || !strings.Contains(err.Error(), row.err)) {
 					t.Errorf("at %d: error %v, want %q", offset, err, row.err)
@@ -173,7 +174,7 @@ func TestRunnerVersion(t *testing.T) {
 	}
 	// Information that is not where Go puts it is not Go's.
 	shifted := goProgram(helper, 65, flags("19.3.0", of1790))
-	if found, err := archive.Examine(t.Context(), archive.Spec{Layers: []archive.Opener{opener(testutil.Tar(t, shifted))}}); err != nil || found.Runner != (archive.Runner{}) {
+	if found, err := archive.Examine(t.Context(), archive.Spec{Layers: []tarball.Layer{opener(testutil.Tar(t, shifted))}}); err != nil || found.Runner != (archive.Runner{}) {
 		t.Errorf("not aligned: %v, %v", found.Runner, err)
 	}
 }

@@ -173,7 +173,7 @@ type layer struct {
 func newMembers(opts ReadOptions) *members {
 	m := &members{opts: opts, entries: newEntryCheck(false, ""), layers: map[string]layer{}, documents: map[string][]byte{}, links: map[string]string{}}
 	if m.entries.visit = opts.Visit; m.entries.visit == nil {
-		// What the programs are was checked when the archive was written.
+		// Programs were checked when the archive was written.
 		m.entries.visit = func(int, *tar.Header, io.Reader) error { return nil }
 	}
 	return m
@@ -219,8 +219,7 @@ func (m *members) read(ctx context.Context, r io.Reader) error {
 }
 
 // file reads a member, which is a layer or a document. Of an exported archive the
-// content decides, because names are all that engines agree on least: documents
-// are JSON.
+// content decides, because each engine names members in its own way: documents are JSON.
 func (m *members) file(ctx context.Context, member string, r io.Reader) (err error) {
 	isLayer := path.Ext(member) == ".tar"
 	if m.opts.Exported {
@@ -276,7 +275,7 @@ func (m *members) find(name string) (layer, bool) {
 	return l, ok
 }
 
-// judge fills in what the members say and compares them with each other.
+// judge compares the members with each other and fills in c.
 func (c *Contents) judge(m *members, opts ReadOptions) {
 	body, ok := m.documents[manifestName]
 	if !ok {
@@ -344,7 +343,7 @@ func (c *Contents) judgeConfig(member string, documents map[string][]byte) {
 // from RepoTags.
 var ociMembers = []string{"oci-layout", "index.json"}
 
-// judgeForm looks at what engines and GitLab Runner need besides consistency.
+// judgeForm checks what engines and GitLab Runner need besides consistency.
 // head is how the archive begins.
 func (c *Contents) judgeForm(m *members, head []byte) {
 	if c.Outer == decompress.Zstd && head[0]&0xf0 == 0x50 {

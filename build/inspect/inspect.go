@@ -141,7 +141,7 @@ func (f *Findings) problem(err error) {
 
 // readTarball reads the layers and the config of an input.
 func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalogue.Helper, strict bool) error {
-	spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch(), Strict: strict && f.Helper != ""}
+	spec := archive.Spec{Layers: img.Layers, Rootfs: img.Layout == tarball.Rootfs, GoArch: h.GoArch(), Strict: strict && f.Helper != ""}
 	if img.Config != nil || f.Helper != "" {
 		spec.Config = func(diffIDs []v1.Hash) ([]byte, error) {
 			switch {
@@ -152,9 +152,6 @@ func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalo
 			}
 			return tarball.Keep(img.Config, h, diffIDs)
 		}
-	}
-	for _, layer := range img.Layers {
-		spec.Layers = append(spec.Layers, archive.Opener(layer))
 	}
 	examined, err := archive.Examine(ctx, spec)
 	f.Unpacked, f.Warnings = examined.Size, examined.Warnings

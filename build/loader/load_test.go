@@ -70,7 +70,7 @@ func (h *host) writeConfig(version string, compression archive.Compression, root
 	w := archive.Writer{Compression: compression}
 	f, err := w.Write(h.tb.Context(), filepath.Join(h.archives, row.File()), archive.Spec{
 		RepoTag: repository + ":" + row.Tag(v),
-		Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+		Layers:  []tarball.Layer{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
 		Config: func(diffIDs []v1.Hash) ([]byte, error) {
 			config, err := tarball.FromRootfs(row, diffIDs, testutil.Created())
 			return change(config), err

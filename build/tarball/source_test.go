@@ -536,10 +536,7 @@ func TestSameLayoutCompressed(t *testing.T) {
 			got := ""
 			if err == nil {
 				got = string(img.Layout)
-				spec := archive.Spec{Rootfs: img.Layout == tarball.Rootfs}
-				for _, layer := range img.Layers {
-					spec.Layers = append(spec.Layers, archive.Opener(layer))
-				}
+				spec := archive.Spec{Layers: img.Layers, Rootfs: img.Layout == tarball.Rootfs}
 				_, err = archive.Examine(t.Context(), spec)
 			}
 			if err != nil {

@@ -65,7 +65,7 @@ func runnableAs(t *testing.T, dir, repository, version, compression string, more
 			}, more...)...)
 			f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
 				RepoTag: repository + ":" + h.Tag(v),
-				Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+				Layers:  []tarball.Layer{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
 				Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
 				Time:    testutil.Created(),
 			})

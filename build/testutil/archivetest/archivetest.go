@@ -46,7 +46,7 @@ func ArchivesOf(tb testing.TB, dir, version string, compression archive.Compress
 		sum := sha256.Sum256(rootfs)
 		f, err := w.Write(context.Background(), filepath.Join(dir, h.File()), archive.Spec{
 			RepoTag: testutil.Repository + ":" + h.Tag(v),
-			Layers:  []archive.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+			Layers:  []tarball.Layer{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
 			Config: func(diffIDs []v1.Hash) ([]byte, error) {
 				return tarball.FromRootfs(h, diffIDs, testutil.Created())
 			},
