@@ -165,11 +165,8 @@ func readConf(path string) (map[string]string, error) {
 		}, key) {
 			return nil, fmt.Errorf("%s: line %d: unknown setting %q", path, number, key)
 		}
-		for _, quote := range []string{`"`, `'`} {
-			if len(value) >= 2 && strings.HasPrefix(value, quote) && strings.HasSuffix(value, quote) {
-				value = value[1 : len(value)-1]
-				break
-			}
+		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
 		}
 		if visible(value) != value {
 			return nil, fmt.Errorf("%s: line %d: control characters in %s", path, number, key)

@@ -180,8 +180,8 @@ func (r *run) currentConf(ctx context.Context, user account) (map[string]any, er
 		merge(all, one)
 	}
 	var own map[string]any
-	if toml.Unmarshal(r.userFile(ctx, user, ".config/containers/containers.conf"), &own) == nil { // otherwise podman itself reports it, in a session
-		merge(all, own)
+	if toml.Unmarshal(r.userFile(ctx, user, ".config/containers/containers.conf"), &own) == nil {
+		merge(all, own) // if it is not valid, podman reports that to its user
 	}
 	return all, nil
 }

@@ -21,7 +21,6 @@ import (
 // TestUsage rejects wrong options and configurations.
 func TestUsage(t *testing.T) {
 	h := newFakeHost(t)
-	h.write("endless", "")
 	fifo := h.path("fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -192,16 +191,13 @@ func TestOldLock(t *testing.T) {
 	h.want(exitTempFail, []string{"another loader is running"}, "load", "--dry-run")
 }
 
-// TestStateCannotBeWritten loads nothing that the next run would not know (row J).
-func TestStateCannotBeWritten(t *testing.T) {
+// TestStateCannotBeRead loads nothing that the next run would not know (row J).
+func TestStateCannotBeRead(t *testing.T) {
 	h := newPodmanHost(t)
 	a := h.archive("alpine-x86_64", "x86_64-v19.3.0", "x")
 	h.has("next", a.RepoTag, imageOf(a))
-	old := "podman root " + catalogue.Repository + ":x86_64-v19.2.0 " + digest("old") + " " + digest("old") + " loaded\n"
-	h.write("state/images/in-the-way", old) // a rename onto it fails, for root too
-	if out := h.want(exitEngine, []string{"read state"}, "load"); strings.Contains(out, ": loaded") {
-		t.Errorf("loaded:\n%s", out)
-	}
+	h.write("state/images/in-the-way", "") // a directory can be neither read nor replaced, by root too
+	h.want(exitEngine, []string{"read state"}, "load")
 	if got := h.read("loaded"); got != "" {
 		t.Errorf("the engine was given %q", got)
 	}
