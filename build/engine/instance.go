@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -476,7 +475,9 @@ func (i *Instance) remove() error {
 		ctx, cancel := limit(context.Background(), callLimit)
 		defer cancel()
 		_, unshareErr := i.run(ctx, nil, "unshare", "sh", "-c", `umount --lazy "$1/root/overlay" 2>/dev/null; rm -rf "$1/root" "$1"/`+callerDirs+`*`, "sh", i.dir)
-		err = errors.Join(err, unshareErr, i.endPause())
+		// podman keeps the user's namespace open with a process, which only this ends.
+		_, migrateErr := i.run(ctx, nil, "system", "migrate")
+		err = errors.Join(err, unshareErr, migrateErr)
 	}
 	return errors.Join(err, os.RemoveAll(i.dir))
 }
@@ -499,32 +500,6 @@ func (i *Instance) stop() error {
 	i.service = nil
 	i.api.CloseIdleConnections()
 	return nil
-}
-
-// endPause ends the process with which podman keeps a user's namespace open
-// (podman 4.3, pkg/rootless; its ID is in pause.pid).
-func (i *Instance) endPause() error {
-	var errs []error
-	for _, pattern := range []string{"run/libpod/pause.pid", "run/libpod/tmp/pause.pid"} {
-		content, err := os.ReadFile(i.path(pattern))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		pid, convErr := strconv.Atoi(strings.TrimSpace(string(content)))
-		if err := errors.Join(err, convErr); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		// It may have ended, and its ID may belong to another process by now.
-		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err != nil || !bytes.Contains(environ, []byte("HOME="+i.path("home")+"\x00")) {
-			continue
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			errs = append(errs, fmt.Errorf("podman's pause process %d: %w", pid, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // removeCgroups removes the empty cgroups that containers of the instance leave.

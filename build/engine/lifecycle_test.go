@@ -8,9 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -35,32 +33,6 @@ func TestSweepKeepsWhatIsInUse(t *testing.T) {
 	i.sweep()
 	if _, err := os.Stat(i.dir); !os.IsNotExist(err) {
 		t.Errorf("the directory is left: %v", err)
-	}
-}
-
-// endPause ends only a process of the instance.
-func TestEndPause(t *testing.T) {
-	i := Instance{dir: t.TempDir()}
-	if err := os.MkdirAll(i.path("run/libpod"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for home, want := range map[string]syscall.Signal{i.path("home"): syscall.SIGKILL, i.path("home2"): syscall.SIGTERM} {
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo; read -r _")
-		cmd.Env = append(cmd.Environ(), "HOME="+home)
-		_, inErr := cmd.StdinPipe()
-		stdout, err := cmd.StdoutPipe()
-		if err := errors.Join(inErr, err, cmd.Start()); err != nil {
-			t.Fatal(err)
-		}
-		_, err = stdout.Read(make([]byte, 1))
-		err = errors.Join(err, os.WriteFile(i.path("run/libpod/pause.pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644), i.endPause())
-		if err := errors.Join(err, cmd.Process.Signal(syscall.SIGTERM)); err != nil {
-			t.Error(err)
-		}
-		cmd.Wait() // was killed
-		if got := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != want {
-			t.Errorf("a process at home in %s: ended by %v, want %v", home, got, want)
-		}
 	}
 }
 
