@@ -1,7 +1,6 @@
 package job
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -198,37 +197,30 @@ const (
 	cachedFile = "cached"
 )
 
-// config is the runner's config.toml.
+// config returns the runner's config.toml. An empty value there means the default.
 func (s Settings) config(url, socket, dir string) []byte {
-	var b bytes.Buffer
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("concurrent = 1")
-	line("check_interval = 1")
-	line("[[runners]]")
-	line("name = %q", "pretag verify")
-	line("url = %q", url)
-	line("token = %q", runnerToken)
-	line("executor = %q", "docker")
-	if s.Shell != "" {
-		line("shell = %q", s.Shell)
-	}
-	line("[runners.docker]")
-	line("host = %q", "unix://"+socket)
-	line("image = %q", s.Image)
-	line("pull_policy = %q", "never")
-	line("network_mode = %q", "none")
-	if s.Flavor != "" {
-		line("helper_image_flavor = %q", s.Flavor)
-	}
-	line("volumes = [%q, %q, %q]", "/cache",
-		filepath.Join(dir, "repository.git")+":"+mounted+":ro",
-		// The repository may belong to a user that the image does not run as.
-		filepath.Join(dir, "gitconfig")+":/etc/gitconfig:ro")
+	config := fmt.Appendf(nil, `concurrent = 1
+check_interval = 1
+[[runners]]
+name = "pretag verify"
+url = %q
+token = %q
+executor = "docker"
+shell = %q
+[runners.docker]
+host = %q
+image = %q
+pull_policy = "never"
+network_mode = "none"
+helper_image_flavor = %q
+`, url, runnerToken, s.Shell, "unix://"+socket, s.Image, s.Flavor)
+	// The repository may belong to a user that the image does not run as.
+	config = fmt.Appendf(config, "volumes = [\"/cache\", %q, %q]\n",
+		filepath.Join(dir, "repository.git")+":"+mounted+":ro", filepath.Join(dir, "gitconfig")+":/etc/gitconfig:ro")
 	if s.Concrete {
-		line("[runners.feature_flags]")
-		line("FF_CONCRETE = true")
+		config = append(config, "[runners.feature_flags]\nFF_CONCRETE = true\n"...)
 	}
-	return b.Bytes()
+	return config
 }
 
 // supervise runs a program until it ends. A line on standard input is the name
