@@ -127,6 +127,7 @@ func (i *Instance) Socket() string { return i.path("socket") }
 
 func (i *Instance) path(name string) string { return filepath.Join(i.dir, name) }
 
+// start serves the API with the first storage driver that works.
 func (i *Instance) start(ctx context.Context) error {
 	// dockerd chooses a storage driver by itself. Hosts use podman with the kernel's
 	// overlay. Where that cannot be mounted, such as in a container, vfs copies files.
@@ -246,58 +247,49 @@ func (i *Instance) serve(ctx context.Context, argv ...string) error {
 	}
 	defer log.Close()
 
-	var drop []string // prefix that gives up root's rights
 	root := os.Geteuid() == 0
-	attr := isolate(root)
 	if root {
 		subids := ""
 		if i.Kind == PodmanRootless {
 			subids = i.path("subid")
-			if drop, err = i.giveTo("nobody", subids); err != nil {
+			if err := i.giveTo("nobody", subids); err != nil {
 				return err
 			}
 		}
-		argv = slices.Concat([]string{"sh", "-c", firstProcess, "sh", i.path("tmp"), subids}, drop, argv)
+		argv = slices.Concat([]string{"sh", "-c", firstProcess, "sh", i.path("tmp"), subids}, i.drop, argv)
 	}
-	i.service = exec.Command(argv[0], argv[1:]...)
-	i.service.SysProcAttr = attr
-	i.service.Stdout, i.service.Stderr = log, log
-	i.inside(i.service)
-	if err := i.service.Start(); err != nil {
-		i.service = nil
+	service := exec.Command(argv[0], argv[1:]...)
+	service.SysProcAttr = isolate(root)
+	service.Stdout, service.Stderr = log, log
+	i.inside(service)
+	if err := service.Start(); err != nil {
 		return err
 	}
+	i.service = service
 	if root {
-		i.enter = []string{"nsenter", "--target=" + strconv.Itoa(i.service.Process.Pid), "--mount", "--pid", "--ipc"}
-		i.drop = drop
+		i.enter = []string{"nsenter", "--target=" + strconv.Itoa(service.Process.Pid), "--mount", "--pid", "--ipc"}
 	}
-	service := i.service
 	go func() { i.done <- service.Wait() }()
 	return i.awaitAPI(ctx)
 }
 
-// giveTo gives the directory to another user, with a range of subordinate ids, and
-// returns the command prefix that becomes that user. Only podman sees the range, in
-// its mount namespace: the host's /etc/subuid does not change.
-func (i *Instance) giveTo(name, subids string) ([]string, error) {
+// giveTo makes another user the engine's user, with a range of subordinate IDs. Only
+// podman sees the range, in its mount namespace: the host's /etc/subuid does not change.
+func (i *Instance) giveTo(name, subids string) error {
 	u, err := user.Lookup(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	uid, err := strconv.Atoi(u.Uid)
-	if err != nil {
-		return nil, err
+	var uidErr, gidErr error
+	i.uid, uidErr = strconv.Atoi(u.Uid)
+	i.gid, gidErr = strconv.Atoi(u.Gid)
+	i.drop = []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}
+	// 65536 IDs, as useradd gives (login.defs(5)), far above the ranges that it begins with.
+	err = os.WriteFile(subids, []byte(u.Uid+":1000000000:65536\n"), 0o644)
+	if err := errors.Join(uidErr, gidErr, err); err != nil {
+		return err
 	}
-	gid, err := strconv.Atoi(u.Gid)
-	if err != nil {
-		return nil, err
-	}
-	// 65536 ids, as useradd gives (login.defs(5)), far above the ranges that it begins with.
-	if err := os.WriteFile(subids, []byte(u.Uid+":1000000000:65536\n"), 0o644); err != nil {
-		return nil, err
-	}
-	i.uid, i.gid = uid, gid
-	return []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}, i.Give(i.dir)
+	return i.Give(i.dir)
 }
 
 // callerDirs begins the names of directories that MkdirTemp makes. Containers may

@@ -176,11 +176,7 @@ func (f *Findings) readTarball(ctx context.Context, img *tarball.Image, h catalo
 // (image-spec v1.1.1, annotations.md).
 func base(annotations map[string]string) string {
 	const prefix = "org.opencontainers.image.base."
-	name, digest := annotations[prefix+"name"], annotations[prefix+"digest"]
-	if name != "" && digest != "" {
-		return name + "@" + digest
-	}
-	return name + digest
+	return strings.Trim(annotations[prefix+"name"]+"@"+annotations[prefix+"digest"], "@")
 }
 
 // readArchive reads a docker-archive that a build wrote as engines do, and

@@ -68,8 +68,8 @@ func controls(t *testing.T) []control {
 	return made
 }
 
-// The checks can fail: in every way to load, an archive that is wrong on purpose
-// is reported, and a good one is not.
+// The checks can fail: in every way to load, they report an archive that is broken on
+// purpose, and pass a good one.
 func TestControls(t *testing.T) {
 	made := controls(t)
 	for _, e := range installed(t) {

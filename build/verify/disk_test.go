@@ -143,7 +143,8 @@ func replaceIn(t *testing.T, path, old, replacement string) {
 	write(t, path, bytes.Replace(content, []byte(old), []byte(replacement), 1))
 }
 
-func TestOnDiskTakesAGoodDelivery(t *testing.T) {
+// A good delivery passes every check.
+func TestOnDisk(t *testing.T) {
 	d := deliver(t)
 	report, err := OnDisk(t.Context(), d.out)
 	if err != nil {
@@ -221,7 +222,7 @@ func TestOnDiskReports(t *testing.T) {
 		{"package with one archive more", pkg, "contains /srv/prebuilt-x.docker.tar.zst, which is not in manifest.json", packed(func(files map[string]string) {
 			files["/srv/prebuilt-x.docker.tar.zst"] = "x"
 		})},
-		{"package that is none", pkg, "neither", func(t *testing.T, d *delivered) { write(t, d.deb, []byte("x")) }},
+		{"not a package", pkg, "neither", func(t *testing.T, d *delivered) { write(t, d.deb, []byte("x")) }},
 		{"package missing", pkg, "no such file", func(t *testing.T, d *delivered) { remove(t, d.deb) }},
 		{"archive of a former build", files, "helper-images/prebuilt-alpine-s390x.docker.tar.zst was left by a former build and is not in manifest.json", func(t *testing.T, d *delivered) {
 			archivetest.Archives(t, d.path(release.ArchivesDir), "alpine-s390x")

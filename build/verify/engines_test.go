@@ -231,7 +231,7 @@ func TestEnginesReport(t *testing.T) {
 	wrongID.Size = 1 // runner
 	wrongID.Helper, wrongID.ImageID = "wrong-id", "sha256:"+strings.Repeat("0", 64)
 	broken := archivetest.ArchivesOf(t, t.TempDir(), testutil.Version, archive.Compression{Method: "none"}, host)[0]
-	broken.Helper, broken.Size = "runs-not", 2
+	broken.Helper, broken.Size = "does-not-run", 2
 	inEngines(t, nil, []release.Archive{wrongTag, wrongID, broken}, nil, func(t *testing.T, r EngineResult) {
 		problems := map[string]string{}
 		for _, result := range r.Results {
@@ -250,7 +250,7 @@ func TestEnginesReport(t *testing.T) {
 			"wrong-id runner":  byID,
 			"wrong-id lookup":  byID,
 			"wrong-id stored":  "the stored config is " + good.ImageID,
-			"runs-not run":     "exit status 126",
+			"does-not-run run": "exit status 126",
 		} {
 			if !strings.Contains(problems[check], want) {
 				t.Errorf("%s: %q, want %q", check, problems[check], want)

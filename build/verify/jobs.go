@@ -211,10 +211,9 @@ func (j helperJobs) withdraw(ctx context.Context) (image string, err error) {
 	return jobRepository + ":" + j.im.Helper, j.Remove(ctx, j.im.RepoTag)
 }
 
-// attempts is how often a job is tried that the engine has ended. On a busy machine
-// podman 4.3.1 sometimes refuses to attach to a container that has just ended, or kills
-// one (seen with GitLab Runner 17.9.0: "unable to upgrade to tcp, received 500" and
-// "exit code 137").
+// attempts is how often a job is tried if the engine ends it. On a busy machine podman
+// 4.3.1 sometimes refuses to attach to a container that has just ended, or kills one (seen
+// with GitLab Runner 17.9.0: "unable to upgrade to tcp, received 500" and "exit code 137").
 const attempts = 3
 
 // ended reports whether a job failed because of the engine and not of its script: the
