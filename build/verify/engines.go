@@ -22,7 +22,7 @@ import (
 type session struct {
 	images   []expected
 	decoder  *decoder
-	runner   *Runner // nil: no jobs are run
+	runner   *gitlabRunner // nil: no jobs are run
 	progress func(line string)
 }
 

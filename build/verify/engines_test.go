@@ -118,7 +118,7 @@ func oneEngine(t *testing.T) []string {
 }
 
 // newSession returns a session for the archives.
-func newSession(ctx context.Context, archives []release.Archive, runner *Runner, progress func(string)) (session, error) {
+func newSession(ctx context.Context, archives []release.Archive, runner *gitlabRunner, progress func(string)) (session, error) {
 	s := session{decoder: &decoder{}, runner: runner, progress: progress}
 	for _, f := range archives {
 		contents, err := archive.Read(ctx, f.Path)
@@ -132,7 +132,7 @@ func newSession(ctx context.Context, archives []release.Archive, runner *Runner,
 
 // inEngines checks the archives in those engines, or in all if none is named, and passes
 // each result to a subtest of its own. With a runner it runs jobs.
-func inEngines(t *testing.T, engines []string, archives []release.Archive, runner *Runner, check func(*testing.T, EngineResult)) {
+func inEngines(t *testing.T, engines []string, archives []release.Archive, runner *gitlabRunner, check func(*testing.T, EngineResult)) {
 	t.Helper()
 	s, err := newSession(t.Context(), archives, runner, func(line string) { t.Log(line) })
 	if err != nil {

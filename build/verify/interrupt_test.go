@@ -52,7 +52,7 @@ func runChild(dir string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	runner, _, err := FindRunner(ctx, "", archives) // a test may have put one into PATH
+	runner, _, err := findRunner(ctx, "", archives) // a test may have put one into PATH
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,21 +25,17 @@ const (
 // (GitLab Runner v17.9.0, executors/docker/internal/prebuilt/prebuilt.go).
 const fileSince = "17.9.0"
 
-// A Runner is a GitLab Runner that asks for the tags of the archives.
-type Runner struct {
+// A gitlabRunner is a GitLab Runner that asks for the tags of the archives.
+type gitlabRunner struct {
 	program job.Program
 	version catalogue.Version
 }
 
-// FindRunner returns the runner for the jobs: the program called name or, if name is
+// findRunner returns the runner for the jobs: the program called name or, if name is
 // empty, the gitlab-runner in PATH. If the one in PATH is missing or asks for other
 // images, there is no runner, and why has the reason. For a named one that is an error.
-func FindRunner(ctx context.Context, name string, archives []release.Archive) (runner *Runner, why string, err error) {
-	program := name
-	if name == "" {
-		program = "gitlab-runner"
-	}
-	path, err := exec.LookPath(program)
+func findRunner(ctx context.Context, name string, archives []release.Archive) (runner *gitlabRunner, why string, err error) {
+	path, err := exec.LookPath(cmp.Or(name, "gitlab-runner"))
 	if err == nil {
 		runner, err = lookAt(ctx, path, archives)
 	}
@@ -57,12 +54,12 @@ func FindRunner(ctx context.Context, name string, archives []release.Archive) (r
 
 // lookAt asks the program for its version, and compares the tags that it asks
 // for with those of the archives.
-func lookAt(ctx context.Context, path string, archives []release.Archive) (*Runner, error) {
+func lookAt(ctx context.Context, path string, archives []release.Archive) (*gitlabRunner, error) {
 	p, err := job.Look(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	r := Runner{program: p}
+	r := gitlabRunner{program: p}
 	// A version that is not a number asks for latest (GitLab Runner v19.3.0, common/version.go).
 	if v, err := catalogue.ParseVersion(p.Version, p.Revision); err == nil {
 		r.version = v

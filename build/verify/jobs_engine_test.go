@@ -40,9 +40,9 @@ func withRunner(t *testing.T, words ...string) {
 	t.Setenv("PATH", strings.Join(append([]string{dir, os.Getenv("PATH")}, words...), ":"))
 }
 
-func foundRunner(t *testing.T, archives []release.Archive) *Runner {
+func foundRunner(t *testing.T, archives []release.Archive) *gitlabRunner {
 	t.Helper()
-	runner, why, err := FindRunner(t.Context(), "", archives)
+	runner, why, err := findRunner(t.Context(), "", archives)
 	if err != nil || runner == nil {
 		t.Fatalf("%q, %v", why, err)
 	}

@@ -60,8 +60,8 @@ func TestFindRunner(t *testing.T) {
 			dir := t.TempDir()
 			path := program(t, dir, test.version, test.revision)
 			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-			named, _, err := FindRunner(t.Context(), path, archives(test.repoTag))
-			found, why, foundErr := FindRunner(t.Context(), "", archives(test.repoTag))
+			named, _, err := findRunner(t.Context(), path, archives(test.repoTag))
+			found, why, foundErr := findRunner(t.Context(), "", archives(test.repoTag))
 			if foundErr != nil {
 				t.Errorf("a runner in PATH: %v", foundErr)
 			}
@@ -82,16 +82,16 @@ func TestFindRunner(t *testing.T) {
 	t.Run("other repository", func(t *testing.T) {
 		path := program(t, t.TempDir(), "17.9.0", "c4cbe9dd")
 		mirrored := []release.Archive{{Helper: "alpine-x86_64", RepoTag: "mirror.example.com/helper:x86_64-v17.9.0"}}
-		if _, _, err := FindRunner(t.Context(), path, mirrored); err == nil || !strings.Contains(err.Error(), "asks for images of "+runnertest.Repository) {
+		if _, _, err := findRunner(t.Context(), path, mirrored); err == nil || !strings.Contains(err.Error(), "asks for images of "+runnertest.Repository) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("none", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
-		if r, why, err := FindRunner(t.Context(), "", nil); r != nil || err != nil || !strings.HasPrefix(why, "there is no gitlab-runner in PATH; set GITLAB_RUNNER") {
+		if r, why, err := findRunner(t.Context(), "", nil); r != nil || err != nil || !strings.HasPrefix(why, "there is no gitlab-runner in PATH; set GITLAB_RUNNER") {
 			t.Errorf("got %v, %q, %v", r, why, err)
 		}
-		if _, _, err := FindRunner(t.Context(), "/does/not/exist", nil); err == nil || !strings.HasPrefix(err.Error(), `GITLAB_RUNNER="/does/not/exist": `) {
+		if _, _, err := findRunner(t.Context(), "/does/not/exist", nil); err == nil || !strings.HasPrefix(err.Error(), `GITLAB_RUNNER="/does/not/exist": `) {
 			t.Errorf("got %v", err)
 		}
 	})

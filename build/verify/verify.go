@@ -123,7 +123,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		return report, err
 	}
 	sound := report.sound()
-	runner, why, err := FindRunner(ctx, o.Runner, sound)
+	runner, why, err := findRunner(ctx, o.Runner, sound)
 	if err != nil {
 		return report, err
 	}
