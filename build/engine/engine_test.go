@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,23 +42,6 @@ func engines(t *testing.T) []Engine {
 	return found
 }
 
-// sample is the program of rootfs, built once.
-var sample = sync.OnceValues(func() ([]byte, error) { return testutil.Compile("pretag/build/demo/sample") })
-
-// rootfs returns a layer whose programs run.
-func rootfs(t *testing.T) []byte {
-	t.Helper()
-	content, err := sample()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var entries []testutil.Entry
-	for _, name := range []string{"bin/sh", "usr/bin/dumb-init", "entrypoint"} {
-		entries = append(entries, testutil.Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: content})
-	}
-	return testutil.Tar(t, entries...)
-}
-
 // dockerArchive returns a docker-archive of one layer, and its image ID.
 func dockerArchive(t *testing.T, layer []byte) (archive []byte, id string) {
 	t.Helper()
@@ -72,7 +53,7 @@ func dockerArchive(t *testing.T, layer []byte) (archive []byte, id string) {
 }
 
 func TestInstance(t *testing.T) {
-	layer := rootfs(t)
+	layer := testutil.Tar(t, testutil.Programs(t)...)
 	archive, id := dockerArchive(t, layer)
 	for _, e := range engines(t) {
 		t.Run(string(e.Kind), func(t *testing.T) {

@@ -151,7 +151,7 @@ func TestPlainUser(t *testing.T) {
 	}
 	program := self(t)
 	dir := filepath.Dir(program)
-	archive, _ := dockerArchive(t, rootfs(t))
+	archive, _ := dockerArchive(t, testutil.Tar(t, testutil.Programs(t)...))
 	subids := filepath.Join(dir, "subid")
 	if err := errors.Join(
 		os.WriteFile(subids, []byte(nobody.Uid+":1000000000:65536\n"), 0o644),

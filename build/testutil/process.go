@@ -3,6 +3,7 @@
 package testutil
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 )
 
@@ -27,6 +29,24 @@ func Compile(pkg string) (program []byte, err error) {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 	return os.ReadFile(path)
+}
+
+// sample is the program of Programs, built once.
+var sample = sync.OnceValues(func() ([]byte, error) { return Compile("pretag/build/demo/sample") })
+
+// Programs returns a root filesystem whose programs run on this machine.
+func Programs(tb testing.TB) []Entry {
+	tb.Helper()
+	program, err := sample()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return []Entry{Executable("bin/sh", program), Executable("usr/bin/dumb-init", program), Executable("entrypoint", program)}
+}
+
+// Executable returns a file that can be run.
+func Executable(name string, body []byte) Entry {
+	return Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: body}
 }
 
 // ProcessesOf lists the other processes whose command line or environment contains dir.

@@ -3,7 +3,6 @@
 package verify
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,10 +36,6 @@ func runnable(t *testing.T, dir, compression string, helpers ...string) []releas
 // runnableAs is runnable for a repository and a version, with more files.
 func runnableAs(t *testing.T, dir, repository, version, compression string, more ...testutil.Entry) func(helpers ...string) []release.Archive {
 	t.Helper()
-	body, err := sampleProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
 	v, err := catalogue.ParseVersion(version, "")
 	if err != nil {
 		t.Fatal(err)
@@ -59,10 +53,7 @@ func runnableAs(t *testing.T, dir, repository, version, compression string, more
 			if !ok {
 				t.Fatalf("no helper %s", name)
 			}
-			rootfs := testutil.Tar(t, append([]testutil.Entry{
-				testutil.File("etc/helper", name),
-				executable("bin/sh", body), executable("usr/bin/dumb-init", body), executable("entrypoint", body),
-			}, more...)...)
+			rootfs := testutil.Tar(t, slices.Concat(testutil.Programs(t), more, []testutil.Entry{testutil.File("etc/helper", name)})...)
 			f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
 				RepoTag: repository + ":" + h.Tag(v),
 				Layers:  []tarball.Layer{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
@@ -77,16 +68,6 @@ func runnableAs(t *testing.T, dir, repository, version, compression string, more
 		}
 		return files
 	}
-}
-
-// The programs in the images are built once.
-var (
-	sampleProgram = sync.OnceValues(func() ([]byte, error) { return testutil.Compile("pretag/build/demo/sample") })
-	gitProgram    = sync.OnceValues(func() ([]byte, error) { return testutil.Compile("./testdata/git") })
-)
-
-func executable(name string, body []byte) testutil.Entry {
-	return testutil.Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755}, Body: body}
 }
 
 func hostHelper(t *testing.T) string {

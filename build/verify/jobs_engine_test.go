@@ -16,14 +16,14 @@ import (
 	"pretag/build/testutil/runnertest"
 )
 
-// git is the stand-in for git in images.
+// git returns a program that does what a job needs of git.
 func git(t *testing.T) testutil.Entry {
 	t.Helper()
-	body, err := gitProgram()
+	body, err := testutil.Compile("./testdata/git")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return executable("usr/bin/git", body)
+	return testutil.Executable("usr/bin/git", body)
 }
 
 // withRunner puts the small runner and words for it into PATH.
