@@ -30,44 +30,38 @@ import (
 // helper's architecture.
 func runnable(t *testing.T, dir, compression string, helpers ...string) []release.Archive {
 	t.Helper()
-	return runnableAs(t, dir, testutil.Repository, testutil.Version, compression)(helpers...)
+	return runnableAs(t, dir, testutil.Repository, testutil.Version, compression, nil, helpers...)
 }
 
 // runnableAs is runnable for a repository and a version, with more files.
-func runnableAs(t *testing.T, dir, repository, version, compression string, more ...testutil.Entry) func(helpers ...string) []release.Archive {
+func runnableAs(t *testing.T, dir, repository, version, compression string, more []testutil.Entry, helpers ...string) []release.Archive {
 	t.Helper()
-	v, err := catalogue.ParseVersion(version, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	v, versionErr := catalogue.ParseVersion(version, "")
 	parsed, err := archive.ParseCompression(compression)
-	if err != nil {
+	if err := errors.Join(versionErr, err); err != nil {
 		t.Fatal(err)
 	}
 	w := archive.Writer{Compression: parsed}
-	return func(helpers ...string) []release.Archive {
-		t.Helper()
-		var files []release.Archive
-		for _, name := range helpers {
-			h, ok := testutil.Catalogue(t).Lookup(name)
-			if !ok {
-				t.Fatalf("no helper %s", name)
-			}
-			rootfs := testutil.Tar(t, slices.Concat(testutil.Programs(t), more, []testutil.Entry{testutil.File("etc/helper", name)})...)
-			f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
-				RepoTag: repository + ":" + h.Tag(v),
-				Layers:  []tarball.Layer{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
-				Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
-				Time:    testutil.Created(),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			f.Helper, f.Name = name, h.File()
-			files = append(files, f)
+	var files []release.Archive
+	for _, name := range helpers {
+		h, ok := testutil.Catalogue(t).Lookup(name)
+		if !ok {
+			t.Fatalf("no helper %s", name)
 		}
-		return files
+		rootfs := testutil.Tar(t, slices.Concat(testutil.Programs(t), more, []testutil.Entry{testutil.File("etc/helper", name)})...)
+		f, err := w.Write(t.Context(), filepath.Join(dir, h.File()), archive.Spec{
+			RepoTag: repository + ":" + h.Tag(v),
+			Layers:  []tarball.Layer{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil }},
+			Config:  func(diffIDs []v1.Hash) ([]byte, error) { return tarball.FromRootfs(h, diffIDs, testutil.Created()) },
+			Time:    testutil.Created(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Helper, f.Name = name, h.File()
+		files = append(files, f)
 	}
+	return files
 }
 
 func hostHelper(t *testing.T) string {

@@ -123,7 +123,7 @@ func TestJobInterrupted(t *testing.T) {
 	testutil.Root(t, "without a PID namespace podman's service outlives a kill -9")
 	found := installed(t)
 	dir := t.TempDir()
-	archives := runnableAs(t, dir, runnertest.Repository, runnertest.Version, "none", git(t))(hostHelper(t))
+	archives := runnableAs(t, dir, runnertest.Repository, runnertest.Version, "none", []testutil.Entry{git(t)}, hostHelper(t))
 	withRunner(t, runnertest.Hang)
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {

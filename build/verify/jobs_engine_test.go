@@ -66,8 +66,8 @@ func TestJobs(t *testing.T) {
 	host := hostHelper(t)
 	other := strings.Replace(host, "ubuntu", "alpine", 1)
 	dir := t.TempDir()
-	archives := append(runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest", git(t))(host, other),
-		runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest")(strings.Replace(host, "ubuntu", "alpine-latest", 1))...)
+	archives := append(runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest", []testutil.Entry{git(t)}, host, other),
+		runnableAs(t, dir, runnertest.Repository, runnertest.Version, "zstd:fastest", nil, strings.Replace(host, "ubuntu", "alpine-latest", 1))...)
 	inEngines(t, nil, archives, foundRunner(t, archives), func(t *testing.T, r EngineResult) {
 		file := Passed
 		if r.Kind == engine.Docker && (engine.Engine{Version: r.Version}).Before("23.0") {
@@ -88,7 +88,7 @@ func TestJobs(t *testing.T) {
 // nothing fails them.
 func TestJobsReport(t *testing.T) {
 	host := hostHelper(t)
-	archives := runnableAs(t, t.TempDir(), runnertest.Repository, runnertest.Version, "none", git(t))(host)
+	archives := runnableAs(t, t.TempDir(), runnertest.Repository, runnertest.Version, "none", []testutil.Entry{git(t)}, host)
 	for word, want := range map[string]map[string]Status{
 		runnertest.Careless: {host + " job": Void, host + " job-control": Failed},
 		runnertest.Mute:     {host + " job": Void, host + " job-control": Failed},
