@@ -71,9 +71,9 @@ type Writer struct {
 	Compression Compression
 	encoder     encoder
 
-	last    string      // path of the archive written last
-	layers  int64       // how many bytes at its start hold the layers
-	entries *entryCheck // what is known of its layers
+	last    release.Archive // written last
+	layers  int64           // how many bytes at its start hold the layers
+	entries *entryCheck     // what is known of its layers
 }
 
 // Write makes the archive of spec at path and returns what is known of it:
@@ -86,21 +86,20 @@ func (w *Writer) Write(ctx context.Context, path string, spec Spec) (release.Arc
 	})
 }
 
-// Retag is Write for a spec with the layers, the time and the architecture of
-// the archive from, which must be the last that this Writer wrote. It copies the
-// encoded layers.
-func (w *Writer) Retag(ctx context.Context, path string, from release.Archive, spec Spec) (release.Archive, error) {
-	if from.Path != w.last || from.Created != spec.Time.Unix() {
-		return release.Archive{}, fmt.Errorf("retag %s: not the last archive written, or of another time", from.Path)
+// Retag is Write for a spec with the layers, the time and the architecture of the
+// archive that this Writer wrote last. It copies the encoded layers.
+func (w *Writer) Retag(ctx context.Context, path string, spec Spec) (release.Archive, error) {
+	last, layers := w.last, w.layers
+	if last.Path == "" || last.Created != spec.Time.Unix() {
+		return release.Archive{}, errors.New("retag: no archive was written before, or one of another time")
 	}
-	layers := w.layers
 	return w.create(ctx, path, spec, func(out *os.File, f *release.Archive) error {
-		in, err := os.Open(from.Path)
+		in, err := os.Open(last.Path)
 		if err != nil {
 			return err
 		}
 		defer in.Close()
-		f.DiffIDs, f.UnpackedSize = from.DiffIDs, from.UnpackedSize
+		f.DiffIDs, f.UnpackedSize = last.DiffIDs, last.UnpackedSize
 		_, err = io.CopyN(out, contextio.NewReader(ctx, in), layers)
 		return err
 	})
@@ -115,7 +114,7 @@ func (w *Writer) create(ctx context.Context, path string, spec Spec, writeLayers
 			return release.Archive{}, err
 		}
 	}
-	w.last = ""
+	w.last = release.Archive{}
 	f := release.Archive{Path: path, RepoTag: spec.RepoTag, Compression: w.Compression.String(), Created: spec.Time.Unix()}
 	err := atomicfile.Write(path, func(out *os.File) (err error) {
 		if err := writeLayers(out, &f); err != nil {
@@ -135,7 +134,7 @@ func (w *Writer) create(ctx context.Context, path string, spec Spec, writeLayers
 		return err
 	})
 	if err == nil {
-		w.last = path
+		w.last = f
 	}
 	return f, err
 }
@@ -204,7 +203,23 @@ func (w *Writer) writeRest(out *os.File, spec Spec, f *release.Archive) error {
 	if err != nil {
 		return err
 	}
-	return w.tail(out, spec.Time, []member{{digest + ".json", config}, {manifestName, manifest}})
+	var rest bytes.Buffer
+	tw := tar.NewWriter(&rest)
+	for _, member := range []struct {
+		name string
+		body []byte
+	}{{digest + ".json", config}, {manifestName, manifest}} {
+		if err := tw.WriteHeader(header(member.name, int64(len(member.body)), spec.Time)); err != nil {
+			return err
+		}
+		if _, err := tw.Write(member.body); err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return w.encoder.tail(out, rest.Bytes())
 }
 
 // An Examination is what was found in the layers of an image.
@@ -296,29 +311,6 @@ func (w *Writer) layer(ctx context.Context, out *os.File, name string, layer io.
 		return v1.Hash{}, 0, err
 	}
 	return hashOf(sum), passed, nil
-}
-
-// tail writes the members of known size and the end marker.
-func (w *Writer) tail(out *os.File, mtime time.Time, members []member) error {
-	var buf bytes.Buffer
-	tw := tar.NewWriter(&buf)
-	for _, m := range members {
-		if err := tw.WriteHeader(header(m.name, int64(len(m.body)), mtime)); err != nil {
-			return err
-		}
-		if _, err := tw.Write(m.body); err != nil {
-			return err
-		}
-	}
-	if err := tw.Close(); err != nil {
-		return err
-	}
-	return w.encoder.tail(out, buf.Bytes())
-}
-
-type member struct {
-	name string
-	body []byte
 }
 
 func header(name string, size int64, mtime time.Time) *tar.Header {

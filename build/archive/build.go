@@ -183,11 +183,11 @@ type worker struct {
 	last     made
 }
 
-// made is the archive that a worker has just made.
+// made is what a worker has just made an archive from.
 type made struct {
-	tarball string // path of its input
-	config  []byte // of the input's image; nil for a root filesystem
-	archive release.Archive
+	path   string // of the tarball
+	config []byte // of its image; nil for a root filesystem
+	record release.Input
 }
 
 func (w *worker) archive(ctx context.Context, in input) (f release.Archive, kept bool, err error) {
@@ -198,14 +198,17 @@ func (w *worker) archive(ctx context.Context, in input) (f release.Archive, kept
 		return f, kept, err
 	}
 	path := w.path(in.helper)
-	if w.last.tarball == in.path {
-		f, err = w.retag(ctx, in, path)
+	last := w.last
+	w.last = made{} // until the archive is complete
+	if last.path == in.path {
+		f, err = w.writer.Retag(ctx, path, w.spec(in.helper, last.config))
 	} else {
-		f, err = w.read(ctx, in, path)
+		f, last, err = w.read(ctx, in, path)
 	}
 	if err != nil {
 		return f, false, err
 	}
+	w.last, f.Input = last, last.record
 	f.Helper, f.Name, f.Tool = in.helper.String(), in.helper.File(), Tool(w.Compression)
 	f.Version, f.Revision = w.Version.String(), w.Version.Revision()
 	f.Config = w.configOf(f, in.helper)
@@ -216,28 +219,14 @@ func (w *worker) archive(ctx context.Context, in input) (f release.Archive, kept
 	return f, false, nil
 }
 
-// retag makes the archive at path from the last one, which has the same tarball.
-func (w *worker) retag(ctx context.Context, in input, path string) (release.Archive, error) {
-	last := w.last
-	w.last = made{}
-	f, err := w.writer.Retag(ctx, path, last.archive, w.spec(in.helper, last.config))
-	if err != nil {
-		return f, err
-	}
-	f.Input = last.archive.Input
-	w.last = made{last.tarball, last.config, f}
-	return f, nil
-}
-
-// read makes the archive at path from the tarball.
-func (w *worker) read(ctx context.Context, in input, path string) (f release.Archive, err error) {
-	w.last = made{}
+// read makes the archive at path from the tarball, and returns what it was made from.
+func (w *worker) read(ctx context.Context, in input, path string) (f release.Archive, from made, err error) {
 	if err := w.checkOrigin(in); err != nil {
-		return f, err
+		return f, from, err
 	}
 	img, err := tarball.Open(ctx, in.path, in.helper.Platform, filepath.Dir(path), w.decoders)
 	if err != nil {
-		return f, err
+		return f, from, err
 	}
 	defer func() { err = errors.Join(err, img.Close()) }()
 	if w.Progress != nil {
@@ -264,11 +253,9 @@ func (w *worker) read(ctx context.Context, in input, path string) (f release.Arc
 		return config(diffIDs)
 	}
 	if f, err = w.writer.Write(ctx, path, spec); err != nil {
-		return f, fmt.Errorf("%s: %w", in.path, err)
+		return f, from, fmt.Errorf("%s: %w", in.path, err)
 	}
-	f.Input = record
-	w.last = made{in.path, img.Config, f}
-	return f, nil
+	return f, made{in.path, img.Config, record}, nil
 }
 
 // checkOrigin rejects a tarball that was pulled for another version of Runner:
