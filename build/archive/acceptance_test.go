@@ -114,11 +114,7 @@ func TestPassesForeignTars(t *testing.T) {
 func programBytes(t *testing.T, f release.Archive) []byte {
 	t.Helper()
 	if !strings.HasPrefix(f.Compression, "zstd") {
-		b, err := os.ReadFile(f.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
+		return plainBytes(t, f)
 	}
 	b, err := exec.Command(testutil.Tool(t, "zstd"), "-dc", "--long=27", f.Path).Output()
 	if err != nil {

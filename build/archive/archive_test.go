@@ -24,8 +24,11 @@ import (
 	"pretag/build/testutil"
 )
 
-func opener(b []byte) tarball.Layer {
-	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+func layersOf(bodies ...[]byte) (layers []tarball.Layer) {
+	for _, body := range bodies {
+		layers = append(layers, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil })
+	}
+	return layers
 }
 
 func spec(tb testing.TB, layers ...[]byte) archive.Spec {
@@ -34,7 +37,7 @@ func spec(tb testing.TB, layers ...[]byte) archive.Spec {
 	if !ok {
 		tb.Fatal("no alpine-x86_64")
 	}
-	s := archive.Spec{
+	return archive.Spec{
 		RepoTag: testutil.Repository + ":x86_64-v19.3.0",
 		Config: func(diffIDs []v1.Hash) ([]byte, error) {
 			return tarball.FromRootfs(h, diffIDs, testutil.Created())
@@ -42,11 +45,8 @@ func spec(tb testing.TB, layers ...[]byte) archive.Spec {
 		Rootfs: len(layers) == 1,
 		GoArch: "amd64",
 		Time:   testutil.Created(),
+		Layers: layersOf(layers...),
 	}
-	for _, layer := range layers {
-		s.Layers = append(s.Layers, opener(layer))
-	}
-	return s
 }
 
 func write(t *testing.T, compression string, s archive.Spec) (release.Archive, error) {

@@ -31,11 +31,7 @@ func program(name string, machine elf.Machine, data elf.Data) testutil.Entry {
 }
 
 func examine(layers ...[]byte) error {
-	s := archive.Spec{Rootfs: len(layers) == 1, GoArch: "amd64"}
-	for _, layer := range layers {
-		s.Layers = append(s.Layers, opener(layer))
-	}
-	_, err := archive.Examine(context.Background(), s)
+	_, err := archive.Examine(context.Background(), archive.Spec{Rootfs: len(layers) == 1, GoArch: "amd64", Layers: layersOf(layers...)})
 	return err
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pretag/build/archive"
-	"pretag/build/tarball"
 	"pretag/build/testutil"
 )
 
@@ -69,12 +68,12 @@ func TestRunnerVersionOfRealPrograms(t *testing.T) {
 				t.Fatal(err)
 			}
 			layer := testutil.Tar(t, testutil.File(helper, string(body)))
-			found, err := archive.Examine(t.Context(), archive.Spec{GoArch: row.goarch, Layers: []tarball.Layer{opener(layer)}})
+			found, err := archive.Examine(t.Context(), archive.Spec{GoArch: row.goarch, Layers: layersOf(layer)})
 			if diff := cmp.Diff(row.want, found.Runner); err != nil || diff != "" {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
 			if row.want.Version != "" {
-				_, err = archive.Examine(t.Context(), archive.Spec{GoArch: row.goarch, Runner: archive.Runner{Version: "18.0.0"}, Layers: []tarball.Layer{opener(layer)}})
+				_, err = archive.Examine(t.Context(), archive.Spec{GoArch: row.goarch, Runner: archive.Runner{Version: "18.0.0"}, Layers: layersOf(layer)})
 				testutil.WantError(t, err, "/usr/bin/gitlab-runner-helper is from GitLab Runner 17.9.0, RUNNER_VERSION is 18.0.0")
 			}
 		})

@@ -15,7 +15,6 @@ import (
 
 	"pretag/build/archive"
 	"pretag/build/release"
-	"pretag/build/tarball"
 	"pretag/build/testutil"
 )
 
@@ -90,10 +89,11 @@ func TestPrograms(t *testing.T) {
 				change = func(c *v1.Config) { c.Entrypoint = ownEntrypoint() }
 			}
 			for _, strict := range []bool{true, false} {
-				s := archive.Spec{GoArch: "amd64", Strict: strict, Config: configWith(change)}
+				var layers [][]byte
 				for _, entries := range row.layers {
-					s.Layers = append(s.Layers, opener(testutil.Tar(t, entries...)))
+					layers = append(layers, testutil.Tar(t, entries...))
 				}
+				s := archive.Spec{GoArch: "amd64", Strict: strict, Config: configWith(change), Layers: layersOf(layers...)}
 				found, err := archive.Examine(t.Context(), s)
 				got := strings.Join(found.Warnings, "; ")
 				if err != nil {
@@ -161,7 +161,7 @@ func TestRunnerVersion(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, offset := range []int{64, 4096, 128<<10 - 16, 128 << 10, 300_000 / 16 * 16} {
-				s := archive.Spec{GoArch: "amd64", Runner: row.want, Layers: []tarball.Layer{opener(testutil.Tar(t, goProgram(helper, offset, row.info)))}}
+				s := archive.Spec{GoArch: "amd64", Runner: row.want, Layers: layersOf(testutil.Tar(t, goProgram(helper, offset, row.info)))}
 				found, err := archive.Examine(t.Context(), s)
 				if row.err == "" && err != nil || row.err != "" && (err == nil || !strings.Contains(err.Error(), row.err)) {
 					t.Errorf("at %d: error %v, want %q", offset, err, row.err)
@@ -174,7 +174,7 @@ func TestRunnerVersion(t *testing.T) {
 	}
 	// Information that is not where Go puts it is not Go's.
 	shifted := goProgram(helper, 65, flags("19.3.0", of1790))
-	if found, err := archive.Examine(t.Context(), archive.Spec{Layers: []tarball.Layer{opener(testutil.Tar(t, shifted))}}); err != nil || found.Runner != (archive.Runner{}) {
+	if found, err := archive.Examine(t.Context(), archive.Spec{Layers: layersOf(testutil.Tar(t, shifted))}); err != nil || found.Runner != (archive.Runner{}) {
 		t.Errorf("not aligned: %v, %v", found.Runner, err)
 	}
 }
@@ -206,11 +206,9 @@ func TestEmptyLayers(t *testing.T) {
 // kaniko writes the root as "/".
 func TestRootEntry(t *testing.T) {
 	for _, name := range []string{"/", "//", "./", "/."} {
-		root := testutil.Dir(name)
-		if err := examine(testutil.Rootfs(t, "x"), testutil.Tar(t, root, testutil.Dir("etc"), testutil.File("etc/x", ""))); err != nil {
+		if err := examine(testutil.Rootfs(t, "x"), testutil.Tar(t, testutil.Dir(name), testutil.Dir("etc"), testutil.File("etc/x", ""))); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
-		root.Header.Typeflag = tar.TypeReg
 	}
 	for want, e := range map[string]testutil.Entry{
 		"the root is not a directory": {Header: tar.Header{Name: "/", Typeflag: tar.TypeSymlink, Linkname: "etc"}},

@@ -151,6 +151,7 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	good := string(f.Info())
 	f.Path = ""
 	if diff := cmp.Diff(f, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -164,6 +165,13 @@ func TestInfo(t *testing.T) {
 		strings.Repeat("x", 1<<20):       "token too long",
 		string(f.Info()) + "size=1\n":    "unknown or repeated",
 		string(f.Info()[:len("helper")]): "is not KEY=value",
+		"<html>":                         "is not KEY=value",
+		strings.Replace(good, "helper=", "helper\x00=", 1): "unknown or repeated key",
+		good + "\n": "is not KEY=value",
+		strings.Replace(good, "\nsize=", "\nsize=-", 1):                    "want a number",
+		strings.Replace(good, "\nsize=", "\nsize=99999999999999999999", 1): "want a number",
+		strings.ReplaceAll(good, "=", " = "):                               "unknown or repeated key",
+		strings.Replace(good, "image_id=", "image=", 1):                    "unknown or repeated key",
 	} {
 		_, err := release.ParseInfo(strings.NewReader(text))
 		testutil.WantError(t, err, want)
