@@ -112,8 +112,12 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	owned, err := c.owned(ctx)
+	owned, err := release.ReadOwned(ctx, c.Out)
 	if err != nil {
+		return err
+	}
+	// The names of files that others may have, too.
+	if err := owned.Free(ctx, release.ManifestName, release.ProvenanceName, release.SumsName, release.SignatureName, release.KeyName); err != nil {
 		return err
 	}
 	signer, err := c.signer(ctx, ui)
@@ -130,7 +134,7 @@ func Package(ctx context.Context, c Config, ui *UI) error {
 	}
 	var packages []release.Package
 	var delivered []string
-	err = c.publish(ctx, owned, func(stage string) (err error) {
+	owned, err = c.publish(ctx, func(stage string) (err error) {
 		if loaders == nil {
 			if loaders, err = c.buildLoaders(ctx, stage, c.hostArches(), ui); err != nil {
 				return err
@@ -184,13 +188,9 @@ func Verify(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	owned, err := release.ReadOwned(ctx, c.Out)
-	if err != nil {
-		return err
-	}
 	var report verify.Report
 	var runErr error
-	err = c.publish(context.WithoutCancel(ctx), owned, func(stage string) error {
+	_, err = c.publish(context.WithoutCancel(ctx), func(stage string) error {
 		report, runErr = verify.Run(ctx, verify.Options{
 			Out: c.Out, Reports: stage, Engines: c.Engines, Runner: c.Runner, Progress: func(line string) { ui.Say("%s", line) },
 		})

@@ -27,10 +27,6 @@ func Bundle(ctx context.Context, c Config, ui *UI) error {
 	if err != nil {
 		return err
 	}
-	owned, err := c.owned(ctx)
-	if err != nil {
-		return err
-	}
 	bundles := bundle.Of(m)
 	if len(bundles) == 0 {
 		return fmt.Errorf("bundle %s: no package is for one architecture; select default helpers with HELPERS, or build loaders", c.Out)
@@ -51,7 +47,7 @@ func Bundle(ctx context.Context, c Config, ui *UI) error {
 	if signer != nil && signer.KeyID() != m.Signer {
 		ui.Warn("the packages are signed by key %q, the sums of the bundles by %s", m.Signer, signer.KeyID())
 	}
-	err = c.publish(ctx, owned, func(stage string) error {
+	_, err = c.publish(ctx, func(stage string) error {
 		options.Out = stage
 		for _, b := range bundles {
 			if err := b.Write(ctx, options, created); err != nil {

@@ -12,7 +12,6 @@ import (
 	"pretag/build/demo"
 	"pretag/build/internal/dirlock"
 	"pretag/build/internal/gobuild"
-	"pretag/build/release"
 )
 
 // The directory of the demo below OUT, and that of its inputs below its own OUT.
@@ -65,11 +64,8 @@ func (c Config) samples(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	owned, err := release.ReadOwned(ctx, c.Out)
-	if err != nil {
-		return err
-	}
-	return c.publish(ctx, owned, func(stage string) error {
+	_, err = c.publish(ctx, func(stage string) error {
 		return demo.Samples(ctx, c.builder(ctx), filepath.Join(stage, demoInputs), c.Helpers, c.Time)
 	})
+	return err
 }

@@ -11,7 +11,6 @@ import (
 	"pretag/build/internal/gobuild"
 	"pretag/build/linuxpkg"
 	"pretag/build/linuxpkg/loaders"
-	"pretag/build/release"
 )
 
 // loaderDir is the directory below OUT of the loaders.
@@ -25,14 +24,11 @@ func Loaders(ctx context.Context, c Config, ui *UI) error {
 		return err
 	}
 	defer unlock()
-	owned, err := release.ReadOwned(ctx, c.Out)
-	if err != nil {
-		return err
-	}
-	return c.publish(ctx, owned, func(stage string) error {
+	_, err = c.publish(ctx, func(stage string) error {
 		_, err := c.buildLoaders(ctx, stage, linuxpkg.Hosts(c.Version, c.Catalogue.Helpers()), ui)
 		return err
 	})
+	return err
 }
 
 // loadersAhead returns the path of a loader for each architecture if they were built

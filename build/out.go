@@ -36,33 +36,28 @@ func (c Config) packaged(target string) error {
 	return nil
 }
 
-// owned returns which files below OUT are pretag's. It is an error if another file has
-// the name of one that describes the delivery.
-func (c Config) owned(ctx context.Context) (*release.Owned, error) {
+// publish moves what fill writes into a directory to the same names below OUT, and
+// removes pretag's other files below the directories replaced. It returns which files
+// below OUT are pretag's then.
+func (c Config) publish(ctx context.Context, fill func(stage string) error, replaced ...string) (_ *release.Owned, err error) {
 	owned, err := release.ReadOwned(ctx, c.Out)
 	if err != nil {
 		return nil, err
 	}
-	return owned, owned.Free(ctx, release.ManifestName, release.ProvenanceName, release.SumsName, release.SignatureName, release.KeyName)
-}
-
-// publish moves what fill writes into a directory to the same names below OUT. It
-// removes pretag's other files below the directories replaced.
-func (c Config) publish(ctx context.Context, owned *release.Owned, fill func(stage string) error, replaced ...string) (err error) {
 	stage, err := os.MkdirTemp(c.Out, ".stage.*"+atomicfile.TempSuffix)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
 	if err := fill(stage); err != nil {
-		return err
+		return nil, err
 	}
 	names, err := owned.Publish(ctx, stage)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	former, err := owned.Former(ctx, names, replaced...)
-	return errors.Join(err, owned.Remove(former...))
+	return owned, errors.Join(err, owned.Remove(former...))
 }
 
 // retire removes pretag's packages and bundles of other versions, which must not be
