@@ -29,7 +29,7 @@ func Bundle(ctx context.Context, c Config, ui *UI) error {
 	}
 	bundles := bundle.Of(m)
 	if len(bundles) == 0 {
-		return fmt.Errorf("bundle %s: no package is for one architecture; select default helpers with HELPERS, or build loaders", c.Out)
+		return fmt.Errorf("bundle %s: there is no package for a host architecture; select default helpers with HELPERS, or build loaders", c.Out)
 	}
 	created := time.Unix(m.Created, 0).UTC()
 	c.Time = created

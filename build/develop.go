@@ -65,7 +65,7 @@ const vulnerable = 3
 func govulncheck(ctx context.Context, ui *UI) error {
 	err := ui.run(ctx, "go", "tool", "govulncheck", "./...")
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() != vulnerable {
-		ui.Warn("vulnerabilities are not known: %v", err)
+		ui.Warn("cannot check for known vulnerabilities: %v", err)
 		return nil
 	}
 	return err

@@ -82,7 +82,7 @@ func Reproduce(ctx context.Context, c Config, environ []string, ui *UI) error {
 	if len(differences) > 0 {
 		return fmt.Errorf("%d of %d files differ; they are in %s", len(differences), same+len(differences), dir)
 	}
-	return errors.Join(ui.Print(fmt.Sprintf("%d files, each the same in both builds\n", same)), os.RemoveAll(dir))
+	return errors.Join(ui.Print(fmt.Sprintf("%d files are the same in both builds\n", same)), os.RemoveAll(dir))
 }
 
 // readSecrets returns the passphrase of the signing key. It may come from a pipe, which

@@ -48,7 +48,7 @@ func TestReproduce(t *testing.T) {
 	err := b.run(t, func(ctx context.Context, c build.Config, ui *build.UI) error {
 		return build.Reproduce(ctx, c, vars, ui)
 	}, vars...)
-	if err != nil || !strings.Contains(b.out.String(), " files, each the same in both builds") {
+	if err != nil || !strings.Contains(b.out.String(), " files are the same in both builds") {
 		t.Errorf("%v\n%s%s", err, &b.out, &b.err)
 	}
 	may := exec.Command("unshare", "--uts", "true").Run() == nil

@@ -50,7 +50,7 @@ func TestReproducePassphrasePipe(t *testing.T) {
 			c.Env = append(c.Env, "GPG_PASSPHRASE_PATH="+path)
 			written := make(chan error, 1)
 			go func() { written <- write() }()
-			if err := c.Run(); err != nil || !strings.Contains(text.String(), "files, each the same in both builds") {
+			if err := c.Run(); err != nil || !strings.Contains(text.String(), "files are the same in both builds") {
 				t.Fatalf("%v\n%s", err, text)
 			}
 			if err := <-written; err != nil {

@@ -420,7 +420,7 @@ func (r *reader) readDryRun(s string) error {
 	r.DryRun = s == "1"
 	switch {
 	case s != "" && s != "0" && s != "1":
-		return fmt.Errorf("%q: want 1, or 0 for none", s)
+		return fmt.Errorf("%q: want 1 or 0", s)
 	case r.DryRun && r.need != NeedVersionOrDryRun:
 		return fmt.Errorf("%q: only the target package has a dry run", s)
 	}

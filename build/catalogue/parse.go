@@ -165,7 +165,7 @@ func (p *parser) flavor(f flavor) {
 			built, _ := t.span.and(versions)
 			built, ok := built.and(p.arches[t.word])
 			if !ok {
-				p.reject("flavor %s: %s %q: holds no version in which both flavor and arch exist", f.Name, key, t.word)
+				p.reject("flavor %s: %s %q: no version has both flavor and arch", f.Name, key, t.word)
 				continue
 			}
 			h := Helper{Flavor: f.Name, Arch: t.word, Shell: shell, Platform: platform, Config: config}

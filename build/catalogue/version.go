@@ -267,7 +267,7 @@ func parseSpan(since, before string) (span, error) {
 	}
 	s := span{first, end}
 	if _, ok := s.and(span{}); !ok {
-		return span{}, fmt.Errorf("%s: holds no version", s)
+		return span{}, fmt.Errorf("%s: no version is in this range", s)
 	}
 	return s, nil
 }

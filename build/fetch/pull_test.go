@@ -317,7 +317,7 @@ func TestPullFaults(t *testing.T) {
 		"huge manifest": {"/manifests/", -1, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
 			w.Write(bytes.Repeat([]byte(" "), 5<<20))
-		}, "an answer of more than 4194304 bytes"},
+		}, "the answer has more than 4194304 bytes"},
 		"endless ping": {"/v2/", -1, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, spaces{r.Context()}) }, ""},
 		"another type": {"/manifests/", -1, func(w http.ResponseWriter, r *http.Request) {
 			_, data := s.answer(r)

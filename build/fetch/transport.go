@@ -162,7 +162,7 @@ func (b *watched) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.received.Add(int64(n))
 	if b.left -= int64(n); b.left < 0 {
-		return 0, errRefused{fmt.Errorf("an answer of more than %d bytes", maxAnswer)}
+		return 0, errRefused{fmt.Errorf("the answer has more than %d bytes", maxAnswer)}
 	}
 	if err != nil && err != io.EOF {
 		err = b.cause(err)
@@ -200,7 +200,7 @@ func explainConnection(err error, host string) error {
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("%w; SSL_CERT_FILE can name a file with the certificates to trust", untrusted)
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return fmt.Errorf("the registry answers https in plain http; if that is right, set PLAIN_HTTP=%s", host)
+		return fmt.Errorf("the registry answered an https request in plain http; to allow that, set PLAIN_HTTP=%s", host)
 	}
 	for errors.As(err, &request) {
 		err = request.Err
