@@ -12,7 +12,7 @@ import (
 // seconds are what Go's own caches take (cmd/go/internal/modindex, modTimeCutoff).
 const settled = 2 * time.Second
 
-// Of returns the stamp of a file, or "" if that changed too short a time ago.
+// Of returns the stamp of a file, or "" if the file changed too recently.
 func Of(file fs.FileInfo) Stamp {
 	s, ok := file.Sys().(*syscall.Stat_t)
 	if !ok || time.Since(time.Unix(s.Ctim.Unix())) < settled {

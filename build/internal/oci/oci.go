@@ -129,16 +129,10 @@ type walk struct {
 	bytes   int64
 
 	fit     []*Image
-	others  []other  // images for other platforms
-	unread  bool     // an entry that might fit could not be read
-	passed  []string // the first entries passed over, and why
-	skipped int      // how many entries were passed over
-}
-
-// An other is an image for another platform. It may not have been read yet.
-type other struct {
-	descriptor v1.Descriptor
-	image      *Image
+	others  []v1.Descriptor // of images for other platforms, which they name
+	unread  bool            // an entry that might fit could not be read
+	passed  []string        // the first entries passed over, and why
+	skipped int             // how many entries were passed over
 }
 
 func (w *walk) pass(entry string, reason any) {
@@ -196,7 +190,7 @@ func (w *walk) entry(d v1.Descriptor, depth int) error {
 			w.pass(name, d.Platform)
 		} else if !w.foreign[d.Digest] {
 			w.foreign[d.Digest] = true
-			w.others = append(w.others, other{descriptor: d})
+			w.others = append(w.others, d)
 		}
 		return nil
 	case w.seen[d.Digest]:
@@ -233,8 +227,9 @@ func (w *walk) candidate(d v1.Descriptor, body []byte, depth int) error {
 	if err != nil {
 		return err
 	}
-	if w.want.OS != "" && d.Platform == nil && !platform.Same(image.Platform(), w.want) {
-		w.others = append(w.others, other{d, image})
+	if got := image.Platform(); w.want.OS != "" && d.Platform == nil && !platform.Same(got, w.want) {
+		d.Platform = &got
+		w.others = append(w.others, d)
 		return nil
 	}
 	// The same image with layers in another compression has the same config.
@@ -248,15 +243,12 @@ func (w *walk) candidate(d v1.Descriptor, body []byte, depth int) error {
 func (w *walk) result() (*Image, error) {
 	fit := w.fit
 	if len(fit) == 0 && !w.unread && len(w.others) == 1 {
-		single := w.others[0]
-		if single.image == nil {
-			body, err := w.read(single.descriptor)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", printable(label(single.descriptor)), err)
-			}
-			return w.single(single.descriptor, body)
+		d := w.others[0]
+		body, err := w.read(d)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", printable(label(d)), err)
 		}
-		return single.image, nil
+		return w.single(d, body)
 	}
 	switch {
 	case len(fit) == 1:
@@ -268,12 +260,8 @@ func (w *walk) result() (*Image, error) {
 		}
 		return nil, fmt.Errorf("%d images%s, want 1: %s", len(fit), forPlatform(w.want), list(names, len(fit)))
 	}
-	for _, o := range w.others {
-		if o.image != nil {
-			w.pass(o.descriptor.Digest.String(), o.image.Platform())
-		} else {
-			w.pass(o.descriptor.Digest.String(), o.descriptor.Platform)
-		}
+	for _, d := range w.others {
+		w.pass(d.Digest.String(), d.Platform)
 	}
 	if len(w.passed) == 0 {
 		return nil, fmt.Errorf("no image%s: the index is empty", forPlatform(w.want))
