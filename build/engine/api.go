@@ -45,12 +45,19 @@ func (i *Instance) Export(ctx context.Context, reference string, read func(io.Re
 
 // Clear removes every image.
 func (i *Instance) Clear(ctx context.Context) error {
-	images, err := i.Images(ctx)
-	if err != nil {
+	return i.removeAll(ctx, "/images", nil, url.Values{"force": {"true"}})
+}
+
+// removeAll removes everything of a kind that the API lists.
+func (i *Instance) removeAll(ctx context.Context, kind string, list, remove url.Values) error {
+	var all []struct {
+		ID string `json:"Id"`
+	}
+	if err := i.getJSON(ctx, kind+"/json", list, &all); err != nil {
 		return err
 	}
-	for _, image := range images {
-		if err := i.delete(ctx, "/images/"+image.ID, url.Values{"force": {"true"}}); err != nil {
+	for _, one := range all {
+		if err := i.delete(ctx, kind+"/"+one.ID, remove); err != nil {
 			return err
 		}
 	}
@@ -69,16 +76,8 @@ func (i *Instance) Remove(ctx context.Context, reference string) error {
 
 // ClearContainers removes every container and every volume.
 func (i *Instance) ClearContainers(ctx context.Context) error {
-	var containers []struct {
-		ID string `json:"Id"`
-	}
-	if err := i.getJSON(ctx, "/containers/json", url.Values{"all": {"true"}}, &containers); err != nil {
+	if err := i.removeAll(ctx, "/containers", url.Values{"all": {"true"}}, url.Values{"force": {"true"}, "v": {"true"}}); err != nil {
 		return err
-	}
-	for _, c := range containers {
-		if err := i.delete(ctx, "/containers/"+c.ID, url.Values{"force": {"true"}, "v": {"true"}}); err != nil {
-			return err
-		}
 	}
 	var volumes struct{ Volumes []struct{ Name string } }
 	if err := i.getJSON(ctx, "/volumes", nil, &volumes); err != nil {
