@@ -130,16 +130,17 @@ func TestPackageOfAnotherVersion(t *testing.T) {
 func TestFormerFilesAreNamed(t *testing.T) {
 	t.Parallel()
 	b := newShared(t, "alpine-x86_64.tar", "alpine-arm64.tar")
+	settings := []string{"FORMATS=rpm,deb", "RUNNER_VERSION=19.4.0-rc1", "PACKAGES_ITERATION=1~bpo12+1"}
 	for _, helpers := range []string{"alpine-x86_64,alpine-arm64", "alpine-x86_64"} {
-		b.must(t, build.Package, b.shared("HELPERS="+helpers)...)
+		b.must(t, build.Package, append(b.shared("HELPERS="+helpers), settings...)...)
 	}
-	contains(t, b.err.String(), "warning: left by a former build: "+b.path("out", "deb", "gitlab-runner-helper-images_19.3.0-1_arm64.deb")+" (5 files in all)")
+	contains(t, b.err.String(), "warning: left by a former build: "+b.path("out", "deb", "gitlab-runner-helper-images_19.4.0~rc1-1~bpo12+1_arm64.deb")+" (6 files in all)")
 	err := b.run(t, build.VerifyOnDisk)
 	testutil.WantError(t, err, "_arm64.deb was left by a former build and is not in manifest.json")
 	if strings.Contains(err.Error(), "mine") || strings.Contains(err.Error(), "gitlab-runner_") {
 		t.Errorf("verify reports foreign files: %v", err)
 	}
-	b.must(t, build.Package, b.shared("HELPERS=alpine-x86_64,alpine-arm64")...)
+	b.must(t, build.Package, append(b.shared("HELPERS=alpine-x86_64,alpine-arm64"), settings...)...)
 	b.must(t, build.VerifyOnDisk)
 }
 
