@@ -23,6 +23,9 @@ func TestBundleInstallsOffline(t *testing.T) {
 	t.Chdir("..") // where the loader's sources are
 	helpers := "HELPERS=alpine-x86_64,alpine-x86_64-pwsh,ubuntu-arm64"
 	b.must(t, packageWithLoader, helpers)
+	if strings.Contains(string(read(t, b.path("out", "SHA256SUMS"))), "  loader/") {
+		t.Error("SHA256SUMS lists loaders, which are delivered in packages")
+	}
 	b.must(t, build.Bundle)
 	// rpm roots have a package that stands for the shell of a base system, and no shell
 	// for the scriptlets.
