@@ -17,19 +17,6 @@ import (
 	"pretag/build/internal/rpmheader"
 )
 
-// An rpm is a lead, the signature header, padding to 8 bytes, the header, and the
-// payload, a compressed cpio archive (rpm 4.18, docs/manual/format.md).
-const (
-	leadSize     = 96       // bytes
-	maxRPMHeader = 64 << 20 // bytes of each header
-)
-
-// Tags of the header and of the signature header (rpm 4.18, include/rpm/rpmtag.h).
-const (
-	tagSourceRPM, tagPayloadDigest     = 1044, 5092
-	sigRSA, sigSHA256, sigSize, sigPGP = 268, 273, 1000, 1002
-)
-
 // noSourceRPM stands for no source rpm. The tag must be there, or rpm takes the
 // package for a source rpm. rpm fills it in like this itself (rpm 4.18, lib/package.c,
 // applyRetrofits).
@@ -43,6 +30,8 @@ const noSourceRPM = "(none)"
 //   - SOURCERPM does not name a source rpm that does not exist.
 //   - Digests and signatures cover the corrected bytes.
 //
+// An rpm is a lead, the signature header, padding, the header, and the payload, a
+// compressed cpio archive (rpm 4.18, docs/manual/format.md).
 // The payload is written to a file in the directory temp first, because its digest is
 // in the header before it. sign is nil for an unsigned package.
 func writeRPM(w io.Writer, packager nfpm.Packager, info *nfpm.Info, temp string, sign func(io.Reader) ([]byte, error)) error {
@@ -56,18 +45,18 @@ func writeRPM(w io.Writer, packager nfpm.Packager, info *nfpm.Info, temp string,
 	go func() { nfpmEnd.CloseWithError(packager.Package(info, nfpmEnd)) }()
 
 	r := bufio.NewReaderSize(pipe, 1<<20)
-	lead := make([]byte, leadSize)
+	lead := make([]byte, rpmheader.LeadSize)
 	if _, err := io.ReadFull(r, lead); err != nil {
 		return err
 	}
-	signature, raw, err := rpmheader.Read(r, maxRPMHeader)
+	signature, raw, err := rpmheader.Read(r)
 	if err != nil {
 		return err
 	}
-	if _, err := r.Discard(padding(raw)); err != nil {
+	if _, err := r.Discard(rpmheader.Padding(len(raw))); err != nil {
 		return err
 	}
-	header, _, err := rpmheader.Read(r, maxRPMHeader)
+	header, _, err := rpmheader.Read(r)
 	if err != nil {
 		return err
 	}
@@ -87,15 +76,15 @@ func writeRPM(w io.Writer, packager nfpm.Packager, info *nfpm.Info, temp string,
 		return err
 	}
 
-	header.SetString(tagSourceRPM, noSourceRPM)
-	header.SetStrings(tagPayloadDigest, fmt.Sprintf("%x", digest.Sum(nil)))
+	header.SetString(rpmheader.TagSourceRPM, noSourceRPM)
+	header.SetStrings(rpmheader.TagPayloadDigest, fmt.Sprintf("%x", digest.Sum(nil)))
 	main := header.Encode(rpmheader.ImmutableRegion)
-	signature.SetInt(sigSize, uint32(int64(len(main))+size))
-	signature.SetString(sigSHA256, fmt.Sprintf("%x", sha256.Sum256(main)))
+	signature.SetInt(rpmheader.SigSize, uint32(int64(len(main))+size))
+	signature.SetString(rpmheader.SigSHA256, fmt.Sprintf("%x", sha256.Sum256(main)))
 	if sign != nil {
 		for tag, signed := range map[uint32]io.Reader{
-			sigRSA: bytes.NewReader(main),
-			sigPGP: io.MultiReader(bytes.NewReader(main), io.NewSectionReader(payload, 0, size)),
+			rpmheader.SigRSA: bytes.NewReader(main),
+			rpmheader.SigPGP: io.MultiReader(bytes.NewReader(main), io.NewSectionReader(payload, 0, size)),
 		} {
 			made, err := sign(signed)
 			if err != nil {
@@ -105,7 +94,7 @@ func writeRPM(w io.Writer, packager nfpm.Packager, info *nfpm.Info, temp string,
 		}
 	}
 	signatures := signature.Encode(rpmheader.SignatureRegion)
-	for _, part := range [][]byte{lead, signatures, make([]byte, padding(signatures)), main} {
+	for _, part := range [][]byte{lead, signatures, make([]byte, rpmheader.Padding(len(signatures))), main} {
 		if _, err := w.Write(part); err != nil {
 			return err
 		}
@@ -113,9 +102,6 @@ func writeRPM(w io.Writer, packager nfpm.Packager, info *nfpm.Info, temp string,
 	_, err = io.Copy(w, io.NewSectionReader(payload, 0, size))
 	return err
 }
-
-// padding is how many bytes follow the signature header.
-func padding(signatures []byte) int { return -len(signatures) & 7 }
 
 // gzipLevel reads a package's rpm.compression: gzip:0 to gzip:9; gzip and nothing mean
 // gzip:9, as in nfpm.

@@ -17,10 +17,25 @@ import (
 
 // Limits on a header.
 const (
+	maxHeader = 64 << 20  // bytes
 	maxTags   = 1<<16 - 1 // rpm 4.18, lib/header.c: HEADER_TAGS_MAX
 	maxValues = 1 << 18   // of one tag; the largest packages have some 100,000 files
 	maxPath   = 4096      // bytes of one path (PATH_MAX of Linux, limits.h)
 	maxPaths  = 64 << 20  // bytes of all paths: a directory's name is stored once for all of its files
+)
+
+// LeadSize is the size of the lead, which begins a package, in bytes
+// (rpm 4.18, docs/manual/format.md).
+const LeadSize = 96
+
+// Padding returns how many bytes follow a signature header of size bytes, which ends at
+// a multiple of 8 (rpm 4.18, docs/manual/format.md).
+func Padding(size int) int { return -size & 7 }
+
+// Tags of the header, and of the signature header (rpm 4.18, include/rpm/rpmtag.h).
+const (
+	TagSourceRPM, TagPayloadDigest     = 1044, 5092
+	SigRSA, SigSHA256, SigSize, SigPGP = 268, 273, 1000, 1002
 )
 
 // Tags of the files (rpm 4.18, include/rpm/rpmtag.h).
@@ -54,8 +69,8 @@ func magic() []byte { return []byte{0x8e, 0xad, 0xe8, 0x01} }
 // the magic, four reserved bytes, and the two numbers that Parse begins with.
 const introSize = 16
 
-// Read reads one header of a package, of at most limit bytes, and returns its bytes too.
-func Read(r io.Reader, limit int64) (h *Header, raw []byte, err error) {
+// Read reads one header of a package, and returns its bytes too.
+func Read(r io.Reader) (h *Header, raw []byte, err error) {
 	raw = make([]byte, introSize)
 	if _, err := io.ReadFull(r, raw); err != nil {
 		return nil, nil, err
@@ -64,8 +79,8 @@ func Read(r io.Reader, limit int64) (h *Header, raw []byte, err error) {
 		return nil, nil, fmt.Errorf("begins with %x, want %x", raw[:4], magic())
 	}
 	entries, size := int64(binary.BigEndian.Uint32(raw[8:])), int64(binary.BigEndian.Uint32(raw[12:]))
-	if entries*16+size > limit {
-		return nil, nil, fmt.Errorf("%d tags and %d bytes, at most %d bytes are read", entries, size, limit)
+	if entries*16+size > maxHeader {
+		return nil, nil, fmt.Errorf("%d tags and %d bytes, at most %d bytes are read", entries, size, maxHeader)
 	}
 	b := bytes.NewBuffer(raw)
 	if n, err := io.Copy(b, io.LimitReader(r, entries*16+size)); err != nil || n < entries*16+size {

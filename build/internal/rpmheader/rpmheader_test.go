@@ -176,7 +176,7 @@ func TestEncode(t *testing.T) {
 	for _, name := range []string{"name", "another name"} {
 		h.SetString(1000, name)
 		want := h.Encode(ImmutableRegion)
-		read, raw, err := Read(bytes.NewReader(want), int64(len(want)))
+		read, raw, err := Read(bytes.NewReader(want))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ const (
 	maxEntries  = 1 << 18  // files; Runner's own packages have about 100
 	maxPath     = 4096     // bytes of a file's path (PATH_MAX of Linux, limits.h)
 	maxUnpacked = 64 << 30 // bytes of all files
-	maxMetadata = 64 << 20 // bytes of an rpm header, of a deb's control files
+	maxMetadata = 64 << 20 // bytes of the control files of a deb
 )
 
 // Metadata is what a package says about itself. Relations and scripts have the

@@ -24,8 +24,6 @@ import (
 // rpmMagic begins the lead (rpm 4.18, docs/manual/format.md).
 func rpmMagic() []byte { return []byte{0xed, 0xab, 0xee, 0xdb} }
 
-const leadSize = 96
-
 // Tags of the header (rpm 4.18, include/rpm/rpmtag.h).
 const (
 	tagName, tagVersion, tagRelease, tagEpoch                 = 1000, 1001, 1002, 1003
@@ -34,15 +32,11 @@ const (
 	tagFileSizes, tagFileModes, tagFileMTimes, tagFileDigests = 1028, 1030, 1034, 1035
 	tagFileLinkTos, tagFileFlags, tagFileUser, tagFileGroup   = 1036, 1037, 1039, 1040
 	tagFileInodes, tagPayloadFormat, tagPayloadCompressor     = 1096, 1124, 1125
-	tagLongFileSizes, tagFileDigestAlgo                       = 5008, 5011
-	tagPayloadDigest, tagPayloadDigestAlgo                    = 5092, 5093
+	tagLongFileSizes, tagFileDigestAlgo, tagPayloadDigestAlgo = 5008, 5011, 5093
 )
 
 // Tags of the signature header (rpm 4.18, include/rpm/rpmtag.h).
-const (
-	sigDSA, sigRSA, sigSHA1, sigSHA256 = 267, 268, 269, 273
-	sigPGP, sigGPG                     = 1002, 1005
-)
+const sigDSA, sigSHA1, sigGPG = 267, 269, 1005
 
 const fileConfig, fileGhost = 1 << 0, 1 << 6 // rpm 4.18, include/rpm/rpmfiles.h
 
@@ -53,22 +47,20 @@ type header struct {
 }
 
 func readHeader(r io.Reader) (header, error) {
-	h, raw, err := rpmheader.Read(r, maxMetadata)
+	h, raw, err := rpmheader.Read(r)
 	return header{h, raw}, err
 }
 
 func (r *Reader) openRPM(size int64) error {
-	if _, err := io.CopyN(io.Discard, r.file, leadSize); err != nil {
+	if _, err := io.CopyN(io.Discard, r.file, rpmheader.LeadSize); err != nil {
 		return err
 	}
 	signature, err := readHeader(r.file)
 	if err != nil {
 		return fmt.Errorf("signature header: %w", err)
 	}
-	if pad := -len(signature.raw) & 7; pad > 0 {
-		if _, err := io.CopyN(io.Discard, r.file, int64(pad)); err != nil {
-			return err
-		}
+	if _, err := io.CopyN(io.Discard, r.file, int64(rpmheader.Padding(len(signature.raw)))); err != nil {
+		return err
 	}
 	at, err := r.file.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -127,7 +119,7 @@ func (r *Reader) openRPM(size int64) error {
 // payloadDigest returns the digest that the compressed payload must have, and the
 // hash that computes it; nil if the header has no digest.
 func (h header) payloadDigest() (want string, digest hash.Hash, err error) {
-	want, err = h.String(tagPayloadDigest)
+	want, err = h.String(rpmheader.TagPayloadDigest)
 	if err != nil || want == "" {
 		return "", nil, err
 	}
@@ -149,7 +141,7 @@ func (r *Reader) checkSignature(signature, h header, at, size int64) error {
 	for _, check := range []struct {
 		tag    uint32
 		digest hash.Hash
-	}{{sigSHA256, sha256.New()}, {sigSHA1, sha1.New()}} {
+	}{{rpmheader.SigSHA256, sha256.New()}, {sigSHA1, sha1.New()}} {
 		want, err := signature.String(check.tag)
 		if err != nil {
 			return fmt.Errorf("signature header: %w", err)
@@ -163,7 +155,7 @@ func (r *Reader) checkSignature(signature, h header, at, size int64) error {
 		tag  uint32
 		name string
 		size int64
-	}{{sigRSA, "header", header}, {sigDSA, "header", header}, {sigPGP, "header and payload", all}, {sigGPG, "header and payload", all}} {
+	}{{rpmheader.SigRSA, "header", header}, {sigDSA, "header", header}, {rpmheader.SigPGP, "header and payload", all}, {sigGPG, "header and payload", all}} {
 		data, err := signature.Bytes(place.tag)
 		if err != nil {
 			return fmt.Errorf("signature header: %w", err)
