@@ -28,12 +28,28 @@ func TestBuilders(t *testing.T) {
 	dir := t.TempDir()
 	base := filepath.Join(dir, "base.tar")
 	write(t, base, baseImage(t, ref))
+	stores, err := os.MkdirTemp("", "") // rootless podman takes no runroot of more than 50 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if os.Getuid() != 0 { // files of subordinate users are among them
+			podman := exec.Command(testutil.Tool(t, "podman"), "unshare", "rm", "-rf", stores)
+			podman.Env = append(os.Environ(), "TMPDIR="+dir)
+			if out, err := podman.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		}
+		if err := os.RemoveAll(stores); err != nil {
+			t.Error(err)
+		}
+	})
 	run := func(t *testing.T, program string) func(args ...string) string {
 		t.Helper()
 		path := testutil.Tool(t, program)
-		// vfs works on every file system. The store is removed with the test's
+		// vfs works on every file system. The stores are removed with their
 		// directory, which chroot isolation leaves free of mounts.
-		global := []string{"--root", filepath.Join(dir, program, "root"), "--runroot", filepath.Join(dir, program, "run"), "--storage-driver", "vfs"}
+		global := []string{"--root", filepath.Join(stores, program, "root"), "--runroot", filepath.Join(stores, program, "run"), "--storage-driver", "vfs"}
 		return func(args ...string) string {
 			t.Helper()
 			command := exec.CommandContext(t.Context(), path, append(global, args...)...)
